@@ -1,0 +1,147 @@
+//! The one contract that every backend of the API server's store keeps, and the backends.
+//!
+//! A store is an ordered map from keys to bytes with **one** revision counter for everything in it. Every
+//! acknowledged write has its own revision, larger than all before it; the counter never goes back, not even over a
+//! restart. What is acknowledged is durable. `tests/contract.rs` is the same suite for every backend.
+//!
+//! What is not here: objects, kinds, JSON. Those are the API server's.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+
+/// A point in the store's history. 0 is "before anything"; the first write makes 1 or more.
+pub type Revision = u64;
+
+/// A key with its value as of some revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The whole key, e.g. `/registry/holdfast.dev/subclusters/ha/db`.
+    pub key: String,
+    /// The stored bytes.
+    pub value: Bytes,
+    /// Revision of the write that created the key (last time it came to exist).
+    pub created: Revision,
+    /// Revision of the newest write of the key.
+    pub modified: Revision,
+}
+
+/// What a write expects to find; otherwise it is refused with [`Error::Conflict`] and nothing changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// The key does not exist.
+    Absent,
+    /// The key's newest write has this revision.
+    Modified(Revision),
+}
+
+/// One page of a range read, in key order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The entries.
+    pub entries: Vec<Entry>,
+    /// The snapshot that all entries are from.
+    pub revision: Revision,
+    /// Entries of the same snapshot after the last one of this page.
+    pub more: bool,
+}
+
+/// A change of one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The key was written; `previous` is the value before, absent if the key was created.
+    Put {
+        /// The state after the write.
+        entry: Entry,
+        /// The value before the write.
+        previous: Option<Bytes>,
+    },
+    /// The key was deleted, or its time to live ended.
+    Delete {
+        /// The key.
+        key: String,
+        /// Revision of the deletion.
+        revision: Revision,
+        /// The last value.
+        previous: Option<Bytes>,
+    },
+}
+
+impl Event {
+    /// Revision of the change.
+    pub fn revision(&self) -> Revision {
+        match self {
+            Event::Put { entry, .. } => entry.modified,
+            Event::Delete { revision, .. } => *revision,
+        }
+    }
+}
+
+/// Why a store operation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The expectation did not hold; `current` is what is there now.
+    #[error("{key} is not as expected")]
+    Conflict {
+        /// The key that was to be written.
+        key: String,
+        /// What is stored there, none if absent.
+        current: Option<Entry>,
+    },
+    /// The revision is older than what the store remembers.
+    #[error("revision {asked} is forgotten; the oldest still known is {oldest}")]
+    Compacted {
+        /// The revision that was asked for.
+        asked: Revision,
+        /// The oldest revision that can be read or watched from.
+        oldest: Revision,
+    },
+    /// The revision lies in the future.
+    #[error("revision {asked} is not reached yet; the newest is {current}")]
+    Future {
+        /// The revision that was asked for.
+        asked: Revision,
+        /// The newest revision.
+        current: Revision,
+    },
+    /// The backend can't be reached or can't write. The outcome of a write is unknown; try again.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+    /// The backend holds something that we did not write.
+    #[error("the store is damaged: {0}")]
+    Damaged(String),
+}
+
+/// Result of a store operation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A stream of batches of changes; all events of one revision are in one batch. Ends with an error when the watch
+/// can't go on (compacted, backend lost): the caller lists again.
+pub type WatchStream = BoxStream<'static, Result<Vec<Event>>>;
+
+/// The contract. All reads are linearizable unless they name a revision.
+#[async_trait::async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Reads one key, with the newest revision of the store at that moment.
+    async fn get(&self, key: &str) -> Result<(Option<Entry>, Revision)>;
+
+    /// Reads the keys that start with `prefix`, in order, after the key `after` (exclusive), at most `limit`
+    /// (0 = all), from the snapshot `at` (none = newest).
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize, at: Option<Revision>) -> Result<Page>;
+
+    /// Writes a key if `expect` holds; `ttl` makes it vanish by itself after that time unless written again.
+    async fn put(&self, key: &str, value: Bytes, expect: Expect, ttl: Option<Duration>) -> Result<Revision>;
+
+    /// Deletes a key whose newest write is `modified`.
+    async fn delete(&self, key: &str, modified: Revision) -> Result<Revision>;
+
+    /// All changes of keys that start with `prefix` with a revision greater than `after`, in order, none left out.
+    async fn watch(&self, prefix: &str, after: Revision) -> Result<WatchStream>;
+
+    /// Forgets history before `revision`; present values stay.
+    async fn compact(&self, revision: Revision) -> Result<()>;
+
+    /// The newest revision, by a linearizable read.
+    async fn revision(&self) -> Result<Revision>;
+}

@@ -1,0 +1,1 @@
+//! Kinds, schemas, defaults and validation of the Holdfast API. No IO.

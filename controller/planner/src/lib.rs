@@ -1,0 +1,1 @@
+//! Pure: specification, view and observation in; actions with their reasons out.

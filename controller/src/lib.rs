@@ -1,0 +1,1 @@
+//! Reconcilers on kube-runtime.

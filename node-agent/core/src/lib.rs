@@ -1,0 +1,1 @@
+//! Pure state machines: views, arbitration, lease, coordinator, group lifecycle.

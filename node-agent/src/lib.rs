@@ -1,0 +1,1 @@
+//! The IO around the core: paths, disk area, ledger, resource drivers, guard.

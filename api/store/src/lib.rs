@@ -11,6 +11,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
+/// Largest value that every backend takes, in bytes. etcd refuses requests above 1.5 MiB; this leaves room for the key
+/// and the comparison in the same request.
+pub const MAX_VALUE_BYTES: usize = 1_500_000;
+
 /// A point in the store's history. 0 is "before anything"; the first write makes 1 or more.
 pub type Revision = u64;
 
@@ -108,6 +112,14 @@ pub enum Error {
     /// The backend can't be reached or can't write. The outcome of a write is unknown; try again.
     #[error("the store is not available: {0}")]
     Unavailable(String),
+    /// The value is larger than [`MAX_VALUE_BYTES`]; nothing was written.
+    #[error("the value of {key} has {size} bytes; at most {MAX_VALUE_BYTES} can be stored")]
+    TooLarge {
+        /// The key that was to be written.
+        key: String,
+        /// Size of the value in bytes.
+        size: usize,
+    },
     /// The backend holds something that we did not write.
     #[error("the store is damaged: {0}")]
     Damaged(String),

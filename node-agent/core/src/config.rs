@@ -1,0 +1,171 @@
+//! What the core has to know of the specifications. The shell makes these from the accepted API objects.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{PathName, ResourceName, ServerName};
+use crate::view::Epoch;
+
+/// The sub-cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Generation of the SubCluster that this is made from.
+    pub generation: u64,
+    /// All declared servers with their ids (1..16).
+    pub servers: BTreeMap<ServerName, u8>,
+    /// All heartbeat paths.
+    pub paths: BTreeMap<PathName, PathKind>,
+    /// Has a cluster lock on a disk.
+    pub has_lock: bool,
+    /// H: heartbeat interval.
+    pub interval: Duration,
+    /// T: silence on all paths after which a peer is suspected.
+    pub timeout: Duration,
+    /// J: scheduling stall that is tolerated.
+    pub stall: Duration,
+    /// E.
+    pub lease: Duration,
+    /// E_soft.
+    pub soft_stop: Duration,
+    /// E_kill.
+    pub kill: Duration,
+    /// R: lock renewal interval.
+    pub renew: Duration,
+    /// T_io: one lock access.
+    pub io_timeout: Duration,
+    /// W'.
+    pub reset: Duration,
+    /// Whether a watchdog stands behind `reset`.
+    pub watchdog: bool,
+    /// D.
+    pub drain: Duration,
+    /// C.
+    pub takeover_wait: Duration,
+    /// `startup.gracePeriod`.
+    pub grace: Duration,
+    /// `returnPolicy: Automatic`.
+    pub automatic_return: bool,
+    /// `evidence.timeOnVirtualMachines: Allow`.
+    pub time_on_virtual_machines: bool,
+    /// `state: Stopped`: all groups stop.
+    pub stopped: bool,
+}
+
+/// Kind of a heartbeat path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum PathKind {
+    /// Carries information exchange first.
+    Interconnect,
+    /// Carries information exchange when no interconnect does.
+    Public,
+    /// The shared disk: heartbeat only.
+    Disk,
+    /// A serial line: heartbeat only.
+    Serial,
+}
+
+impl PathKind {
+    /// A LAN: carries messages; two servers belong into one view only if a LAN connects them both ways.
+    pub fn is_lan(self) -> bool {
+        matches!(self, PathKind::Interconnect | PathKind::Public)
+    }
+}
+
+/// A failover group as the core sees it: what its resources *do* is the shell's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupConfig {
+    /// Generation of the object.
+    pub generation: u64,
+    /// `state: Online`.
+    pub online: bool,
+    /// `startup: Auto`.
+    pub auto_start: bool,
+    /// Allowed servers, most preferred first.
+    pub policy: Vec<ServerName>,
+    /// 0..1000.
+    pub priority: u16,
+    /// Goes back by itself.
+    pub failback: bool,
+    /// Recovery of resources that say nothing else.
+    pub recovery: Recovery,
+    /// Resources by name.
+    pub resources: BTreeMap<ResourceName, ResourceConfig>,
+    /// Holds data on a shared disk: time on a virtual machine is no evidence for it unless allowed.
+    pub shared_data: bool,
+    /// `change.onRestartNeeded: Restart`.
+    pub restart_on_change: bool,
+    /// Digest of everything whose change needs a restart.
+    pub digest: u64,
+    /// `noServerLeft: Stop`.
+    pub stop_when_no_server_left: bool,
+    /// The controller's target (R15).
+    pub target: Option<Target>,
+    /// The object is being deleted and may be stopped: its specification says Offline then.
+    pub deleting: bool,
+}
+
+/// The controller's target for a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Server named by an Operation.
+    pub server: Option<ServerName>,
+    /// Epoch and revision of the placement that it was computed from; on mismatch the target is dropped.
+    pub computed_from: (Epoch, u64),
+    /// Holds to place (`Stopped`) or to release, by the Operation.
+    pub stop: Option<bool>,
+}
+
+/// `recovery` of a group or resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovery {
+    /// Restarts in place inside `window`.
+    pub restarts: u32,
+    /// See `restarts`.
+    pub window: Duration,
+    /// What comes after them.
+    pub then: Then,
+    /// Failovers by failure inside `failover_window`; beyond: stop acting (hold FailureLimit).
+    pub max_failovers: u32,
+    /// See `max_failovers`.
+    pub failover_window: Duration,
+    /// How long a failure on a server excludes it.
+    pub decay: Duration,
+}
+
+/// `recovery.then`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// To the next server of the policy.
+    Failover,
+    /// Stop the group.
+    Stop,
+    /// Bring the server down: it leaves the view.
+    ServerDown,
+    /// Say so and leave it.
+    Report,
+}
+
+/// A resource as the core sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResourceConfig {
+    /// Started only when these are; stopped before these are. Includes stages and file-system nesting.
+    pub after: BTreeSet<ResourceName>,
+    /// A failure of it fails the group.
+    pub critical: bool,
+    /// Time for a start.
+    pub start_timeout: Duration,
+    /// Time for a stop.
+    pub stop_timeout: Duration,
+    /// Time for a probe.
+    pub probe_timeout: Duration,
+    /// Period of its own check; zero: none.
+    pub monitor_interval: Duration,
+    /// Time for one check.
+    pub monitor_timeout: Duration,
+    /// Failed checks in a row that count as a failure.
+    pub monitor_threshold: u32,
+    /// Its recovery.
+    pub recovery: Recovery,
+}

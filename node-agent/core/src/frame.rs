@@ -1,0 +1,73 @@
+//! The heartbeat: what every server says on every path, every interval.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{AcceptorId, BootId, ClusterId, GroupName, PathName, ServerName};
+use crate::view::{Epoch, MemberTiming, Tag};
+
+/// A heartbeat frame. The same frame goes to every peer on every path; the shell adds path, seal and check sum.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frame {
+    /// The sub-cluster, if formed.
+    pub cluster: Option<ClusterId>,
+    /// Sender.
+    pub from: ServerName,
+    /// `servers[].id` of the sender.
+    pub id: u8,
+    /// Its acceptor id.
+    pub acceptor: AcceptorId,
+    /// Counts the boots of the machine; durable, orders incarnations.
+    pub boot_counter: u64,
+    /// The kernel's boot id.
+    pub boot: BootId,
+    /// The sender's CLOCK_BOOTTIME at the send, in ns: monotone over restarts of the process and the anchor that
+    /// the echo brings back (protocol-why D26).
+    pub sequence: u64,
+    /// Lineage of the newest view that it adopted.
+    pub lineage: u32,
+    /// Epoch of the newest view that it adopted.
+    pub epoch: Epoch,
+    /// What it heard of every peer.
+    pub heard: BTreeMap<ServerName, Heard>,
+    /// It may run groups now: member of the view with a lease.
+    pub leased: bool,
+    /// It can read and write the lock.
+    pub lock_reachable: bool,
+    /// Identity of the lock that it sees, if any.
+    pub lock: Option<AcceptorId>,
+    /// What it wants or is.
+    pub intent: Intent,
+    /// Its times and platform, to be written into views.
+    pub timing: MemberTiming,
+    /// It runs on a virtual machine.
+    pub is_virtual: bool,
+    /// Generation of the sub-cluster's specification that it holds durably.
+    pub config_generation: u64,
+    /// Groups that it holds, with the tag of the assignment.
+    pub held: BTreeMap<GroupName, Tag>,
+    /// The last boot of it ended without a clean leave.
+    pub unclean: bool,
+}
+
+/// What a server intends, as peers have to know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Intent {
+    /// Be a member, or become one.
+    Join,
+    /// Leave: its groups are to be stopped or moved, then a view without it.
+    Leave,
+    /// Stay out.
+    Stay,
+}
+
+/// What the sender heard of one peer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heard {
+    /// Newest sequence and its age in µs when this frame was made, per path that is alive in this direction.
+    pub paths: BTreeMap<PathName, (u64, u32)>,
+    /// Echo (R7): newest sequence of a frame of the sender's own epoch and of the boot that the view names. 0 if it
+    /// acknowledges nothing: it has accepted in this epoch, or has heard nothing.
+    pub granted: u64,
+}

@@ -1,0 +1,92 @@
+//! What can happen to a core: one closed list.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{Config, GroupConfig};
+use crate::frame::Frame;
+use crate::lock::LockLook;
+use crate::message::Envelope;
+use crate::names::{BootId, ClusterId, GroupName, PathName, ResourceName, ServerName};
+use crate::output::OpId;
+
+/// Facts about this machine and boot that the shell knows at start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Boot {
+    /// This server.
+    pub server: ServerName,
+    /// The kernel's boot id.
+    pub boot: BootId,
+    /// Runs on a virtual machine.
+    pub is_virtual: bool,
+    /// A random number, used as id if this server proposes the formation of the sub-cluster.
+    pub fresh_cluster: ClusterId,
+}
+
+/// An input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// An authenticated heartbeat arrived on a path.
+    Frame {
+        /// The path.
+        path: PathName,
+        /// The frame.
+        frame: Box<Frame>,
+    },
+    /// An authenticated message arrived.
+    Message(Box<Envelope>),
+    /// The write with this token, and all before it, are durable.
+    Durable {
+        /// Token of `Output::Persist`.
+        token: u64,
+    },
+    /// A lock operation ended.
+    Lock {
+        /// Token of `Output::Lock`.
+        token: u64,
+        /// What was seen, or why it failed.
+        result: Result<LockLook, String>,
+    },
+    /// A resource operation ended.
+    ResourceDone {
+        /// Which.
+        op: OpId,
+        /// How.
+        outcome: Outcome,
+        /// How long it took.
+        took: Duration,
+    },
+    /// A started resource failed by itself (its process exited).
+    ResourceFailed {
+        /// Its group.
+        group: GroupName,
+        /// The resource.
+        resource: ResourceName,
+        /// What was seen.
+        message: String,
+    },
+    /// The accepted specifications, already held durably by this server. Whole, not a difference; groups that are
+    /// missing here are kept as they are (absence is not deletion, R16).
+    Specs {
+        /// The sub-cluster.
+        config: Arc<Config>,
+        /// Its groups.
+        groups: BTreeMap<GroupName, Arc<GroupConfig>>,
+    },
+    /// The process was asked to end (SIGTERM): leave cleanly.
+    Leave,
+}
+
+/// How a resource operation ended. Anything that isn't proven is `Unknown` and counts as running (domain.md S5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Start, monitor, probe: it runs here.
+    Running,
+    /// Stop, probe: verified that nothing of it is left here. Monitor: it does not run although it should.
+    Stopped,
+    /// It failed and may be half there; a stop is needed.
+    Failed(String),
+    /// Timed out or can't be told.
+    Unknown(String),
+}

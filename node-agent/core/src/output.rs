@@ -1,0 +1,115 @@
+//! What a core asks of its shell.
+
+use std::time::Duration;
+
+use crate::durable::Durable;
+use crate::frame::Frame;
+use crate::lock::LockOp;
+use crate::message::{Message, Reason};
+use crate::names::{GroupName, ResourceName, ServerName};
+use crate::time::Instant;
+use crate::view::Tag;
+
+/// Number of a resource operation, unique per process.
+pub type OpId = u64;
+
+/// An output; see the contract in the crate's documentation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Write it, with fsync; answer [`crate::Input::Durable`].
+    Persist {
+        /// To be answered.
+        token: u64,
+        /// The whole state.
+        state: Box<Durable>,
+    },
+    /// Send this heartbeat to every peer on every path (LAN, disk, serial), now.
+    Heartbeat(Box<Frame>),
+    /// Send a message to one peer over the best LAN: interconnects first, all that may work if in doubt.
+    Send {
+        /// Receiver.
+        to: ServerName,
+        /// What.
+        message: Box<Message>,
+    },
+    /// Carry out a lock operation; answer [`crate::Input::Lock`].
+    Lock {
+        /// To be answered.
+        token: u64,
+        /// What to do.
+        op: LockOp,
+    },
+    /// R9: authority until then. Goes to the deadline page for guard and helpers. All three may be in the past
+    /// (everything has to stop now); [`Instant::ZERO`] if this server never had a lease.
+    Deadline {
+        /// Graceful stop begins.
+        soft: Instant,
+        /// The guard kills.
+        kill: Instant,
+        /// Nothing runs any more.
+        end: Instant,
+    },
+    /// Carry out a resource operation in a helper; answer [`crate::Input::ResourceDone`].
+    Resource {
+        /// To be answered.
+        op: OpId,
+        /// Group.
+        group: GroupName,
+        /// Resource.
+        resource: ResourceName,
+        /// Generation of the specification to use. For a stop, monitor or probe: the one that it was started with.
+        generation: u64,
+        /// What to do.
+        action: Action,
+        /// What scripts are told.
+        context: Context,
+        /// After this the helper and all that it started for this operation is killed and the outcome is Unknown.
+        timeout: Duration,
+    },
+    /// The group is verified stopped here; its kill-list entries and running specification may be forgotten.
+    Released {
+        /// The group.
+        group: GroupName,
+    },
+    /// Something that people want to know: a log line and an Event.
+    Note(Note),
+    /// Clean leave is complete: end the process.
+    Exit,
+}
+
+/// A resource operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Is it running here?
+    Probe,
+    /// Start it; idempotent.
+    Start,
+    /// Stop it and verify; idempotent.
+    Stop,
+    /// Check it.
+    Monitor,
+}
+
+/// Why and under which authority an operation runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Context {
+    /// `HOLDFAST_REASON`.
+    pub reason: Reason,
+    /// `HOLDFAST_PREVIOUS_SERVER`.
+    pub previous: Option<ServerName>,
+    /// Tag of the assignment (`HOLDFAST_EPOCH` is its epoch).
+    pub tag: Tag,
+}
+
+/// An event for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// Event reason of api.md §9.
+    pub reason: &'static str,
+    /// The group that it is about, none: the sub-cluster or server.
+    pub group: Option<GroupName>,
+    /// One sentence.
+    pub message: String,
+    /// Something is wrong.
+    pub warning: bool,
+}

@@ -1,0 +1,277 @@
+//! What a core says about itself: the source of every status field.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use holdfast_planner::Decision;
+use serde::{Deserialize, Serialize};
+
+use crate::message::{Assignment, Reason};
+use crate::names::{GroupName, PathName, ResourceName, ServerName};
+use crate::time::Instant;
+use crate::view::{Tag, View};
+
+/// One group as the member that holds it (or where it failed) reports it to the coordinator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupReport {
+    /// Assignment that it acts under.
+    pub tag: Tag,
+    /// Generation that runs.
+    pub generation: u64,
+    /// Where it is in its life.
+    pub phase: GroupPhase,
+    /// Per resource.
+    pub resources: BTreeMap<ResourceName, ResourceReport>,
+    /// Why it failed here, if it did: the planner looks for another server.
+    pub failure: Option<Failure>,
+    /// Steps of the last start, in order of their end, counted from its beginning.
+    pub steps: Vec<Step>,
+    /// One sentence.
+    pub message: String,
+}
+
+/// A failure of a group on a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The resource.
+    pub resource: ResourceName,
+    /// How often.
+    pub count: u32,
+    /// What was seen.
+    pub message: String,
+}
+
+/// Phase of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum GroupPhase {
+    /// Verified that nothing of it runs here.
+    Offline,
+    /// Being started, or being looked at after a restart of the process.
+    Starting,
+    /// All critical resources run.
+    Online,
+    /// Being stopped.
+    Stopping,
+    /// Recovery here has ended; what runs of it is to be stopped.
+    Failed,
+    /// A stop failed: it counts as running.
+    Stuck,
+    /// Coordinator only: a departed server may hold it.
+    Unknown,
+}
+
+impl GroupPhase {
+    /// The word for it in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            GroupPhase::Offline => "Offline",
+            GroupPhase::Starting => "Starting",
+            GroupPhase::Online => "Online",
+            GroupPhase::Stopping => "Stopping",
+            GroupPhase::Failed => "Failed",
+            GroupPhase::Stuck => "Stuck",
+            GroupPhase::Unknown => "Unknown",
+        }
+    }
+}
+
+/// One resource.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceReport {
+    /// Its phase; `Unknown` is never used here.
+    pub phase: GroupPhase,
+    /// Restarts in place since the group was started.
+    pub restarts: u32,
+    /// Last thing that was seen.
+    pub message: String,
+}
+
+/// A step of a time chart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// E.g. `start data`.
+    pub step: String,
+    /// When it began, from the beginning of the chart.
+    pub at: Duration,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Everything that a server knows, at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// Its own state.
+    pub member: MemberState,
+    /// Why, in one sentence.
+    pub sentence: String,
+    /// The newest view.
+    pub view: Option<View>,
+    /// Phase of the sub-cluster as this server sees it.
+    pub phase: ClusterPhase,
+    /// It may run groups.
+    pub leased: bool,
+    /// Which grant the lease rests on last: `Servers`, `LockDisk`, `Self`.
+    pub lease_anchor: &'static str,
+    /// Smallest time left until soft stop that was ever seen at a renewal.
+    pub smallest_margin: Option<Duration>,
+    /// Per peer.
+    pub peers: BTreeMap<ServerName, PeerStatus>,
+    /// The lock: reachable, and why not.
+    pub lock: Option<Result<(), String>>,
+    /// Groups that this server holds.
+    pub groups: BTreeMap<GroupName, GroupReport>,
+    /// Set on the coordinator once every member reported.
+    pub coordinator: Option<CoordinatorStatus>,
+    /// The newest resolution that this server took part in.
+    pub last_resolution: Option<Resolution>,
+    /// Highest tag seen.
+    pub highest: Tag,
+}
+
+/// State of a server (api.md §4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum MemberState {
+    /// Wants to be a member.
+    Joining,
+    /// Member of the newest view.
+    Active,
+    /// Stays out.
+    Detached,
+    /// Leaves.
+    Leaving,
+    /// Of a peer: no LAN, but alive on disk or serial line.
+    Partitioned,
+    /// Of a peer: silent on all paths.
+    Suspect,
+    /// Of a peer: left out of the view.
+    Lost,
+    /// Nothing is known.
+    Unknown,
+}
+
+/// Phase of the sub-cluster (api.md §3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ClusterPhase {
+    /// Never formed.
+    Unformed,
+    /// Waiting for servers, or deciding the first view of this start.
+    Forming,
+    /// A view with a quorum.
+    Running,
+    /// The newest view's quorum is not connected.
+    NoQuorum,
+    /// Shut down as a whole.
+    Stopped,
+    /// All servers were down uncleanly; an operator has to say which one is right.
+    AwaitingForceReinstate,
+}
+
+/// A peer as this server sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// Its state.
+    pub state: MemberState,
+    /// Per path.
+    pub paths: BTreeMap<PathName, PathStatus>,
+}
+
+/// One path to one peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathStatus {
+    /// Frames arrive.
+    pub receiving: bool,
+    /// The peer says that ours arrive, too.
+    pub two_way: bool,
+    /// Since when the pair of flags is as it is.
+    pub since: Instant,
+    /// Half of the last round trip.
+    pub latency: Option<Duration>,
+    /// Longest silence seen since the path was last down.
+    pub longest_gap: Duration,
+    /// Frames expected and frames received in the last minute.
+    pub loss: (u64, u64),
+    /// Information exchange runs over it.
+    pub carries_exchange: bool,
+}
+
+/// What only the coordinator knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CoordinatorStatus {
+    /// Every known group.
+    pub groups: BTreeMap<GroupName, PlacedGroup>,
+}
+
+/// A group as the coordinator sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlacedGroup {
+    /// Newest assignment.
+    pub assignment: Option<Assignment>,
+    /// Its phase over all servers.
+    pub phase: GroupPhase,
+    /// The member that holds it.
+    pub server: Option<ServerName>,
+    /// Its report.
+    pub report: Option<GroupReport>,
+    /// Failures per server.
+    pub failures: BTreeMap<ServerName, Failure>,
+    /// The planner's word.
+    pub decision: Option<Decision>,
+    /// Newest first.
+    pub transitions: Vec<Transition>,
+    /// What keeps it from running.
+    pub holds: std::collections::BTreeSet<String>,
+}
+
+/// A finished or running change of place or phase, with its time chart (C8).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transition {
+    /// Counts up.
+    pub id: u64,
+    /// Why.
+    pub reason: Reason,
+    /// From where.
+    pub from: Option<ServerName>,
+    /// To where.
+    pub to: Option<ServerName>,
+    /// `ServerLost`, `ResourceFailed`, `Operation`, `Declared`.
+    pub cause: &'static str,
+    /// The evidence about `from`, if it was lost.
+    pub evidence: Option<&'static str>,
+    /// Tag of the assignment that began it.
+    pub tag: Tag,
+    /// Beginning, on this server's clock.
+    pub began: Instant,
+    /// How long it took as a whole; none while it lasts.
+    pub took: Option<Duration>,
+    /// The time chart.
+    pub chart: Vec<Step>,
+    /// One sentence.
+    pub message: String,
+}
+
+/// How the newest loss of a server was resolved (C4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolution {
+    /// The view that came out.
+    pub epoch: u64,
+    /// The servers that it left out.
+    pub lost: Vec<ServerName>,
+    /// `PeerSilent` or `Partition`.
+    pub cause: &'static str,
+    /// Paths that were silent.
+    pub paths: Vec<PathName>,
+    /// `ServerLost` or `Partition`.
+    pub verdict: &'static str,
+    /// `LockDisk` or `Majority`.
+    pub arbiter: &'static str,
+    /// Evidence, once there is one.
+    pub evidence: Option<&'static str>,
+    /// From the last frame to the suspicion.
+    pub detection: Duration,
+    /// From the suspicion to the view.
+    pub resolution: Duration,
+    /// From the view to the evidence.
+    pub wait: Option<Duration>,
+    /// When the view was adopted.
+    pub at: Instant,
+}

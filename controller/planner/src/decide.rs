@@ -1,14 +1,20 @@
 //! The decision for one group after another. Groups do not influence one another here.
 
+use std::cmp::Reverse;
+
 use crate::{Action, Candidate, Current, Decision, Declared, Group, Input, Phase, Plan, Reason, Rule, ServerState};
 
 /// Decides about every group.
 pub fn plan(input: &Input) -> Plan {
-    Plan { decisions: input.groups.iter().map(|(name, group)| (name.clone(), decide(input, group))).collect() }
+    let decisions = input.groups.iter().map(|(name, group)| (name.clone(), decide(input, group))).collect();
+    let mut order: Vec<(&String, &Group)> = input.groups.iter().collect();
+    // Stable, and the map is sorted by name: equal priorities stay in the order of their names.
+    order.sort_by_key(|(_, group)| Reverse(group.priority));
+    Plan { decisions, order: order.into_iter().map(|(name, _)| name.clone()).collect() }
 }
 
 /// Reasons that exclude `server` from running `group` at all; empty if it may.
-fn exclusions(input: &Input, group: &Group, server: &str) -> Vec<Reason> {
+pub fn exclusions(input: &Input, group: &Group, server: &str) -> Vec<Reason> {
     let mut reasons = Vec::new();
     match input.servers.get(server) {
         Some(ServerState::Member) => {}
@@ -33,6 +39,8 @@ fn decide(input: &Input, group: &Group) -> Decision {
     let (action, server, rule) = match &group.current {
         Current::Conflict { .. } => (Action::Wait, None, Rule::Conflict),
         Current::Unknown { .. } => (Action::Wait, None, Rule::WaitForEvidence),
+        // Nobody can be told to stop it there, and what it does there is not known.
+        Current::On { server, .. } if !in_view(input, server) => (Action::Wait, None, Rule::WaitForEvidence),
         Current::On { server, phase: Phase::Stuck } => (Action::Wait, Some(server.clone()), Rule::StopUnproven),
         Current::On { server, phase: Phase::Stopping } => (Action::Wait, Some(server.clone()), Rule::InProgress),
         Current::On { server, .. } if !wanted => (stop(server, None), None, off_rule(group)),
@@ -46,6 +54,11 @@ fn decide(input: &Input, group: &Group) -> Decision {
     };
     let candidates = candidates(input, group, server.as_deref());
     Decision { action, server, rule, candidates }
+}
+
+/// Whether `server` hears the coordinator: a detached server that still holds a group does until it is empty.
+pub(crate) fn in_view(input: &Input, server: &str) -> bool {
+    matches!(input.servers.get(server), Some(ServerState::Member | ServerState::Detached))
 }
 
 /// A group that a member holds and that should run.
@@ -95,8 +108,9 @@ fn candidates(input: &Input, group: &Group, chosen: Option<&str>) -> Vec<Candida
             let mut reasons = exclusions(input, group, server);
             let eligible = reasons.is_empty();
             if eligible {
-                reasons.push(match group.current {
+                reasons.push(match &group.current {
                     Current::Unknown { .. } => Reason::NoEvidence,
+                    Current::On { server: holder, .. } if !in_view(input, holder) => Reason::NoEvidence,
                     _ => Reason::LowerPreference,
                 });
             }

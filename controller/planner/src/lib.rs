@@ -5,13 +5,15 @@
 //! that all three always say the same. It decides about *placement* only: whether it is safe to start what a lost
 //! server held is the core's decision and comes in as [`Current::Unknown`].
 
+mod check;
 mod decide;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-pub use decide::plan;
+pub use check::{Violation, check};
+pub use decide::{exclusions, plan};
 
 /// Everything the planner knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -203,9 +205,46 @@ pub enum Reason {
     LowerPreference,
 }
 
+impl Reason {
+    /// The word for it in api.md `decision.candidates`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Detached => "Detached",
+            Self::Lost => "Lost",
+            Self::NotInPolicy => "NotInPolicy",
+            Self::Failed => "Failed",
+            Self::NoEvidence => "NoEvidence",
+            Self::LowerPreference => "LowerPreference",
+        }
+    }
+}
+
+impl Rule {
+    /// The word for it in api.md `decision.rule`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DeclaredOffline => "DeclaredOffline",
+            Self::Held => "Held",
+            Self::Stay => "Stay",
+            Self::Preference => "Preference",
+            Self::Requested => "Requested",
+            Self::Failback => "Failback",
+            Self::Recovery => "Recovery",
+            Self::NoServerLeft => "NoServerLeft",
+            Self::WaitForEvidence => "WaitForEvidence",
+            Self::InProgress => "InProgress",
+            Self::StopUnproven => "StopUnproven",
+            Self::Conflict => "Conflict",
+        }
+    }
+}
+
 /// The whole plan.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// A decision per group.
     pub decisions: BTreeMap<String, Decision>,
+    /// Every group once, in the order in which the steps are to be given out: larger `priority` first, equal ones by
+    /// name. Groups do not wait for one another; the order says who goes first when all can't go at once.
+    pub order: Vec<String>,
 }

@@ -1,0 +1,67 @@
+# The only interface for building, testing and trying Holdfast; continuous integration runs the same targets.
+# Each installs by itself what it needs and the machine lacks (scripts/setup.sh).
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+DEBUG_BIN = $(abspath $(TARGET_DIR))/debug/holdfast
+RELEASE_BIN = $(abspath $(TARGET_DIR))/release/holdfast
+
+# A machine that builds once gains nothing from incremental artefacts and debug information, but time and disk.
+ifneq ($(CI),)
+export CARGO_INCREMENTAL := 0
+export CARGO_PROFILE_DEV_DEBUG := 0
+export CARGO_TERM_COLOR := never
+endif
+
+# Tests that make hosts (namespaces, mounts, loop devices) need root; only these run with it.
+HOST_TESTS := binary_id(/^holdfast(-lab|-agent)?::/)
+
+.PHONY: help
+help: ## Show this text
+	@printf 'Targets:\n'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## Build a two-server cluster here, cut the active server's power, show the takeover (ONCE=1: then end; needs root)
+	@scripts/need-root.sh demo
+	scripts/setup.sh demo
+	cargo build --release --locked -p holdfast
+	$(RELEASE_BIN) lab up examples/two-servers $(if $(ONCE),--once)
+
+.PHONY: test
+test: ## Formatting, lints, then every test: the quick ones first, then those on real hosts (root or sudo)
+	@scripts/need-sudo.sh test
+	scripts/setup.sh test
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	scripts/run-tests.sh '$(HOST_TESTS)'
+
+.PHONY: bench
+bench: ## Measure outages, cold start and idle cost, ten runs each, beside the targets (needs root)
+	@scripts/need-root.sh bench
+	scripts/setup.sh demo
+	cargo build --release --locked -p holdfast
+	$(RELEASE_BIN) lab bench examples/two-servers $(if $(RUNS),--runs $(RUNS))
+
+.PHONY: crds
+crds: ## Write manifests/crds from the types
+	scripts/setup.sh build
+	cargo run --quiet --locked -p holdfast -- crds --directory manifests/crds
+
+.PHONY: docs
+docs: ## Write docs/reference from the schemas
+	scripts/setup.sh build
+	UPDATE_DOCS=1 cargo test --quiet --locked -p holdfast --test reference
+
+.PHONY: deny
+deny: ## Licences, advisories and duplicates of dependencies (installs cargo-deny when absent)
+	cargo deny --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-deny
+	cargo deny --locked check
+
+.PHONY: fmt
+fmt: ## Format the code
+	cargo fmt --all

@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# Installs what a make target needs and the machine lacks; what is there is left alone.
+#
+#   scripts/setup.sh build|demo|test
+#
+# build  what compiling needs: a C toolchain (bundled SQLite) and protoc (etcd client)
+# demo   build, and what lab hosts are made of: namespaces, file systems, a web server, packet filters
+# test   demo, and what only tests need: etcd, kubectl, xfs and btrfs tools, cargo-nextest
+#
+# Debian and Ubuntu: through apt, with sudo when not root, without a question asked, and without starting a
+# service. Any other system: the list of what is missing, and nothing else.
+set -euo pipefail
+
+readonly NEXTEST_VERSION=0.9.143
+purpose=${1:-test}
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+die() { printf 'setup: error: %s\n' "$1" >&2; shift; for hint in "$@"; do printf 'setup: hint: %s\n' "$hint" >&2; done; exit 1; }
+
+packages=()
+programs=()
+# need PROGRAM PACKAGE: notes the Debian package when the program is not there.
+need() {
+    command -v "$1" >/dev/null 2>&1 && return
+    programs+=("$1")
+    packages+=("$2")
+}
+
+case $purpose in build | demo | test) ;; *) die "unknown purpose '$purpose'; allowed: build, demo, test" ;; esac
+
+command -v cargo >/dev/null 2>&1 || die "cargo is not in PATH" \
+    "install a current Rust toolchain (https://rustup.rs), then run this again" \
+    "with sudo: keep your PATH, as in: sudo env \"PATH=\$PATH\" make $purpose"
+
+need cc gcc
+need protoc protobuf-compiler
+[ -e /usr/include/stdio.h ] || { programs+=("stdio.h"); packages+=(libc6-dev); }
+if [ "$purpose" != build ]; then
+    need ip iproute2
+    need nft nftables
+    need losetup mount
+    need nsenter util-linux
+    need mkfs.ext4 e2fsprogs
+    need nginx nginx-light
+fi
+if [ "$purpose" = test ]; then
+    need etcd etcd-server
+    need mkfs.xfs xfsprogs
+    need mkfs.btrfs btrfs-progs
+    need curl curl
+    need kubectl kubernetes-client
+fi
+
+# Kept away from init systems while packages unpack: nginx and etcd must not start because a test wants their programs.
+without_services() {
+    local policy=/usr/sbin/policy-rc.d made=
+    if [ ! -e $policy ]; then
+        printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee $policy >/dev/null
+        "${as_root[@]}" chmod 755 $policy
+        made=yes
+    fi
+    local status=0
+    "$@" || status=$?
+    [ -z "$made" ] || "${as_root[@]}" rm -f $policy
+    return $status
+}
+
+if [ ${#packages[@]} -gt 0 ]; then
+    wanted="${packages[*]}"
+    command -v apt-get >/dev/null 2>&1 || die \
+        "missing programs: ${programs[*]}; this system has no apt-get, so nothing was installed" \
+        "install what holds them with your package manager (Debian's names: $wanted), then run this again"
+    as_root=()
+    if [ "$(id -u)" -ne 0 ]; then
+        command -v sudo >/dev/null 2>&1 || die "missing packages: $wanted; installing them needs root and there is no sudo" \
+            "as root: apt-get install $wanted"
+        as_root=(sudo)
+    fi
+    apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l apt-get -q -y)
+    say "installing with apt: $wanted"
+    "${apt[@]}" update >/dev/null || say "apt-get update failed; going on with the package lists that are there"
+    # Ubuntu has kubectl as a snap only.
+    if [[ " $wanted " == *" kubernetes-client "* ]] && [ -z "$(apt-cache madison kubernetes-client)" ]; then
+        command -v snap >/dev/null 2>&1 || die "kubectl is missing, and neither apt nor snap has it here" \
+            "install kubectl 1.24 or newer (https://kubernetes.io/docs/tasks/tools/), then run this again"
+        "${as_root[@]}" snap install kubectl --classic
+        remaining=()
+        for package in "${packages[@]}"; do [ "$package" = kubernetes-client ] || remaining+=("$package"); done
+        packages=("${remaining[@]}")
+    fi
+    if [ ${#packages[@]} -gt 0 ]; then
+        without_services "${apt[@]}" install --no-install-recommends "${packages[@]}" >/dev/null || die \
+            "apt-get could not install: ${packages[*]}" "see its messages above"
+    fi
+    # Nor at the next boot.
+    if [ -d /run/systemd/system ]; then
+        for pair in nginx-light:nginx etcd-server:etcd; do
+            [[ " $wanted " != *" ${pair%%:*} "* ]] || "${as_root[@]}" systemctl disable --quiet "${pair##*:}" 2>/dev/null || true
+        done
+    fi
+fi
+
+if [ "$purpose" = test ] && ! cargo nextest --version >/dev/null 2>&1; then
+    say "installing cargo-nextest $NEXTEST_VERSION with cargo"
+    # Built once and run briefly: a quick build is worth more than a quick program.
+    CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+        cargo install --quiet --locked cargo-nextest --version "$NEXTEST_VERSION"
+fi

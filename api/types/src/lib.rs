@@ -1,1 +1,17 @@
-//! Kinds, schemas, defaults and validation of the Holdfast API. No IO.
+//! The Holdfast API, group `holdfast.dev`, version `v1`: kinds, schemas, defaults, validation and timing arithmetic.
+//!
+//! Everything here is a pure function of its arguments: no file, no network, no clock. Who reads a clock passes the
+//! time in.
+
+pub mod conditions;
+pub mod duration;
+pub mod reasons;
+pub mod schema;
+pub mod v1;
+
+/// The API group of every kind.
+pub const GROUP: &str = "holdfast.dev";
+/// The only version so far.
+pub const VERSION: &str = "v1";
+/// `apiVersion` of every object.
+pub const API_VERSION: &str = "holdfast.dev/v1";

@@ -1,0 +1,251 @@
+//! Members of a resource for volumes, mirrors, exports, routed addresses, and agents of other makers.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{duration::Duration, schema};
+
+choices! {
+    /// The program that announces routes.
+    pub enum Router {
+        /// BIRD.
+        Bird,
+        /// FRRouting.
+        Frr,
+    }
+}
+
+/// An address outside the servers' subnet, followed by routing rather than ARP (C12).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VirtualIp {
+    /// IPv4 or IPv6 address without prefix length.
+    #[schemars(schema_with = "schema::address")]
+    pub address: String,
+    /// Bird or Frr.
+    pub router: Router,
+    /// Name of the routing protocol instance. Default: the router's own choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub protocol: Option<String>,
+    /// Metric of the route. Default: the router's own choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<u32>,
+    /// The router's control socket. Default: where the distribution puts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::absolute_path")]
+    pub socket: Option<String>,
+}
+
+/// A unit of systemd.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Systemd {
+    /// Name of the unit. It must not be enabled at boot. A change restarts the group.
+    #[schemars(length(min = 1, max = 253))]
+    pub unit: String,
+}
+
+/// An OCF resource agent (U14). Promotable agents are not taken.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Ocf {
+    /// Its provider. Default heartbeat.
+    #[serde(default = "heartbeat")]
+    #[schemars(length(min = 1, max = 63))]
+    pub provider: String,
+    /// Its name, for example apache. A change restarts the group.
+    #[serde(rename = "type")]
+    #[schemars(length(min = 1, max = 63))]
+    pub type_: String,
+    /// Its parameters, checked against its metadata.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::parameters")]
+    pub parameters: BTreeMap<String, String>,
+    /// Secrets of this namespace with further parameters.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::object_name_set")]
+    pub parameters_from: Vec<String>,
+    /// Deeper checks that the agent has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["depth"]))]
+    pub depths: Vec<OcfDepth>,
+}
+
+fn heartbeat() -> String {
+    "heartbeat".to_string()
+}
+
+/// A deeper check of an OCF agent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OcfDepth {
+    /// The agent's OCF_CHECK_LEVEL.
+    #[schemars(range(min = 0, max = 100))]
+    pub depth: u8,
+    /// Time between two checks. Default: the agent's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Duration>,
+    /// Longest time for one check. Default: the agent's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
+}
+
+choices! {
+    /// How a volume group is kept from being used twice.
+    pub enum VolumeGroupExclusive = SystemID {
+        /// By LVM's system id.
+        SystemID,
+        /// By a tag.
+        Tag,
+    }
+}
+
+/// An LVM volume group (U5).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeGroup {
+    /// Its UUID. A change restarts the group.
+    #[schemars(length(min = 32, max = 38))]
+    pub uuid: String,
+    /// Its name, for messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 127))]
+    pub name: Option<String>,
+    /// SystemID (default) or Tag.
+    #[serde(default)]
+    pub exclusive: VolumeGroupExclusive,
+    /// Name of the shared disk in the sub-cluster that it lies on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::label")]
+    pub disk: Option<String>,
+    /// Whether it may be used with disks missing. Default false.
+    #[serde(default)]
+    pub allow_partial: bool,
+}
+
+choices! {
+    /// When a mirrored write counts as done.
+    pub enum MirrorProtocol = C {
+        /// When both sides have it.
+        C,
+        /// When this side has it.
+        A,
+    }
+}
+
+choices! {
+    /// What happens when both sides of a mirror were written.
+    pub enum AfterSplitBrain = Manual {
+        /// An operator chooses.
+        Manual,
+        /// The side that was written later loses its changes.
+        DiscardYounger,
+    }
+}
+
+/// A mirror of local disks of two servers (C13).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MirrorDisk {
+    /// The device that appears, /dev/drbdN. A change restarts the group.
+    #[schemars(length(max = 63), regex(pattern = "^/dev/drbd[0-9]+$"))]
+    pub device: String,
+    /// The local disk on each of the two servers.
+    #[schemars(length(min = 2, max = 2), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["server"]))]
+    pub volumes: Vec<MirrorVolume>,
+    /// The address of each of the two servers for the mirror's traffic.
+    #[schemars(length(min = 2, max = 2), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["server"]))]
+    pub endpoints: Vec<MirrorEndpoint>,
+    /// C (default) or A.
+    #[serde(default)]
+    pub protocol: MirrorProtocol,
+    /// Most that a resynchronisation may use per second, for example 100M. Default: unlimited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32))]
+    pub resync_rate: Option<String>,
+    /// Manual (default) or DiscardYounger.
+    #[serde(default)]
+    pub after_split_brain: AfterSplitBrain,
+    /// Whether only a side that is up to date may be used. Default true.
+    #[serde(default = "super::resources::yes")]
+    pub require_up_to_date: bool,
+}
+
+/// A local disk of a mirror.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MirrorVolume {
+    /// Name of the server.
+    #[schemars(schema_with = "schema::label")]
+    pub server: String,
+    /// Stable name of the local disk.
+    #[schemars(schema_with = "schema::stable_device")]
+    pub backing: String,
+    /// Stable name of the device for the mirror's own data. Default: on the local disk itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::stable_device")]
+    pub metadata: Option<String>,
+}
+
+/// An address for a mirror's traffic.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MirrorEndpoint {
+    /// Name of the server.
+    #[schemars(schema_with = "schema::label")]
+    pub server: String,
+    /// IPv4 or IPv6 address.
+    #[schemars(schema_with = "schema::address")]
+    pub address: String,
+    /// TCP port.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u16,
+}
+
+/// A directory exported by NFS (U7).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NfsExport {
+    /// The directory.
+    #[schemars(schema_with = "schema::absolute_path")]
+    pub path: String,
+    /// Who may mount it, and how.
+    #[schemars(length(min = 1, max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["network"]))]
+    pub clients: Vec<NfsClient>,
+    /// The export's id, the same on every server, so that clients keep their files open.
+    #[schemars(length(min = 1, max = 36))]
+    pub fsid: String,
+    /// Directory for locks and clients, inside a file system of the group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::absolute_path")]
+    pub state_directory: Option<String>,
+}
+
+/// Who may mount an export, and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NfsClient {
+    /// Network or host.
+    #[schemars(length(min = 1, max = 253))]
+    pub network: String,
+    /// Export options, for example "rw,sync". Default: the NFS server's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub options: Option<String>,
+}
+
+/// A registered DataService (U1–U4).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DataServiceResource {
+    /// Name of the DataService. A change restarts the group.
+    #[schemars(schema_with = "schema::object_name")]
+    pub name: String,
+    /// Parameters, given to its methods as environment variables.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::parameters")]
+    pub parameters: BTreeMap<String, String>,
+}

@@ -1,0 +1,340 @@
+//! Server: one machine of a sub-cluster. The controller makes it from `servers[]`; its agent owns the status.
+
+use k8s_openapi::apimachinery::pkg::{
+    api::resource::Quantity,
+    apis::meta::v1::{Condition, Time},
+};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::common::{Hold, ServerDeclaredState};
+use crate::{duration::Duration, schema};
+
+/// Copied by the controller from the entry in `servers[]` of the sub-cluster; other edits are undone.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "holdfast.dev",
+    version = "v1",
+    kind = "Server",
+    plural = "servers",
+    namespaced,
+    shortname = "hsrv",
+    category = "holdfast",
+    status = "ServerStatus",
+    derive = "PartialEq",
+    selectable = ".spec.subCluster",
+    doc = "A server of a sub-cluster, named <sub-cluster>.<server>. The controller makes it; do not write it by hand.",
+    printcolumn(name = "Sub-Cluster", type_ = "string", json_path = ".spec.subCluster"),
+    printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Epoch", type_ = "integer", json_path = ".status.epoch", priority = 1),
+    printcolumn(name = "Version", type_ = "string", json_path = ".status.agent.version", priority = 1),
+    printcolumn(name = "Watchdog", type_ = "string", json_path = ".status.guard.watchdog", priority = 1),
+    printcolumn(name = "Reported", type_ = "date", json_path = ".status.reportTime", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerSpec {
+    /// The sub-cluster.
+    #[schemars(schema_with = "schema::object_name")]
+    pub sub_cluster: String,
+    /// Its name in the sub-cluster.
+    #[schemars(schema_with = "schema::label")]
+    pub server: String,
+    /// Its number in the sub-cluster, 1..16.
+    #[schemars(range(min = 1, max = 16))]
+    pub id: u8,
+    /// The building or room that it shares its fate with.
+    #[serde(default)]
+    #[schemars(length(max = 63))]
+    pub site: String,
+    /// Declared state.
+    #[serde(default)]
+    pub state: ServerDeclaredState,
+}
+
+choices! {
+    /// What a server is to its sub-cluster.
+    pub enum ServerState = Unknown {
+        /// Asks to become a member.
+        Joining,
+        /// A working member.
+        Active,
+        /// Out of service, answers status queries.
+        Detached,
+        /// Hands its groups over and goes.
+        Leaving,
+        /// Silent on every LAN, alive on disk or serial line.
+        Partitioned,
+        /// Silent on all paths; a decision is under way.
+        Suspect,
+        /// No member any more, without having said so.
+        Lost,
+        /// Nobody reports it.
+        Unknown,
+    }
+}
+
+/// What a server's agent observes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServerStatus {
+    /// The generation of the spec that this status speaks of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// When the agent last reported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub report_time: Option<Time>,
+    /// The epoch of the newest view that it has adopted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
+    /// What it is to its sub-cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<ServerState>,
+    /// The present boot of the machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boot: Option<Boot>,
+    /// Its right to run groups.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authority: Option<Authority>,
+    /// Every heartbeat path to every peer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["path", "peer"]))]
+    pub paths: Vec<PathStatus>,
+    /// The shared disks as this server sees them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub disks: Vec<DiskStatus>,
+    /// The process that stops everything when the agent cannot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guard: Option<GuardStatus>,
+    /// What the machine is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
+    /// The agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentInfo>,
+    /// What the machine has and what is used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<Capacity>,
+    /// Groups that run here.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024), inner(length(max = 253)), extend("x-kubernetes-list-type" = "set"))]
+    pub groups: Vec<String>,
+    /// Holds in force.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub holds: Vec<Hold>,
+    /// Conditions, by type.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// A boot of a machine.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Boot {
+    /// The kernel's boot id.
+    #[schemars(length(max = 64))]
+    pub id: String,
+    /// When the machine booted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<Time>,
+    /// Whether the boot before ended without a clean leave.
+    pub unclean: bool,
+}
+
+choices! {
+    /// What the right to run groups rests on.
+    pub enum Anchor {
+        /// More than half of the servers.
+        Majority,
+        /// The lock disk.
+        LockDisk,
+        /// The quorum server.
+        QuorumServer,
+    }
+}
+
+/// The lease of a server.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Authority {
+    /// Whether it is held now.
+    pub held: bool,
+    /// What the newest grant rested on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anchor: Option<Anchor>,
+    /// The least time that was left before the soft stop, since the last full report.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::reported_duration")]
+    pub smallest_margin: Option<Duration>,
+}
+
+choices! {
+    /// State of a heartbeat path to a peer.
+    pub enum PathState = Down {
+        /// Frames arrive in both directions.
+        Up,
+        /// Nothing arrives.
+        Down,
+        /// Frames arrive in one direction only.
+        OneWay,
+        /// The path cannot be used on this server.
+        Error,
+    }
+}
+
+/// A heartbeat path to a peer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PathStatus {
+    /// Name of the path.
+    #[schemars(length(max = 63))]
+    pub path: String,
+    /// Name of the peer.
+    #[schemars(length(max = 63))]
+    pub peer: String,
+    /// Its state.
+    #[serde(default)]
+    pub state: PathState,
+    /// Since when it is in this state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// Median time of a round trip.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::reported_duration")]
+    pub latency: Option<Duration>,
+    /// Share of lost frames in percent, one decimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 8))]
+    pub loss_percent: Option<String>,
+    /// The longest time between two frames; what a safe timeout is found from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::reported_duration")]
+    pub longest_gap: Option<Duration>,
+    /// Whether the exchange of larger messages uses this path now.
+    #[serde(default)]
+    pub carries_exchange: bool,
+    /// What is wrong, if anything.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub message: String,
+}
+
+choices! {
+    /// State of a shared disk on a server.
+    pub enum DiskState = Error {
+        /// Reads and writes work.
+        Reachable,
+        /// The disk answers with errors, or is missing.
+        Error,
+        /// The disk does not answer.
+        Hung,
+        /// The area on it belongs to another sub-cluster.
+        Foreign,
+    }
+}
+
+/// A shared disk as one server sees it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DiskStatus {
+    /// Name of the disk in the sub-cluster.
+    #[schemars(length(max = 63))]
+    pub name: String,
+    /// Its state.
+    #[serde(default)]
+    pub state: DiskState,
+    /// Median time of a read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::reported_duration")]
+    pub read_latency: Option<Duration>,
+    /// What is wrong, if anything.
+    #[serde(default)]
+    #[schemars(length(max = 1024))]
+    pub message: String,
+}
+
+choices! {
+    /// State of the guard process.
+    pub enum GuardState = Lost {
+        /// Watches the deadline.
+        Watching,
+        /// Nothing is held, nothing to watch.
+        Idle,
+        /// The deadline passed; it stops everything.
+        Stopping,
+        /// It is gone.
+        Lost,
+    }
+}
+
+/// The guard of a server (C7).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GuardStatus {
+    /// Its state.
+    pub state: GuardState,
+    /// The watchdog device that it holds; empty: none.
+    #[schemars(length(max = 253))]
+    pub watchdog: String,
+    /// The watchdog's timeout as read back from the device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watchdog_timeout: Option<Duration>,
+    /// Whether it runs with real-time priority.
+    pub real_time: bool,
+    /// Whether its memory is locked.
+    pub memory_locked: bool,
+}
+
+/// What a machine is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Platform {
+    /// Whether it is a virtual machine.
+    pub r#virtual: bool,
+    /// Name and version of the distribution.
+    #[schemars(length(max = 253))]
+    pub os: String,
+    /// Kernel release.
+    #[schemars(length(max = 253))]
+    pub kernel: String,
+}
+
+/// The agent of a server.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AgentInfo {
+    /// Its version.
+    #[schemars(length(max = 63))]
+    pub version: String,
+    /// Optional parts of the schema that it carries out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 63)), extend("x-kubernetes-list-type" = "set"))]
+    pub features: Vec<String>,
+}
+
+/// What a machine has and what is used.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Capacity {
+    /// Processors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::quantity")]
+    pub cpu: Option<Quantity>,
+    /// Memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::quantity")]
+    pub memory: Option<Quantity>,
+    /// Processors that groups here require.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::quantity")]
+    pub used_cpu: Option<Quantity>,
+    /// Memory that groups here require.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::quantity")]
+    pub used_memory: Option<Quantity>,
+}

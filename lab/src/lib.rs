@@ -1,1 +1,40 @@
-//! Hosts made of network namespaces, and faults for them.
+//! Hosts made of namespaces on one machine, and faults for them: what `holdfast lab` and the tests on real hosts
+//! are built from.
+//!
+//! A [`Lab`] has networks (bridges in a namespace of its own), shared disks (image files, a loop device per
+//! host) and [`Host`]s (process trees with namespaces of their own, first process `holdfast lab-init`). Nothing
+//! of the machine's own network or files is touched, and everything is gone when the lab is dropped.
+//! [`Poller`] sees a service as a client does, `writer` and `overlap` prove who wrote when.
+//!
+//! The lab runs the `holdfast` binary as a program; it links no code of agent, controller or API server.
+
+mod binary;
+mod cgroup;
+mod disk;
+mod error;
+mod host;
+mod init;
+mod lab;
+mod loopdev;
+mod network;
+mod overlap;
+mod poller;
+mod shell;
+mod spec;
+mod state;
+mod writer;
+
+pub use binary::holdfast_binary;
+pub use cgroup::{Cgroup, unified_mount};
+pub use error::{LabError, Result};
+pub use host::{CutMoment, Host, Process, Wiring};
+pub use init::init_main;
+pub use lab::{CableConfig, HostConfig, Lab};
+pub use loopdev::devices_below;
+pub use network::Cable;
+pub use overlap::{Line, Tenure, check_overlap, parse_lines};
+pub use poller::{Answer, Outage, POLL_INTERVAL, POLL_TIMEOUT, Poller};
+pub use shell::{boottime_ns, finish, run, wait_for};
+pub use spec::{BIN_DIR, DeviceSpec, HostSpec, LOG_DIR, STATE_DIR, ServiceSpec};
+pub use state::clean;
+pub use writer::writer_main;

@@ -1,0 +1,321 @@
+//! A lab: networks, shared disks and hosts on one machine, and the faults that need more than one of them.
+//! Does not know Holdfast's own objects; `cluster` builds a sub-cluster in a lab.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::cgroup::Cgroup;
+use crate::disk::Disk;
+use crate::error::{Attempt, LabError, Result};
+use crate::host::{CutMoment, Host, Plan, Wiring};
+use crate::network::{Cable, address_commands, bridge_commands, bridge_name, plug};
+use crate::shell::{boottime_ns, run};
+use crate::spec::ServiceSpec;
+use crate::state;
+
+/// Distinguishes labs of one process.
+static COUNTER: AtomicU32 = AtomicU32::new(0);
+
+/// A cable of a host.
+#[derive(Debug, Clone)]
+pub struct CableConfig {
+    /// The network that it leads to.
+    pub network: String,
+    /// Name of the interface inside the host, at most 15 characters; the network's name if `None`.
+    pub interface: Option<String>,
+    /// Addresses with prefix lengths.
+    pub addresses: Vec<(IpAddr, u8)>,
+}
+
+/// How a host is wired.
+#[derive(Debug, Clone, Default)]
+pub struct HostConfig {
+    /// Its cables.
+    pub networks: Vec<CableConfig>,
+    /// Disks: name, and the device names inside the host that lead to it.
+    pub disks: Vec<(String, Vec<PathBuf>)>,
+    /// Programs that the host's first process supervises, all down at first.
+    pub services: Vec<ServiceSpec>,
+}
+
+/// Networks, disks and hosts. Dropping it takes everything down.
+#[derive(Debug)]
+pub struct Lab {
+    id: String,
+    directory: PathBuf,
+    cgroup: Cgroup,
+    switch: Host,
+    parts: Mutex<Parts>,
+    closed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Parts {
+    networks: Vec<String>,
+    disks: Vec<Disk>,
+    hosts: BTreeMap<String, Arc<Host>>,
+    made_hosts: usize,
+}
+
+impl Lab {
+    /// Makes an empty lab. `name` is for people; the lab's real name is made unique, so several can run at once.
+    ///
+    /// # Errors
+    /// Without root, cgroup version 2, loop devices or namespaces.
+    pub fn new(name: &str) -> Result<Lab> {
+        if !nix::unistd::geteuid().is_root() {
+            return Err(LabError::Missing {
+                what: "root, for namespaces, loop devices and mounts".into(),
+                hint: "run it with sudo".into(),
+            });
+        }
+        let id = format!("{name}-{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
+        let directory = state::lab_directory(&id);
+        fs::create_dir_all(directory.join("hosts")).attempt(|| format!("making {}", directory.display()))?;
+        let directory = directory.canonicalize().attempt(|| format!("resolving {}", directory.display()))?;
+        let cgroup = Cgroup::create_top(&format!("holdfast-lab-{id}"))?;
+        state::record(&directory, cgroup.path())?;
+        let switch = Host::new("switch", directory.join("switch"), cgroup.create("switch")?, Plan::default())?;
+        let lab = Lab { id, directory, cgroup, switch, parts: Mutex::default(), closed: false };
+        lab.switch.start_init()?;
+        lab.switch.ip_batch("link set lo up\n")?;
+        Ok(lab)
+    }
+
+    /// Its unique name.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Its directory; removed at the end.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// A poisoned lock means that another thread of a test panicked; the state under it is still whole.
+    fn parts(&self) -> MutexGuard<'_, Parts> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a network.
+    ///
+    /// # Errors
+    /// When the bridge can't be made.
+    pub fn add_network(&self, name: &str) -> Result<()> {
+        let mut parts = self.parts();
+        self.switch.ip_batch(&bridge_commands(parts.networks.len()))?;
+        parts.networks.push(name.to_string());
+        Ok(())
+    }
+
+    /// Adds a shared disk of at least `size_mib` MiB, with a file system (ext4, xfs, btrfs) or blank.
+    ///
+    /// # Errors
+    /// When the image can't be made.
+    pub fn add_disk(&self, name: &str, size_mib: u64, file_system: Option<&str>) -> Result<()> {
+        let disk = Disk::create(&self.directory, name, size_mib, file_system)?;
+        self.parts().disks.push(disk);
+        Ok(())
+    }
+
+    /// Adds a host, powered off.
+    ///
+    /// # Errors
+    /// When it names a network or disk that the lab does not have.
+    pub fn add_host(&self, name: &str, config: &HostConfig) -> Result<Arc<Host>> {
+        let mut parts = self.parts();
+        let index = parts.made_hosts;
+        let mut cables = Vec::new();
+        for CableConfig { network, interface, addresses } in &config.networks {
+            let number = position(&parts.networks, network, "network")?;
+            cables.push(Cable {
+                network: network.clone(),
+                interface: interface.clone().unwrap_or_else(|| network.clone()),
+                port: format!("h{index}n{number}"),
+                addresses: addresses.clone(),
+                mac: format!("02:4c:00:00:{:02x}:{:02x}", index + 1, number + 1),
+            });
+        }
+        let names: Vec<String> = parts.disks.iter().map(|disk| disk.name.clone()).collect();
+        let mut disks = Vec::new();
+        for (disk, links) in &config.disks {
+            let image = parts.disks[position(&names, disk, "disk")?].image.clone();
+            disks.push(Wiring { disk: disk.clone(), image, links: links.clone() });
+        }
+        let plan = Plan { cables, disks, services: config.services.clone() };
+        let cgroup = self.cgroup.create(&format!("host-{name}"))?;
+        let host = Arc::new(Host::new(name, self.directory.join("hosts").join(name), cgroup, plan)?);
+        parts.made_hosts += 1;
+        parts.hosts.insert(name.to_string(), Arc::clone(&host));
+        Ok(host)
+    }
+
+    /// A host by name.
+    ///
+    /// # Errors
+    /// [`LabError::Unknown`] with the names that exist.
+    pub fn host(&self, name: &str) -> Result<Arc<Host>> {
+        let parts = self.parts();
+        parts.hosts.get(name).cloned().ok_or_else(|| LabError::Unknown {
+            kind: "host",
+            name: name.to_string(),
+            known: parts.hosts.keys().cloned().collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// Powers a host on: a new boot id, fresh mounts, fresh loop devices, cables plugged in and addressed.
+    /// Its services are down until they are started.
+    ///
+    /// # Errors
+    /// When it is on already, or something can't be made.
+    pub fn power_on(&self, name: &str) -> Result<()> {
+        let host = self.host(name)?;
+        host.start_init()?;
+        let pid = host.pid()?;
+        let mut commands = "link set lo up\n".to_string();
+        for cable in host.cables() {
+            plug(&self.switch, &self.bridge(&cable.network)?, cable, pid)?;
+            commands.push_str(&address_commands(cable));
+        }
+        host.ip_batch(&commands)
+    }
+
+    fn bridge(&self, network: &str) -> Result<String> {
+        Ok(bridge_name(position(&self.parts().networks, network, "network")?))
+    }
+
+    /// Cuts a host's power: first all its cables go down, then its file systems are shut down without a flush
+    /// and its disks cut off, then every process is killed. Nothing more reaches the network or a disk.
+    ///
+    /// # Errors
+    /// When it is off.
+    pub fn power_cut(&self, name: &str) -> Result<CutMoment> {
+        let host = self.host(name)?;
+        let begin_ns = boottime_ns();
+        self.cut_all_lans(name)?;
+        host.lose_power(begin_ns)
+    }
+
+    /// Pulls one cable at the switch: both ends lose their link.
+    ///
+    /// # Errors
+    /// When the host has no cable to that network.
+    pub fn link_down(&self, host: &str, network: &str) -> Result<()> {
+        self.set_link(host, Some(network), "down")
+    }
+
+    /// Plugs a cable in again.
+    ///
+    /// # Errors
+    /// When the host has no cable to that network.
+    pub fn link_up(&self, host: &str, network: &str) -> Result<()> {
+        self.set_link(host, Some(network), "up")
+    }
+
+    /// Pulls all cables of a host at once.
+    ///
+    /// # Errors
+    /// When the host does not exist.
+    pub fn cut_all_lans(&self, host: &str) -> Result<()> {
+        self.set_link(host, None, "down")
+    }
+
+    /// Plugs all cables of a host in again.
+    ///
+    /// # Errors
+    /// When the host does not exist.
+    pub fn restore_all_lans(&self, host: &str) -> Result<()> {
+        self.set_link(host, None, "up")
+    }
+
+    fn set_link(&self, name: &str, network: Option<&str>, state: &str) -> Result<()> {
+        let host = self.host(name)?;
+        let commands: String = match network {
+            Some(network) => format!("link set {} {state}\n", find_cable(&host, network)?.port),
+            None => host.cables().iter().map(|cable| format!("link set {} {state}\n", cable.port)).collect(),
+        };
+        self.switch.ip_batch(&commands)
+    }
+
+    /// Loses everything that `from` sends to `to` on a network; the other direction works.
+    ///
+    /// # Errors
+    /// When one of them has no cable to that network.
+    pub fn one_way_loss(&self, from: &str, to: &str, network: &str) -> Result<()> {
+        let (sender, receiver) = (self.host(from)?, self.host(to)?);
+        receiver.drop_incoming(find_cable(&receiver, network)?, &find_cable(&sender, network)?.mac)
+    }
+
+    /// Ends every one-way loss at `to` on a network.
+    ///
+    /// # Errors
+    /// When it has no cable to that network.
+    pub fn end_one_way_loss(&self, to: &str, network: &str) -> Result<()> {
+        let receiver = self.host(to)?;
+        receiver.accept_incoming(find_cable(&receiver, network)?)
+    }
+
+    /// Checks a file system of a disk as it is now, changing nothing; nobody may have it mounted.
+    ///
+    /// # Errors
+    /// With the checker's words when it finds damage.
+    pub fn check_ext4(&self, disk: &str) -> Result<String> {
+        let parts = self.parts();
+        let names: Vec<String> = parts.disks.iter().map(|disk| disk.name.clone()).collect();
+        let image = parts.disks[position(&names, disk, "disk")?].image.to_string_lossy().into_owned();
+        run("e2fsck", &["-f", "-n", &image])
+    }
+
+    /// Takes everything down and removes every trace.
+    ///
+    /// # Errors
+    /// When something does not go; [`crate::clean`] may be able to remove it later.
+    pub fn close(mut self) -> Result<()> {
+        self.take_down()
+    }
+
+    fn take_down(&mut self) -> Result<()> {
+        if self.closed {
+            return Ok(());
+        }
+        self.closed = true;
+        let hosts = std::mem::take(&mut self.parts().hosts);
+        // All are tried, the first error is told.
+        let mut outcome = Ok(());
+        for host in hosts.values().map(AsRef::as_ref).chain([&self.switch]) {
+            outcome = outcome.and(host.power_off());
+        }
+        drop(hosts);
+        outcome.and(state::remove_left_overs(&self.directory, &self.cgroup))
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if let Err(error) = self.take_down() {
+            tracing::warn!(lab = self.id, %error, "the lab was not taken down completely; try `holdfast lab clean`");
+        }
+    }
+}
+
+fn find_cable<'a>(host: &'a Host, network: &str) -> Result<&'a Cable> {
+    host.cables().iter().find(|cable| cable.network == network).ok_or_else(|| LabError::Unknown {
+        kind: "network of this host",
+        name: network.to_string(),
+        known: host.cables().iter().map(|cable| cable.network.as_str()).collect::<Vec<_>>().join(", "),
+    })
+}
+
+fn position(names: &[String], name: &str, kind: &'static str) -> Result<usize> {
+    names.iter().position(|known| known == name).ok_or_else(|| LabError::Unknown {
+        kind,
+        name: name.to_string(),
+        known: names.join(", "),
+    })
+}

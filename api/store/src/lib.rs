@@ -6,10 +6,23 @@
 //!
 //! What is not here: objects, kinds, JSON. Those are the API server's.
 
+mod compaction;
+mod etcd;
+mod range;
+mod spec;
+mod sqlite;
+#[cfg(feature = "testing")]
+pub mod testing;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
+
+pub use compaction::{Compaction, HISTORY, compact_automatically};
+pub use etcd::EtcdStore;
+pub use spec::{OpenError, open};
+pub use sqlite::SqliteStore;
 
 /// Largest value that every backend takes, in bytes. etcd refuses requests above 1.5 MiB; this leaves room for the key
 /// and the comparison in the same request.
@@ -73,6 +86,14 @@ pub enum Event {
 }
 
 impl Event {
+    /// The key that changed.
+    pub fn key(&self) -> &str {
+        match self {
+            Event::Put { entry, .. } => &entry.key,
+            Event::Delete { key, .. } => key,
+        }
+    }
+
     /// Revision of the change.
     pub fn revision(&self) -> Revision {
         match self {
@@ -129,7 +150,8 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A stream of batches of changes; all events of one revision are in one batch. Ends with an error when the watch
-/// can't go on (compacted, backend lost): the caller lists again.
+/// can't go on: after [`Error::Compacted`] the caller lists again, after [`Error::Unavailable`] it may watch again from
+/// the last revision that it has seen. Nothing is sent while nothing changes.
 pub type WatchStream = BoxStream<'static, Result<Vec<Event>>>;
 
 /// The contract. All reads are linearizable unless they name a revision.
@@ -142,18 +164,30 @@ pub trait Store: Send + Sync + 'static {
     /// (0 = all), from the snapshot `at` (none = newest).
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize, at: Option<Revision>) -> Result<Page>;
 
-    /// Writes a key if `expect` holds; `ttl` makes it vanish by itself after that time unless written again.
+    /// Writes a key if `expect` holds; `ttl` makes it vanish by itself after that time (not before it, and at most a
+    /// few seconds later) unless written again. Values above [`MAX_VALUE_BYTES`] are refused with [`Error::TooLarge`].
     async fn put(&self, key: &str, value: Bytes, expect: Expect, ttl: Option<Duration>) -> Result<Revision>;
 
     /// Deletes a key whose newest write is `modified`.
     async fn delete(&self, key: &str, modified: Revision) -> Result<Revision>;
 
     /// All changes of keys that start with `prefix` with a revision greater than `after`, in order, none left out.
+    /// `after` below the oldest known revision is [`Error::Compacted`] (from this call or as the stream's only item),
+    /// above the newest it is [`Error::Future`]. A slow reader never holds up a writer.
     async fn watch(&self, prefix: &str, after: Revision) -> Result<WatchStream>;
 
-    /// Forgets history before `revision`; present values stay.
+    /// Forgets history before `revision`: afterwards `revision` is the oldest snapshot and the oldest `after` of a
+    /// watch. Present values stay, the counter goes on. A revision that is forgotten already changes nothing.
     async fn compact(&self, revision: Revision) -> Result<()>;
 
     /// The newest revision, by a linearizable read.
     async fn revision(&self) -> Result<Revision>;
+}
+
+/// Refuses a value that not every backend can take.
+fn check_size(key: &str, value: &Bytes) -> Result<()> {
+    if value.len() > MAX_VALUE_BYTES {
+        return Err(Error::TooLarge { key: key.to_owned(), size: value.len() });
+    }
+    Ok(())
 }

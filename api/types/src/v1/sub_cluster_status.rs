@@ -48,6 +48,11 @@ pub struct SubClusterStatus {
     /// The configuration that all members hold; only grows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config_revision: Option<u64>,
+    /// Digests of the parts of the accepted spec that can't change while the sub-cluster is formed, as `part=digest`
+    /// separated by blanks. The controller's; it names the part that a later change touches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub accepted_digest: Option<String>,
     /// Where it stands.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<SubClusterPhase>,

@@ -7,3 +7,5 @@ pub mod boot;
 pub mod clock;
 pub mod config;
 pub mod disk;
+pub mod ledger;
+pub mod paths;

@@ -1,0 +1,107 @@
+//! `holdfast apply`: creates what is not there and changes what is, in the order of the files.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::args::ApplyArgs;
+use crate::client::{Api, Body, Kinds};
+use crate::commands::merge;
+use crate::errors::{Failure, Result};
+use crate::manifest::{self, Manifest};
+use crate::printer::Printer;
+
+/// Runs the command.
+///
+/// # Errors
+/// All manifests are tried; the last refusal is returned, the ones before it are printed.
+pub(crate) async fn run(args: ApplyArgs, printer: Printer) -> Result {
+    let manifests = manifest::load(&args.files.files)?;
+    let api = Api::connect(&args.client).await?;
+    let kinds = api.kinds().await?;
+    let mut failure: Option<Failure> = None;
+    for manifest in manifests {
+        let outcome = apply(&api, &kinds, &args, &manifest).await;
+        match outcome {
+            Ok((name, did)) => {
+                let suffix = if args.dry_run { " (server dry run)" } else { "" };
+                printer.data(&format!("{name} {did}{suffix}"))?;
+            }
+            Err(error) => {
+                if let Some(earlier) =
+                    failure.replace(error.context(format!("{}: {}", manifest.source, manifest.label())))
+                {
+                    printer.note(earlier);
+                }
+            }
+        }
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+async fn apply(api: &Api, kinds: &Kinds, args: &ApplyArgs, manifest: &Manifest) -> Result<(String, &'static str)> {
+    let kind = kinds.of_manifest(manifest.api_version()?, manifest.kind()?)?;
+    if let (Some(given), Some(own)) = (&args.client.namespace, manifest.namespace())
+        && given != own
+    {
+        return Err(Failure::refused(format!("the manifest says namespace {own}, --namespace says {given}"))
+            .hint("leave --namespace out, or take the namespace out of the manifest"));
+    }
+    let namespace = kind.namespaced.then(|| manifest.namespace().unwrap_or(api.namespace()));
+    let query = if args.dry_run {
+        "?fieldManager=holdfast-cli&fieldValidation=Strict&dryRun=All"
+    } else {
+        "?fieldManager=holdfast-cli&fieldValidation=Strict"
+    };
+    let mut wanted = manifest.object.clone();
+    if let (Some(namespace), Some(metadata)) = (namespace, wanted.get_mut("metadata").and_then(Value::as_object_mut)) {
+        metadata.insert("namespace".into(), json!(namespace));
+    }
+    let Some(name) = manifest.name() else {
+        let created: Value = create(api, &format!("{}{query}", kind.path(namespace, None)), &wanted).await?;
+        let name = created.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        return Ok((format!("{}/{name}", kind.full_name()), "created"));
+    };
+    let label = format!("{}/{name}", kind.full_name());
+    remember(&mut wanted)?;
+    let path = kind.path(namespace, Some(name));
+    let Some(live) = api.find(&path).await? else {
+        create(api, &format!("{}{query}", kind.path(namespace, None)), &wanted).await?;
+        return Ok((label, "created"));
+    };
+    let last = live
+        .pointer("/metadata/annotations")
+        .and_then(|annotations| annotations.get(merge::LAST_APPLIED))
+        .and_then(Value::as_str)
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or(Value::Null);
+    let patch = merge::patch(&last, &wanted, &live);
+    if patch.as_object().is_none_or(serde_json::Map::is_empty) {
+        return Ok((label, "unchanged"));
+    }
+    let body = Body { content_type: "application/merge-patch+json", value: &patch };
+    let _: Value = api.send(Method::PATCH, &format!("{path}{query}"), Some(body)).await?;
+    Ok((label, "configured"))
+}
+
+async fn create(api: &Api, path: &str, object: &Value) -> Result<Value> {
+    api.send(Method::POST, path, Some(Body { content_type: "application/json", value: object })).await
+}
+
+/// Puts the manifest itself into its annotation, for the next time.
+fn remember(object: &mut Value) -> Result {
+    if let Some(annotations) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+        annotations.remove(merge::LAST_APPLIED);
+    }
+    let text = serde_json::to_string(object).map_err(anyhow::Error::from)?;
+    let metadata = object
+        .get_mut("metadata")
+        .and_then(Value::as_object_mut)
+        .ok_or_else(|| Failure::refused("metadata: missing or not a map; it holds at least the name"))?;
+    metadata
+        .entry("annotations")
+        .or_insert_with(|| json!({}))
+        .as_object_mut()
+        .ok_or_else(|| Failure::refused("metadata.annotations: not a map; allowed: a map of strings"))?
+        .insert(merge::LAST_APPLIED.into(), Value::String(text));
+    Ok(())
+}

@@ -1,0 +1,294 @@
+//! The server's own certificates: made at the first start, kept in the data directory, renewed at a start when needed.
+//!
+//! ```text
+//!  DIR/pki/ca.{crt,key}        signs everything below; lives 10 years
+//!  DIR/pki/server.{crt,key}    what the server shows; lives 1 year
+//!  DIR/pki/admin.{crt,key}     holdfast-admin in group system:masters; lives 1 year
+//!  DIR/admin.kubeconfig        the address, the CA and the admin's certificate in one file
+//! ```
+//!
+//! Every file is readable by its owner only and replaced as a whole. A leaf is made anew when less than a third of its
+//! life is left, when it lacks a name or address that the server is to be reached by, or when it is not from this CA. The
+//! CA keeps its key for ever; its certificate is made anew with the same key, so what it signed before stays good.
+//!
+//! What it deliberately does not do: revoke. A certificate that leaked is good until it ends; take away its rights.
+
+mod files;
+mod kubeconfig;
+mod leaf;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+
+use crate::identity::MASTERS;
+pub use kubeconfig::kubeconfig;
+pub use leaf::Certificate;
+pub(crate) use leaf::subject;
+
+/// User of the administrator's certificate.
+pub const ADMIN_USER: &str = "holdfast-admin";
+/// Group of all server agents.
+pub const SERVERS_GROUP: &str = "holdfast:servers";
+
+/// Life of the CA's certificate, in days.
+const CA_DAYS: u64 = 3650;
+/// Life of every other certificate, in days.
+const LEAF_DAYS: u64 = 365;
+
+/// Why the certificates could not be read or made.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    /// A file could not be read or written.
+    #[error("cannot use {path}", path = .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The CA is damaged. It is never replaced by itself, because nothing signed by it would be trusted any more.
+    #[error(
+        "{path} is damaged: {problem}; put back a copy, or remove the directory {dir} to begin with a new CA \
+         (every kubeconfig given out before stops working then)", path = .path.display(), dir = .dir.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+        /// The directory of the certificates.
+        dir: PathBuf,
+    },
+    /// A name cannot be part of a certificate.
+    #[error("{name:?} cannot stand in the server's certificate: {problem}; allowed are host names and IP addresses")]
+    Name {
+        /// The name as given.
+        name: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A certificate could not be made.
+    #[error("cannot make a certificate for {subject}")]
+    Sign {
+        /// Whom it was for.
+        subject: String,
+        /// What the library said.
+        source: rcgen::Error,
+    },
+}
+
+/// The certificates of one server.
+pub struct Pki {
+    ca_pem: String,
+    issuer: Issuer<'static, KeyPair>,
+    server: Certificate,
+    admin_kubeconfig: PathBuf,
+    url: String,
+}
+
+impl Pki {
+    /// Reads the certificates in `data_dir` and makes what is missing, outdated or no longer fits: the server's
+    /// certificate is good for localhost, 127.0.0.1, ::1, this machine's host name, the address of `listen` and `sans`
+    /// (host names or IP addresses). Writes `admin.kubeconfig` too. Does blocking disk access.
+    ///
+    /// # Errors
+    /// See [`PkiError`]; nothing is left half-written.
+    pub fn load_or_create(data_dir: &Path, listen: SocketAddr, sans: &[String]) -> Result<Self, PkiError> {
+        let dir = data_dir.join("pki");
+        files::make_dir(&dir)?;
+        let (ca_pem, issuer) = load_or_create_ca(&dir)?;
+        let names = names(listen, sans)?;
+        let server = leaf::keep_or_issue(&dir, "server", &issuer, &ca_pem, &leaf::Wanted::server(names))?;
+        let admin = leaf::keep_or_issue(&dir, "admin", &issuer, &ca_pem, &leaf::Wanted::client(ADMIN_USER, MASTERS))?;
+        let url = url(listen);
+        let admin_kubeconfig = data_dir.join("admin.kubeconfig");
+        files::write_if_changed(&admin_kubeconfig, &kubeconfig(&url, &ca_pem, ADMIN_USER, &admin))?;
+        Ok(Self { ca_pem, issuer, server, admin_kubeconfig, url })
+    }
+
+    /// The CA's certificate as PEM: what clients trust.
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// The server's certificate and key.
+    pub fn server(&self) -> &Certificate {
+        &self.server
+    }
+
+    /// The administrator's kubeconfig.
+    pub fn admin_kubeconfig(&self) -> &Path {
+        &self.admin_kubeconfig
+    }
+
+    /// The URL in the administrator's kubeconfig: loopback when the server listens on all addresses.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// A new client certificate for a user in a group, good for a year. It is stored nowhere.
+    ///
+    /// # Errors
+    /// [`PkiError::Sign`].
+    pub fn issue_client(&self, user: &str, group: &str) -> Result<Certificate, PkiError> {
+        leaf::issue(&self.issuer, &leaf::Wanted::client(user, group))
+    }
+
+    /// The text of a kubeconfig for the agent of a server: user `holdfast:server:NAMESPACE:SUBCLUSTER:SERVER`, group
+    /// `holdfast:servers`. `url` is the API server as the agent reaches it, e.g. `https://10.0.0.1:6443`.
+    ///
+    /// # Errors
+    /// [`PkiError::Sign`].
+    pub fn agent_kubeconfig(
+        &self,
+        url: &str,
+        namespace: &str,
+        sub_cluster: &str,
+        server: &str,
+    ) -> Result<String, PkiError> {
+        let user = agent_user(namespace, sub_cluster, server);
+        let certificate = self.issue_client(&user, SERVERS_GROUP)?;
+        Ok(kubeconfig(url, &self.ca_pem, &user, &certificate))
+    }
+}
+
+/// The user of a server's agent.
+pub fn agent_user(namespace: &str, sub_cluster: &str, server: &str) -> String {
+    format!("holdfast:server:{namespace}:{sub_cluster}:{server}")
+}
+
+/// Issues a kubeconfig for the agent of a server from the CA in `data_dir`, which the server has made at its start. For
+/// the command line: the server may be running.
+///
+/// # Errors
+/// See [`PkiError`]; [`PkiError::File`] with kind `NotFound` if no server has started there yet.
+pub fn issue_agent_kubeconfig(
+    data_dir: &Path,
+    url: &str,
+    namespace: &str,
+    sub_cluster: &str,
+    server: &str,
+) -> Result<String, PkiError> {
+    let (ca_pem, issuer) = read_ca(&data_dir.join("pki"))?;
+    let user = agent_user(namespace, sub_cluster, server);
+    let certificate = leaf::issue(&issuer, &leaf::Wanted::client(&user, SERVERS_GROUP))?;
+    Ok(kubeconfig(url, &ca_pem, &user, &certificate))
+}
+
+fn load_or_create_ca(dir: &Path) -> Result<(String, Issuer<'static, KeyPair>), PkiError> {
+    match read_ca(dir) {
+        Ok((pem, issuer)) if leaf::has_life_left(&pem) => Ok((pem, issuer)),
+        Ok((_, issuer)) => {
+            // The subject and the key stay, so whoever trusts the old certificate still trusts what this one signs.
+            let key = KeyPair::from_pem(&issuer.key().serialize_pem()).map_err(|source| sign("the CA", source))?;
+            write_ca(dir, key)
+        }
+        // The key is written first: a start that was cut off between the two goes on here.
+        Err(PkiError::File { path, source }) if source.kind() == io::ErrorKind::NotFound => {
+            if path.ends_with("ca.crt")
+                && let Ok(key) = files::read(&dir.join("ca.key"))
+            {
+                let key = KeyPair::from_pem(&key).map_err(|error| damaged(dir, "ca.key", &error))?;
+                return write_ca(dir, key);
+            }
+            if dir.join("ca.crt").exists() {
+                return Err(damaged(dir, "ca.key", &"it is missing, but ca.crt is there"));
+            }
+            write_ca(dir, KeyPair::generate().map_err(|source| sign("the CA", source))?)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn read_ca(dir: &Path) -> Result<(String, Issuer<'static, KeyPair>), PkiError> {
+    let key = files::read(&dir.join("ca.key"))?;
+    let pem = files::read(&dir.join("ca.crt"))?;
+    let key = KeyPair::from_pem(&key).map_err(|error| damaged(dir, "ca.key", &error))?;
+    if !leaf::has_key(&pem, &key) {
+        return Err(damaged(dir, "ca.crt", &"it does not belong to ca.key"));
+    }
+    let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|error| damaged(dir, "ca.crt", &error))?;
+    Ok((pem, issuer))
+}
+
+fn write_ca(dir: &Path, key: KeyPair) -> Result<(String, Issuer<'static, KeyPair>), PkiError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = leaf::distinguished_name([(DnType::CommonName, "holdfast-ca")]);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    leaf::set_life(&mut params, CA_DAYS);
+    let pem = params.self_signed(&key).map_err(|source| sign("the CA", source))?.pem();
+    files::write(&dir.join("ca.key"), &key.serialize_pem())?;
+    files::write(&dir.join("ca.crt"), &pem)?;
+    let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|source| sign("the CA", source))?;
+    Ok((pem, issuer))
+}
+
+fn damaged(dir: &Path, file: &str, problem: &dyn std::fmt::Display) -> PkiError {
+    PkiError::Damaged { path: dir.join(file), problem: problem.to_string(), dir: dir.to_path_buf() }
+}
+
+fn sign(subject: &str, source: rcgen::Error) -> PkiError {
+    PkiError::Sign { subject: subject.to_owned(), source }
+}
+
+/// Names and addresses that the server is reached by.
+fn names(listen: SocketAddr, sans: &[String]) -> Result<Vec<String>, PkiError> {
+    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    if !listen.ip().is_unspecified() {
+        names.push(listen.ip().to_string());
+    }
+    // A machine may have a name that no certificate can have; then it is not reached by it over TLS either.
+    names.extend(host_name().filter(|name| check_name(name).is_ok()));
+    for name in sans {
+        check_name(name)?;
+        // The one spelling of an address that is compared with what a certificate holds.
+        names.push(name.parse::<IpAddr>().map_or_else(|_| name.to_ascii_lowercase(), |ip| ip.to_string()));
+    }
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
+fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_ascii_lowercase()).filter(|name| !name.is_empty())
+}
+
+fn check_name(name: &str) -> Result<(), PkiError> {
+    let fail = |problem: &str| Err(PkiError::Name { name: name.to_owned(), problem: problem.to_owned() });
+    if name.parse::<IpAddr>().is_ok() {
+        return Ok(());
+    }
+    if name.is_empty() || name.len() > 253 {
+        return fail("it must have 1 to 253 characters");
+    }
+    let is_label = |(index, label): (usize, &str)| {
+        // A wildcard may be the whole first part.
+        (index == 0 && label == "*")
+            || (!label.is_empty()
+                && label.len() <= 63
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+                && !label.starts_with('-')
+                && !label.ends_with('-'))
+    };
+    match name.split('.').enumerate().find(|part| !is_label(*part)) {
+        Some((_, label)) => fail(&format!("{label:?} is no part of a host name")),
+        None => Ok(()),
+    }
+}
+
+fn url(listen: SocketAddr) -> String {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
+        ip => ip,
+    };
+    format!("https://{}", SocketAddr::new(ip, listen.port()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 
 pub mod claims;
 pub mod conditions;
+pub mod crds;
 pub mod duration;
 pub mod reasons;
 pub mod schema;
@@ -16,3 +17,5 @@ pub const GROUP: &str = "holdfast.dev";
 pub const VERSION: &str = "v1";
 /// `apiVersion` of every object.
 pub const API_VERSION: &str = "holdfast.dev/v1";
+
+pub use crds::{crds, schema_of};

@@ -5,7 +5,10 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::common::{ConfigMapKey, RunAs};
+use super::{
+    common::{ConfigMapKey, RunAs},
+    rules,
+};
 use crate::{duration::Duration, schema};
 
 /// What a data service is.
@@ -97,6 +100,7 @@ choices! {
 /// One method: exactly one of `path`, `inline`, `configMap`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::exactly_one(&["path", "inline", "configMap"], "give exactly one of path, inline, configMap")))]
 pub struct Method {
     /// Which one.
     pub name: MethodName,
@@ -117,6 +121,7 @@ pub struct Method {
     pub args: Vec<String>,
     /// Longest time for one call. Default 60s.
     #[serde(default = "super::sub_cluster::sixty_seconds")]
+    #[schemars(extend("x-kubernetes-validations" = rules::within("1s", "24h")))]
     pub timeout: Duration,
 }
 

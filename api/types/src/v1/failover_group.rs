@@ -11,6 +11,7 @@ use super::{
     failover_group_status::FailoverGroupStatus,
     monitors::Monitor,
     resources::Resource,
+    rules,
 };
 use crate::{duration::Duration, schema};
 
@@ -46,9 +47,11 @@ use crate::{duration::Duration, schema};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::failover_group()))]
 pub struct FailoverGroupSpec {
     /// The sub-cluster, in this namespace, that runs the group. It can't be changed.
     #[schemars(schema_with = "schema::object_name")]
+    #[schemars(extend("x-kubernetes-validations" = rules::immutable("the sub-cluster of a group")))]
     pub sub_cluster: String,
     /// Online (default) or Offline.
     #[serde(default)]
@@ -70,6 +73,7 @@ pub struct FailoverGroupSpec {
     pub disaster: Option<Disaster>,
     /// What runs, 1..64.
     #[schemars(length(min = 1, max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[schemars(extend("x-kubernetes-validations" = rules::resources()))]
     pub resources: Vec<Resource>,
     /// Checks beyond the resources' own. A change takes effect at once.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -161,10 +165,15 @@ choices! {
 /// Whether and when a group goes back to its primary.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = [schema::rule(
+    "has(self.window) == (self.mode == 'Window')",
+    "give window with mode Window, and only then",
+)]))]
 pub struct Failback {
     /// Manual (default), Automatic or Window.
     pub mode: FailbackMode,
     /// How long the primary must have been back. Default 0s.
+    #[schemars(extend("x-kubernetes-validations" = rules::within("0s", "720h")))]
     pub delay: Duration,
     /// When a failback may happen. Needed with mode Window, not allowed with another.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -205,6 +214,7 @@ pub struct FailbackWindow {
     #[schemars(length(max = 5), regex(pattern = "^([01][0-9]|2[0-3]):[0-5][0-9]$"))]
     pub start: String,
     /// How long it lasts.
+    #[schemars(extend("x-kubernetes-validations" = rules::within("1m", "168h")))]
     pub length: Duration,
     /// Days on which it begins. Default: every day.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -306,6 +316,7 @@ pub struct Recovery {
     #[schemars(range(min = 0, max = 100))]
     pub restarts: u16,
     /// The window for `restarts`. Default 10m.
+    #[schemars(extend("x-kubernetes-validations" = rules::within("1s", "720h")))]
     pub window: Duration,
     /// What follows: Failover (default), Stop, ServerDown or Report.
     pub then: RecoveryAction,
@@ -313,12 +324,14 @@ pub struct Recovery {
     #[schemars(range(min = 0, max = 100))]
     pub max_failovers: u16,
     /// The window for `maxFailovers`. Default 1h.
+    #[schemars(extend("x-kubernetes-validations" = rules::within("1s", "720h")))]
     pub failover_window: Duration,
     /// What follows when a stop fails: Fence (default) or Block.
     pub on_stop_failure: StopFailureAction,
     /// What follows when no server is left: Stop (default) or Keep.
     pub no_server_left: NoServerLeftAction,
     /// After so long without a further failure a server counts as good again. Default 1h.
+    #[schemars(extend("x-kubernetes-validations" = rules::within("1s", "720h")))]
     pub failure_decay: Duration,
 }
 
@@ -405,5 +418,6 @@ pub struct Ticket {
     pub lease: String,
     /// How long a grant lasts. Default 60s.
     #[serde(default = "super::sub_cluster::sixty_seconds")]
+    #[schemars(extend("x-kubernetes-validations" = rules::within("1s", "1h")))]
     pub duration: Duration,
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     common::{GroupState, Hold},
+    rules,
     sub_cluster_status::EvidenceKind,
 };
 use crate::{duration::Duration, schema};
@@ -33,6 +34,7 @@ choices! {
 /// What is observed of a failover group.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = rules::newer_report()))]
 pub struct FailoverGroupStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(skip_serializing_if = "Option::is_none")]

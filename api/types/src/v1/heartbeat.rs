@@ -3,20 +3,23 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::common::zero;
+use super::{common::zero, rules};
 use crate::{duration::Duration, schema};
 
 /// How servers find out that one of them is gone. `timeout` alone is always a consistent set: the rest is derived.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::heartbeat()))]
 pub struct Heartbeat {
     /// Silence on all paths for so long makes a server suspect. Default 3s, 100ms..300s. Shorter is faster and asks more
     /// of machine and network; status.timing.recommendedTimeout says what was measured.
     #[serde(default = "three_seconds")]
+    #[schemars(extend("x-kubernetes-validations" = rules::within("100ms", "300s")))]
     pub timeout: Duration,
     /// Time between two signs of life. Default: a tenth of `timeout`, at most 1s. 10ms..10s; at least three of them and
     /// `advanced.stall` fit into `timeout`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::within("10ms", "10s")))]
     pub interval: Option<Duration>,
     /// Values behind `timeout` that are normally derived from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -62,6 +65,7 @@ impl Default for AdvancedTiming {
 /// One path between the servers: a LAN, an area on a shared disk, or a serial line. Exactly one of them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::exactly_one(&["lan", "disk", "serial"], "give exactly one of lan, disk, serial")))]
 pub struct HeartbeatPath {
     /// Name of the path, unique in the sub-cluster.
     #[schemars(schema_with = "schema::label")]

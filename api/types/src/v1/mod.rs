@@ -67,6 +67,7 @@ pub mod operation;
 pub mod operation_parameters;
 pub mod resources;
 pub mod resources_other;
+pub(crate) mod rules;
 pub mod server;
 pub mod sub_cluster;
 pub mod sub_cluster_status;

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::common::RunAs;
+use super::{common::RunAs, rules};
 use crate::{duration::Duration, schema};
 
 choices! {
@@ -37,15 +37,18 @@ choices! {
 /// One monitor: a name, exactly one member that says what is checked, and what follows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::monitor()))]
 pub struct Monitor {
     /// Name of the monitor, unique in the object.
     #[schemars(schema_with = "schema::label")]
     pub name: String,
     /// Time between two checks. Default 10s.
     #[serde(default = "ten_seconds")]
+    #[schemars(extend("x-kubernetes-validations" = rules::within("10ms", "24h")))]
     pub interval: Duration,
     /// Longest time for one check. Default 5s.
     #[serde(default = "five_seconds")]
+    #[schemars(extend("x-kubernetes-validations" = rules::within("10ms", "24h")))]
     pub timeout: Duration,
     /// Failures in a row that count. Default 3.
     #[serde(default = "three")]
@@ -57,6 +60,7 @@ pub struct Monitor {
     pub success_threshold: u16,
     /// Wait after the start of the group before the first check. Default 0s.
     #[serde(default = "zero_seconds")]
+    #[schemars(extend("x-kubernetes-validations" = rules::within("0s", "24h")))]
     pub initial_delay: Duration,
     /// Online (default) or Everywhere; only in groups.
     #[serde(default)]
@@ -191,6 +195,7 @@ pub struct TcpCheck {
 /// The number of processes: of those that match a pattern, or of a resource.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::exactly_one(&["pattern", "resource"], "give exactly one of pattern, resource")))]
 pub struct ProcessCheck {
     /// Regular expression for the command line. Either this or `resource`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -228,6 +233,7 @@ fn one_u8() -> u8 {
 /// The link of a network interface.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::exactly_one(&["path", "interface"], "give exactly one of path, interface")))]
 pub struct LinkCheck {
     /// Name of a LAN heartbeat path. Either this or `interface`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -242,6 +248,7 @@ pub struct LinkCheck {
 /// Reads, and if wanted writes, of a disk.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::exactly_one(&["disk", "device"], "give exactly one of disk, device")))]
 pub struct DiskIoCheck {
     /// Name of a shared disk. Either this or `device`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -280,6 +287,10 @@ choices! {
 /// How full something is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [schema::rule(
+    "has(self.path) == (self.of == 'FileSystem')",
+    "give path with FileSystem, and only then",
+)]))]
 pub struct UsageCheck {
     /// FileSystem (needs `path`), Memory or Cpu.
     pub of: UsageOf,
@@ -306,6 +317,7 @@ pub struct JournalCheck {
     pub match_: String,
     /// Lines that match count within this time. Default 10m.
     #[serde(default = "ten_minutes")]
+    #[schemars(extend("x-kubernetes-validations" = rules::within("1s", "720h")))]
     pub within: Duration,
     /// So many lines are a failure. Default 1.
     #[serde(default = "one_u32")]

@@ -6,7 +6,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::operation_parameters::*;
+use super::{operation_parameters::*, rules};
 use crate::{duration::Duration, schema};
 
 /// What is asked for. Nothing but `cancel` and `proceed` can be changed afterwards.
@@ -38,6 +38,7 @@ use crate::{duration::Duration, schema};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::operation()))]
 pub struct OperationSpec {
     /// What shall be done.
     #[serde(rename = "type")]
@@ -72,16 +73,20 @@ pub struct OperationSpec {
     pub not_after: Option<Time>,
     /// Longest time for the whole. Default 30m.
     #[serde(default = "thirty_minutes")]
+    #[schemars(extend("x-kubernetes-validations" = rules::within("1s", "168h")))]
     pub timeout: Duration,
     /// How long the finished object is kept. Default 720h.
     #[serde(default = "thirty_days")]
+    #[schemars(extend("x-kubernetes-validations" = rules::within("0s", "87600h")))]
     pub ttl_after_finished: Duration,
     /// Ends it between two steps. May only change from false to true.
     #[serde(default)]
+    #[schemars(extend("x-kubernetes-validations" = [schema::rule("self || !oldSelf", "a cancellation can't be taken back")]))]
     pub cancel: bool,
     /// Counts up to answer the phase AwaitingOperator.
     #[serde(default)]
     #[schemars(range(min = 0, max = 1_000_000))]
+    #[schemars(extend("x-kubernetes-validations" = [schema::rule("self >= oldSelf", "proceed only counts up")]))]
     pub proceed: u32,
     /// Parameters of Move.
     #[serde(default, rename = "move", skip_serializing_if = "Option::is_none")]

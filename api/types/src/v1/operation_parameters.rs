@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::sub_cluster::FenceAction;
+use super::{rules, sub_cluster::FenceAction};
 use crate::{duration::Duration, schema};
 
 /// Parameters of Move.
@@ -192,6 +192,7 @@ pub struct ExecParameters {
     pub servers: Vec<String>,
     /// Longest time on one server. Default 30s.
     #[serde(default = "thirty_seconds")]
+    #[schemars(extend("x-kubernetes-validations" = rules::within("1s", "24h")))]
     pub timeout: Duration,
 }
 

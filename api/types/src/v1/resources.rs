@@ -11,6 +11,7 @@ pub use super::resources_other::*;
 use super::{
     common::{ConfigMapKey, Environment, RunAs},
     failover_group::{RecoveryAction, StopFailureAction},
+    rules,
 };
 use crate::{duration::Duration, schema};
 
@@ -32,9 +33,28 @@ choices! {
     }
 }
 
+/// The members of a resource, of which exactly one is given.
+pub const MEMBERS: [&str; 11] = [
+    "filesystem",
+    "floatingIP",
+    "virtualIP",
+    "script",
+    "process",
+    "systemd",
+    "ocf",
+    "volumeGroup",
+    "mirrorDisk",
+    "nfsExport",
+    "dataService",
+];
+
 /// One resource: a name, exactly one member that says what it is, and how it is started, stopped and checked.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::exactly_one(
+    &MEMBERS,
+    "give exactly one of filesystem, floatingIP, virtualIP, script, process, systemd, ocf, volumeGroup, mirrorDisk, nfsExport, dataService",
+)))]
 pub struct Resource {
     /// Name of the resource, unique in the group.
     #[schemars(schema_with = "schema::label")]
@@ -106,13 +126,16 @@ pub struct ResourceTimeouts {
     /// Longest time to start. Default by member: 20s addresses, 40s nfsExport, 60s filesystem, script and process, 90s
     /// systemd and volumeGroup, 240s mirrorDisk.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::within("1ms", "24h")))]
     pub start: Option<Duration>,
     /// Longest time to stop. Default by member: 20s addresses, 60s filesystem, script and process, 90s systemd and
     /// volumeGroup, 100s mirrorDisk, 120s nfsExport. A stop that takes longer does not count as stopped.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::within("1ms", "24h")))]
     pub stop: Option<Duration>,
     /// Longest time to find out whether it runs. Default 20s.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::within("1ms", "24h")))]
     pub probe: Option<Duration>,
 }
 
@@ -122,9 +145,11 @@ pub struct ResourceTimeouts {
 pub struct ResourceMonitor {
     /// Time between two checks. Default 10s.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::within("10ms", "24h")))]
     pub interval: Option<Duration>,
     /// Longest time for one check. Default 20s.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::within("10ms", "24h")))]
     pub timeout: Option<Duration>,
     /// Failures in a row that count as a failure. Default 1.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -142,6 +167,7 @@ pub struct ResourceRecovery {
     pub restarts: Option<u16>,
     /// The window for `restarts`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::within("1s", "720h")))]
     pub window: Option<Duration>,
     /// What follows: Failover, Stop, ServerDown or Report.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -204,6 +230,7 @@ choices! {
 /// A file system that is mounted on one server at a time. File systems below others are mounted after them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::filesystem()))]
 pub struct Filesystem {
     /// What is mounted: a stable device name (/dev/disk/by-…/…, /dev/mapper/…, /dev/VG/LV), UUID=…, host:/path with type
     /// nfs, a directory with type bind. A change restarts the group.
@@ -247,6 +274,7 @@ choices! {
 /// An address in the servers' subnet that goes with the group (C10).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::exactly_one(&["path", "interface"], "give exactly one of path (a LAN heartbeat path) and interface")))]
 pub struct FloatingIp {
     /// IPv4 or IPv6 address with prefix length, for example 192.0.2.10/24.
     #[schemars(schema_with = "schema::cidr")]
@@ -275,8 +303,10 @@ pub struct Announce {
     #[schemars(range(min = 1, max = 100))]
     pub count: u8,
     /// Time between them. Default 200ms.
+    #[schemars(extend("x-kubernetes-validations" = rules::within("10ms", "1m")))]
     pub interval: Duration,
     /// Time between later announcements, for as long as the address is here; 0s: none. Default 60s.
+    #[schemars(extend("x-kubernetes-validations" = rules::within("0s", "24h")))]
     pub repeat: Duration,
 }
 
@@ -314,6 +344,7 @@ pub struct Script {
 /// A script: a file on every server, a text here, or a text in a ConfigMap. Exactly one of them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::exactly_one(&["path", "inline", "configMap"], "give exactly one of path, inline, configMap")))]
 pub struct ScriptSource {
     /// Absolute path of a file on every server; its content is compared over the servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -360,6 +391,7 @@ pub struct Process {
     pub stop_signal: String,
     /// How long it may take to end before everything in its cgroup is killed. Default 10s.
     #[serde(default = "ten_seconds")]
+    #[schemars(extend("x-kubernetes-validations" = rules::within("0s", "24h")))]
     pub grace: Duration,
     /// Restarts in place, before the group's recovery is asked.
     #[serde(default)]
@@ -385,8 +417,10 @@ pub struct ProcessRestart {
     #[schemars(range(min = 0, max = 1000))]
     pub limit: u16,
     /// The window for `limit`. Default 1m.
+    #[schemars(extend("x-kubernetes-validations" = rules::within("1s", "720h")))]
     pub window: Duration,
     /// Wait before each. Default 0ms.
+    #[schemars(extend("x-kubernetes-validations" = rules::within("0s", "1h")))]
     pub backoff: Duration,
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rules;
 use crate::{duration::Duration, schema};
 
 choices! {
@@ -87,9 +88,11 @@ pub struct OcfDepth {
     pub depth: u8,
     /// Time between two checks. Default: the agent's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::within("10ms", "24h")))]
     pub interval: Option<Duration>,
     /// Longest time for one check. Default: the agent's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::within("10ms", "24h")))]
     pub timeout: Option<Duration>,
 }
 

@@ -11,6 +11,7 @@ use super::{
     common::{ObjectReference, ServerDeclaredState},
     heartbeat::Heartbeat,
     monitors::Monitor,
+    rules,
     sub_cluster_status::SubClusterStatus,
 };
 use crate::{duration::Duration, schema};
@@ -41,6 +42,7 @@ use crate::{duration::Duration, schema};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::sub_cluster()))]
 pub struct SubClusterSpec {
     /// The super-cluster that manages this sub-cluster. Optional. The only reference that may cross a namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -50,7 +52,8 @@ pub struct SubClusterSpec {
     pub state: SubClusterState,
     /// The servers, 2 to 16; with a shared disk exactly 2. A name keeps its id. One server may leave per write, and
     /// only after it was Detached.
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]), length(max = 16))]
+    #[schemars(length(min = 2, max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[schemars(extend("x-kubernetes-validations" = rules::servers()))]
     pub servers: Vec<ServerEntry>,
     /// Disks that both servers reach, 0 to 8. With any disk here there are exactly two servers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -110,6 +113,10 @@ pub struct ServerEntry {
     pub name: String,
     /// Number of the server, 1..16, unique in the sub-cluster. It is its place in the disk area and can't be changed.
     #[schemars(range(min = 1, max = 16))]
+    #[schemars(extend("x-kubernetes-validations" = [schema::rule(
+        "self == oldSelf",
+        "the id of a server can't be changed; remove the server and add it under another name",
+    )]))]
     pub id: u8,
     /// The building or room that the server shares its fate with; servers of one site count as one loss. Default: none.
     #[serde(default)]
@@ -177,6 +184,7 @@ choices! {
 /// Who may go on when not all servers can talk to each other.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::quorum()))]
 pub struct Quorum {
     /// Majority needs three or more servers, LockDisk exactly two, QuorumServer works with any number.
     #[serde(rename = "type")]
@@ -214,6 +222,7 @@ pub struct QuorumServer {
     pub credential_secret: Option<String>,
     /// Longest wait for one answer. Default: a tenth of the heartbeat timeout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::within("10ms", "60s")))]
     pub timeout: Option<Duration>,
 }
 
@@ -252,6 +261,11 @@ pub struct Watchdog {
     pub device: String,
     /// After so long without a sign of life the hardware resets the server. Whole seconds, 1s..60s. Default 2s. The value
     /// that the device reads back counts.
+    #[schemars(extend("x-kubernetes-validations" = [schema::rule_with(
+        "self.matches('^([1-9]|[1-5][0-9]|60)s$') || self == '1m'",
+        "watchdogs count whole seconds, 1s..60s",
+        "self + ' is not possible: watchdogs count whole seconds, 1s..60s'",
+    )]))]
     pub timeout: Duration,
 }
 
@@ -277,6 +291,7 @@ choices! {
 #[serde(rename_all = "camelCase", default)]
 pub struct Evidence {
     /// How long after a reset a write of the old server may still reach the storage (array, HBA). Default 500ms, 0s..1h.
+    #[schemars(extend("x-kubernetes-validations" = rules::within("0s", "1h")))]
     pub drain: Duration,
     /// Refuse (default) or Allow. Allow stays visible in the guarantee.
     pub time_on_virtual_machines: TimeOnVirtualMachines,
@@ -339,9 +354,14 @@ pub struct FenceDevice {
     pub agent: String,
     /// PowerOff (default) or Reboot.
     #[serde(default)]
+    #[schemars(extend("x-kubernetes-validations" = [schema::rule(
+        "self != 'PowerOn'",
+        "a fence device can't prove a stop by switching a server on; use PowerOff or Reboot",
+    )]))]
     pub action: FenceAction,
     /// Longest time for one attempt. Default 60s.
     #[serde(default = "sixty_seconds")]
+    #[schemars(extend("x-kubernetes-validations" = rules::within("1s", "1h")))]
     pub timeout: Duration,
     /// Further attempts after the first. Default 2.
     #[serde(default = "two")]
@@ -400,6 +420,7 @@ pub struct FenceLevel {
 pub struct ClusterStartup {
     /// How long after the boot of its operating system a server waits for the others before it goes on without them.
     /// Default 5m, 0s..1h.
+    #[schemars(extend("x-kubernetes-validations" = rules::within("0s", "1h")))]
     pub grace_period: Duration,
 }
 
@@ -428,11 +449,13 @@ pub struct SubClusterBrakes {
     #[schemars(range(min = 1, max = 16))]
     pub max_losses: Option<u8>,
     /// The window for `maxLosses`. Default 60s.
+    #[schemars(extend("x-kubernetes-validations" = rules::within("1s", "24h")))]
     pub losses_within: Duration,
     /// So many moves of one group within `movesWithin`. Default 5.
     #[schemars(range(min = 1, max = 1000))]
     pub max_moves_per_group: u16,
     /// The window for `maxMovesPerGroup`. Default 1h.
+    #[schemars(extend("x-kubernetes-validations" = rules::within("1s", "720h")))]
     pub moves_within: Duration,
 }
 

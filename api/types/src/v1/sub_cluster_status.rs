@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     common::{GroupCounts, GuaranteeLevel, Hold},
+    rules,
     server::{Anchor, ServerState},
 };
 use crate::{duration::Duration, schema};
@@ -31,6 +32,7 @@ choices! {
 /// What is observed of a sub-cluster.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = rules::newer_report()))]
 pub struct SubClusterStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -5,7 +5,10 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::common::{GroupCounts, GuaranteeLevel, Hold};
+use super::{
+    common::{GroupCounts, GuaranteeLevel, Hold},
+    rules,
+};
 use crate::{duration::Duration, schema};
 
 /// At most so many sub-clusters belong to one super-cluster (C1).
@@ -82,14 +85,16 @@ impl Default for Policy {
 /// A range of heartbeat timeouts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-#[schemars(extend("x-kubernetes-validations" = schema::rules(&[(
+#[schemars(extend("x-kubernetes-validations" = [schema::rule(
     "duration(self.min) <= duration(self.max)",
     "min is longer than max; write a range such as {min: 300ms, max: 60s}",
-)])))]
+)]))]
 pub struct TimeoutRange {
     /// Shortest allowed timeout. Default 100ms.
+    #[schemars(extend("x-kubernetes-validations" = rules::within("100ms", "300s")))]
     pub min: Duration,
     /// Longest allowed timeout. Default 300s.
+    #[schemars(extend("x-kubernetes-validations" = rules::within("100ms", "300s")))]
     pub max: Duration,
 }
 

@@ -7,5 +7,10 @@ pub mod boot;
 pub mod clock;
 pub mod config;
 pub mod disk;
+pub mod inbox;
 pub mod ledger;
 pub mod paths;
+pub mod realtime;
+
+#[cfg(test)]
+mod testing;

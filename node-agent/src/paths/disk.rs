@@ -1,0 +1,285 @@
+//! The thread of one shared disk: writes this server's heartbeat, reads the others', carries out lock operations.
+//!
+//! Everything goes through one thread in order, so two writes are never in flight (protocol-why D10). A hung disk hangs
+//! this thread and nothing else: the core sees silence on the path and no answer from the lock.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use holdfast_core::Input;
+use holdfast_core::lock::{LockLook, LockOp};
+use holdfast_core::names::{AcceptorId, ClusterId, ServerName};
+use holdfast_core::time::Instant;
+
+use super::seal::Kind;
+use super::{DiskWiring, Keys, current};
+use crate::clock;
+use crate::disk::area::{Area, AreaError};
+use crate::disk::device::Access;
+use crate::inbox::{Event, Inbox};
+
+/// How often a disk that can't be used is tried again, and one that nobody uses is read, so that its loss is known
+/// beforehand.
+const PROBE: Duration = Duration::from_secs(1);
+/// Lock operations that may wait. The core has at most one under way.
+const QUEUE: usize = 4;
+
+/// How a shared disk is, as this server sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Health {
+    /// What is wrong; none: the last access worked.
+    pub error: Option<String>,
+    /// Since when an access has been under way.
+    pub busy_since: Option<Instant>,
+    /// Smoothed time of a read.
+    pub latency: Option<Duration>,
+    /// Identity of the area.
+    pub lock: Option<AcceptorId>,
+    /// Sub-clusters whose records stand on it.
+    pub clusters: BTreeSet<ClusterId>,
+}
+
+/// A shared disk in use; it ends when dropped.
+#[derive(Debug)]
+pub struct SharedDisk {
+    wiring: DiskWiring,
+    mail: Arc<(Mutex<Mail>, Condvar)>,
+    health: Arc<Mutex<Health>>,
+}
+
+#[derive(Debug, Default)]
+struct Mail {
+    beat: Option<Vec<u8>>,
+    ops: VecDeque<(u64, LockOp)>,
+    end: bool,
+}
+
+impl SharedDisk {
+    /// Starts the thread; the disk itself may be missing.
+    pub fn start(me: &ServerName, wiring: DiskWiring, keys: Keys, inbox: Inbox) -> io::Result<SharedDisk> {
+        let slot = *wiring
+            .slots
+            .get(me)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{me} has no slot on {}", wiring.disk)))?;
+        let mail = Arc::new((Mutex::new(Mail::default()), Condvar::new()));
+        let health = Arc::new(Mutex::new(Health { error: Some("not opened yet".to_owned()), ..Health::default() }));
+        let worker = Worker {
+            me: me.clone(),
+            slot,
+            wiring: wiring.clone(),
+            keys,
+            inbox,
+            health: health.clone(),
+            area: None,
+            seen: BTreeMap::new(),
+        };
+        let theirs = mail.clone();
+        thread::Builder::new()
+            .name(format!("disk-{}", wiring.disk))
+            .stack_size(256 << 10)
+            .spawn(move || worker.run(&theirs))?;
+        Ok(SharedDisk { wiring, mail, health })
+    }
+
+    /// What it was made from.
+    pub fn wiring(&self) -> &DiskWiring {
+        &self.wiring
+    }
+
+    /// Gives the newest sealed heartbeat to the thread; one that it didn't come to is replaced.
+    pub fn beat(&self, sealed: Vec<u8>) {
+        self.with_mail(|mail| mail.beat = Some(sealed));
+    }
+
+    /// Gives a lock operation to the thread. The answer comes as an input, unless an error is returned here.
+    pub fn lock(&self, token: u64, op: LockOp) -> Result<(), String> {
+        self.with_mail(|mail| {
+            if mail.ops.len() >= QUEUE {
+                return Err(format!("the disk {} does not answer, {QUEUE} operations wait for it", self.wiring.disk));
+            }
+            mail.ops.push_back((token, op));
+            Ok(())
+        })
+    }
+
+    /// How the disk is.
+    pub fn health(&self) -> Health {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn with_mail<T>(&self, change: impl FnOnce(&mut Mail) -> T) -> T {
+        let (mail, wake) = &*self.mail;
+        let result = change(&mut mail.lock().unwrap_or_else(PoisonError::into_inner));
+        wake.notify_one();
+        result
+    }
+}
+
+impl Drop for SharedDisk {
+    fn drop(&mut self) {
+        self.with_mail(|mail| mail.end = true);
+    }
+}
+
+enum Task {
+    Beat(Vec<u8>),
+    Lock(u64, LockOp),
+    Probe,
+    End,
+}
+
+/// The next thing to do; the lock goes first because a decision waits for it.
+fn next(mail: &(Mutex<Mail>, Condvar)) -> Task {
+    let guard = mail.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let idle = |mail: &mut Mail| mail.beat.is_none() && mail.ops.is_empty() && !mail.end;
+    let (mut mail, _) = mail.1.wait_timeout_while(guard, PROBE, idle).unwrap_or_else(PoisonError::into_inner);
+    if mail.end {
+        Task::End
+    } else if let Some((token, op)) = mail.ops.pop_front() {
+        Task::Lock(token, op)
+    } else if let Some(beat) = mail.beat.take() {
+        Task::Beat(beat)
+    } else {
+        Task::Probe
+    }
+}
+
+struct Worker {
+    me: ServerName,
+    slot: u8,
+    wiring: DiskWiring,
+    keys: Keys,
+    inbox: Inbox,
+    health: Arc<Mutex<Health>>,
+    area: Option<Area>,
+    /// Counter of the newest heartbeat read, by slot.
+    seen: BTreeMap<u8, u64>,
+}
+
+impl Worker {
+    fn run(mut self, mail: &(Mutex<Mail>, Condvar)) {
+        let _ = crate::realtime::raise_this_thread();
+        loop {
+            let task = next(mail);
+            if matches!(task, Task::End) {
+                return;
+            }
+            self.health(|health| health.busy_since = Some(clock::now()));
+            let alive = match task {
+                Task::Lock(token, op) => {
+                    let result = self.access(|worker, area| worker.lock(area, &op));
+                    self.inbox.deliver(Event::Input(Input::Lock { token, result }))
+                }
+                Task::Beat(sealed) => {
+                    let _ = self.access(|worker, area| worker.beat(area, &sealed));
+                    true
+                }
+                Task::Probe => {
+                    let _ = self.access(|worker, area| worker.look(area).map(drop));
+                    true
+                }
+                Task::End => false,
+            };
+            self.health(|health| health.busy_since = None);
+            if !alive {
+                return;
+            }
+        }
+    }
+
+    fn health(&self, change: impl FnOnce(&mut Health)) {
+        change(&mut self.health.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Opens the area if it isn't open, does something with it, and keeps what went wrong. After an error the device is
+    /// opened anew: it may be another path to it.
+    fn access<T>(&mut self, act: impl FnOnce(&mut Worker, &mut Area) -> Result<T, AreaError>) -> Result<T, String> {
+        let opened = match self.area.take() {
+            Some(area) => Ok(area),
+            None => Area::open(&self.wiring.device, self.wiring.offset, Access::Write),
+        };
+        let result = opened.and_then(|mut area| {
+            let done = act(self, &mut area)?;
+            self.area = Some(area);
+            Ok(done)
+        });
+        let error = result.as_ref().err().map(ToString::to_string);
+        self.health(|health| {
+            if health.error != error {
+                match &error {
+                    Some(e) => tracing::warn!(disk = self.wiring.disk, "{e}"),
+                    None => tracing::info!(disk = self.wiring.disk, "the shared disk can be used"),
+                }
+                health.error.clone_from(&error);
+            }
+        });
+        result.map_err(|e| e.to_string())
+    }
+
+    fn beat(&mut self, area: &mut Area, sealed: &[u8]) -> Result<(), AreaError> {
+        // The counter only has to differ from the last one; the clock of this boot does that over restarts, too.
+        area.write_beat(self.slot, clock::now().0, sealed)?;
+        let begun = clock::now();
+        let others: Vec<(ServerName, u8)> =
+            self.wiring.slots.iter().filter(|(name, _)| **name != self.me).map(|(n, s)| (n.clone(), *s)).collect();
+        for (server, slot) in others {
+            if let Some(beat) = area.read_beat(slot)?
+                && self.seen.insert(slot, beat.counter) != Some(beat.counter)
+            {
+                self.take(&server, &beat.payload);
+            }
+        }
+        self.measured(begun);
+        Ok(())
+    }
+
+    /// Hands a heartbeat on if it is sealed with our key and of the server whose slot it stands in.
+    fn take(&self, server: &ServerName, payload: &[u8]) {
+        let Some(path) = &self.wiring.path else { return };
+        let opened = current(&self.keys).and_then(|keys| keys.open(&path.0, payload));
+        let frame: Option<holdfast_core::frame::Frame> = match opened {
+            Ok((Kind::Frame, content)) => postcard::from_bytes(&content).ok(),
+            Ok((Kind::Message, _)) => None,
+            Err(e) => {
+                tracing::debug!(disk = self.wiring.disk, %server, "a heartbeat was refused: {e}");
+                None
+            }
+        };
+        if let Some(frame) = frame.filter(|frame| frame.from == *server) {
+            self.inbox.offer(Input::Frame { path: path.clone(), frame: Box::new(frame) });
+        }
+    }
+
+    fn lock(&mut self, area: &mut Area, op: &LockOp) -> Result<LockLook, AreaError> {
+        if let LockOp::WriteThenLook(record) = op {
+            area.write_lock(self.slot, record)?;
+        }
+        self.look(area)
+    }
+
+    fn look(&mut self, area: &mut Area) -> Result<LockLook, AreaError> {
+        let begun = clock::now();
+        let look = area.look(&self.wiring.slots.values().copied().collect())?;
+        self.measured(begun);
+        self.health(|health| {
+            health.lock = Some(look.lock);
+            health.clusters = look.records.values().map(|record| record.cluster).collect();
+        });
+        Ok(look)
+    }
+
+    fn measured(&self, begun: Instant) {
+        let took = clock::now().since(begun);
+        self.health(|health| {
+            let before = health.latency.unwrap_or(took);
+            health.latency = Some(before - before / 8 + took / 8);
+        });
+    }
+}
+
+#[cfg(test)]
+#[path = "disk_tests.rs"]
+mod tests;

@@ -1,0 +1,102 @@
+//! The disk's thread against a file.
+
+use std::sync::mpsc;
+
+use holdfast_core::lock::LockRecord;
+
+use super::*;
+use crate::disk::format::{Force, format};
+use crate::disk::layout::tests::record;
+use crate::testing::{frame, keys, wait};
+
+fn start(me: &str, device: &std::path::Path) -> (SharedDisk, mpsc::Receiver<Event>, Keys) {
+    let wiring = DiskWiring {
+        disk: "san1".into(),
+        device: device.to_owned(),
+        offset: 0,
+        path: Some("area".into()),
+        lock: true,
+        slots: [("a".into(), 1), ("b".into(), 2)].into(),
+    };
+    let (inbox, events) = Inbox::new();
+    let keys = keys(1);
+    (SharedDisk::start(&me.into(), wiring, keys.clone(), inbox).unwrap(), events, keys)
+}
+
+fn sealed(keys: &Keys, from: &str, sequence: u64) -> Vec<u8> {
+    let content = postcard::to_stdvec(&frame(from, sequence)).unwrap();
+    current(keys).unwrap().seal(Kind::Frame, "area", &content).unwrap()
+}
+
+fn input(events: &mpsc::Receiver<Event>) -> Input {
+    match events.recv_timeout(Duration::from_secs(20)) {
+        Ok(Event::Input(input)) => input,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn disk() -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(2 << 20).unwrap();
+    file
+}
+
+#[test]
+fn heartbeats_pass_over_the_disk_once_each_and_only_from_the_right_slot() {
+    let file = disk();
+    format(file.path(), 0, Force::No).unwrap();
+    let (a, at_a, keys_a) = start("a", file.path());
+    let (b, at_b, keys_b) = start("b", file.path());
+    a.beat(sealed(&keys_a, "a", 7));
+    wait("the write of a's heartbeat", || Area::open(file.path(), 0, Access::Read).unwrap().read_beat(1).unwrap());
+    b.beat(sealed(&keys_b, "b", 8));
+    assert!(matches!(input(&at_b), Input::Frame { frame, .. } if frame.sequence == 7));
+    b.beat(sealed(&keys_b, "b", 9));
+    assert!(at_b.recv_timeout(Duration::from_millis(100)).is_err(), "the same heartbeat is not handed on again");
+    // Somebody who has the key and writes into a's slot as b.
+    let stands = || Area::open(file.path(), 0, Access::Read).unwrap().read_beat(1).unwrap().map(|beat| beat.counter);
+    let before = stands();
+    a.beat(sealed(&keys_a, "b", 99));
+    wait("another heartbeat in the slot", || stands().filter(|counter| Some(*counter) != before));
+    b.beat(sealed(&keys_b, "b", 10));
+    assert!(at_b.recv_timeout(Duration::from_millis(100)).is_err());
+    drop(at_a);
+}
+
+#[test]
+fn lock_operations_are_answered_in_order_with_what_stands_on_the_disk() {
+    let file = disk();
+    let header = format(file.path(), 0, Force::No).unwrap();
+    let (a, at_a, _) = start("a", file.path());
+    let (b, at_b, _) = start("b", file.path());
+    let of = |sequence| Box::new(LockRecord { lock: header.lock, ..record(3, sequence) });
+    for sequence in 1..=3 {
+        a.lock(sequence, LockOp::WriteThenLook(of(sequence))).unwrap();
+    }
+    for sequence in 1..=3 {
+        let Input::Lock { token, result } = input(&at_a) else { panic!() };
+        assert_eq!((token, result.unwrap().records[&1].sequence), (sequence, sequence));
+    }
+    b.lock(40, LockOp::Look).unwrap();
+    let Input::Lock { token: 40, result: Ok(look) } = input(&at_b) else { panic!() };
+    assert_eq!((look.lock, look.records.len(), look.records[&1].sequence), (header.lock, 1, 3));
+    assert!(look.completed <= clock::now());
+    assert_eq!(b.health().clusters, [record(1, 1).cluster].into());
+}
+
+#[test]
+fn a_missing_or_unformatted_disk_is_an_answer_and_heals() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = dir.path().join("disk");
+    let (a, at_a, _) = start("a", &device);
+    a.lock(1, LockOp::Look).unwrap();
+    assert!(matches!(input(&at_a), Input::Lock { token: 1, result: Err(e) } if e.contains("No such file")));
+    std::fs::write(&device, vec![0; 2 << 20]).unwrap();
+    a.lock(2, LockOp::Look).unwrap();
+    assert!(matches!(input(&at_a), Input::Lock { token: 2, result: Err(e) } if e.contains("holdfast disk format")));
+    assert!(a.health().error.is_some());
+    format(&device, 0, Force::No).unwrap();
+    a.lock(3, LockOp::Look).unwrap();
+    assert!(matches!(input(&at_a), Input::Lock { token: 3, result: Ok(_) }));
+    assert_eq!(a.health().error, None);
+}

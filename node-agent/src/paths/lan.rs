@@ -1,0 +1,233 @@
+//! One LAN path: a UDP socket bound to this server's own address on that network, and a thread that receives.
+//!
+//! Sending never waits: a full send buffer loses a datagram like a busy network does. A missing address or interface
+//! is no error to stop for; the socket is bound all the same and works as soon as the address is there.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use holdfast_core::Input;
+use holdfast_core::names::ServerName;
+use holdfast_core::time::Instant;
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+
+use super::seal::Kind;
+use super::{Keys, LanWiring, SendError, current};
+use crate::clock;
+use crate::inbox::Inbox;
+
+/// The largest datagram that is sent; larger ones don't fit into UDP with its headers. Above the network's frame size
+/// the kernel sends fragments.
+pub const MAX_DATAGRAM: usize = 60 << 10;
+/// How often a thread looks whether it has to end, or to bind again.
+const LOOK: Duration = Duration::from_millis(250);
+/// Receive buffer of the socket, in bytes: some hundred frames while the thread has no processor.
+const BUFFER: usize = 512 << 10;
+
+/// A running LAN path; it ends when dropped.
+#[derive(Debug)]
+pub struct Lan {
+    wiring: LanWiring,
+    me: ServerName,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    socket: Mutex<Option<Arc<UdpSocket>>>,
+    error: Mutex<Option<String>>,
+    heard: Mutex<BTreeMap<ServerName, Instant>>,
+    end: AtomicBool,
+}
+
+impl Lan {
+    /// Binds and starts the receiving thread. Fails only if this server has no endpoint on the path or no thread can be
+    /// made.
+    pub fn start(me: ServerName, wiring: LanWiring, keys: Keys, inbox: Inbox) -> io::Result<Lan> {
+        let own = wiring.endpoints.get(&me).copied().ok_or_else(|| {
+            io::Error::new(io::ErrorKind::NotFound, format!("the path {} has no endpoint for {me}", wiring.name))
+        })?;
+        let shared = Arc::new(Shared::default());
+        let receiver = Receiver { own, me: me.clone(), wiring: wiring.clone(), shared: shared.clone(), keys, inbox };
+        let _ = receiver.bind();
+        thread::Builder::new()
+            .name(format!("lan-{}", wiring.name))
+            .stack_size(192 << 10)
+            .spawn(move || receiver.run())?;
+        Ok(Lan { wiring, me, shared })
+    }
+
+    /// What it was made from.
+    pub fn wiring(&self) -> &LanWiring {
+        &self.wiring
+    }
+
+    /// Sends to every other server.
+    pub fn broadcast(&self, sealed: &[u8]) -> Result<(), SendError> {
+        self.wiring.endpoints.keys().filter(|to| **to != self.me).try_for_each(|to| self.send(to, sealed))
+    }
+
+    /// Sends to one server. What the network refuses counts as lost; only what can never be sent is an error.
+    pub fn send(&self, to: &ServerName, sealed: &[u8]) -> Result<(), SendError> {
+        if sealed.len() > MAX_DATAGRAM {
+            return Err(SendError::TooLarge { found: sealed.len(), allowed: MAX_DATAGRAM });
+        }
+        let socket = self.shared.socket.lock().ok().and_then(|socket| socket.clone());
+        let (Some(socket), Some(address)) = (socket, self.wiring.endpoints.get(to)) else {
+            return Ok(());
+        };
+        let address = SockAddr::from(SocketAddr::new(*address, self.wiring.port));
+        match SockRef::from(&*socket).send_to_with_flags(sealed, &address, libc::MSG_DONTWAIT) {
+            Ok(_) => self.set_error(None),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(e) => self.set_error(Some(format!("sending to {to} fails: {e}"))),
+        }
+        Ok(())
+    }
+
+    /// When a frame of this server last arrived here.
+    pub fn heard(&self, from: &ServerName) -> Option<Instant> {
+        self.shared.heard.lock().ok()?.get(from).copied()
+    }
+
+    /// What keeps this server from using the path, if anything does.
+    pub fn error(&self) -> Option<String> {
+        self.shared.error.lock().ok()?.clone()
+    }
+
+    fn set_error(&self, error: Option<String>) {
+        set(&self.wiring, &self.shared, error);
+    }
+}
+
+impl Drop for Lan {
+    fn drop(&mut self) {
+        self.shared.end.store(true, Ordering::Release);
+    }
+}
+
+/// Keeps the newest error and logs each change once.
+fn set(wiring: &LanWiring, shared: &Shared, error: Option<String>) {
+    let Ok(mut now) = shared.error.lock() else { return };
+    if *now != error {
+        match &error {
+            Some(e) => tracing::warn!(path = %wiring.name, "{e}"),
+            None => tracing::info!(path = %wiring.name, "the path can be used again"),
+        }
+        *now = error;
+    }
+}
+
+struct Receiver {
+    own: IpAddr,
+    me: ServerName,
+    wiring: LanWiring,
+    shared: Arc<Shared>,
+    keys: Keys,
+    inbox: Inbox,
+}
+
+impl Receiver {
+    fn bind(&self) -> Option<Arc<UdpSocket>> {
+        let bound = open(self.own, self.wiring.port, self.wiring.interface.as_deref()).map(Arc::new);
+        let socket = bound.as_ref().ok().cloned();
+        if let Ok(mut shared) = self.shared.socket.lock() {
+            shared.clone_from(&socket);
+        }
+        let error = bound.err().map(|e| format!("{} port {} can't be bound: {e}", self.own, self.wiring.port));
+        set(&self.wiring, &self.shared, error);
+        socket
+    }
+
+    fn run(self) {
+        // Refused by some containers; the agent warns about it once, for all its threads.
+        let _ = crate::realtime::raise_this_thread();
+        let mut buffer = vec![0; 64 << 10];
+        let mut last_refusal = None;
+        let mut socket = self.shared.socket.lock().ok().and_then(|socket| socket.clone());
+        while !self.shared.end.load(Ordering::Acquire) {
+            let Some(open) = &socket else {
+                thread::sleep(LOOK);
+                socket = self.bind();
+                continue;
+            };
+            match open.recv_from(&mut buffer) {
+                Ok((length, from)) => {
+                    if let Err(reason) = self.take(&buffer[..length]) {
+                        // Said once and then once a minute: anybody can send rubbish.
+                        let now = clock::now();
+                        if last_refusal.is_none_or(|at| now.since(at) > Duration::from_secs(60)) {
+                            tracing::warn!(path = %self.wiring.name, %from, "a datagram was refused: {reason}");
+                            last_refusal = Some(now);
+                        }
+                    }
+                }
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(e) => {
+                    set(&self.wiring, &self.shared, Some(format!("receiving fails: {e}")));
+                    thread::sleep(LOOK);
+                    socket = self.bind();
+                }
+            }
+        }
+    }
+
+    fn take(&self, datagram: &[u8]) -> Result<(), String> {
+        let keys = current(&self.keys).map_err(|e| e.to_string())?;
+        let (kind, content) = keys.open(&self.wiring.name.0, datagram).map_err(|e| e.to_string())?;
+        match kind {
+            Kind::Frame => {
+                let frame: holdfast_core::frame::Frame = postcard::from_bytes(&content).map_err(|e| e.to_string())?;
+                if !self.is_peer(&frame.from) {
+                    return Err(format!("a heartbeat of {:?}, which has no endpoint on this path", frame.from.0));
+                }
+                if let Ok(mut heard) = self.shared.heard.lock() {
+                    heard.insert(frame.from.clone(), clock::now());
+                }
+                self.inbox.offer(Input::Frame { path: self.wiring.name.clone(), frame: Box::new(frame) });
+            }
+            Kind::Message => {
+                let message: holdfast_core::message::Envelope =
+                    postcard::from_bytes(&content).map_err(|e| e.to_string())?;
+                if !self.is_peer(&message.from) {
+                    return Err(format!("a message of {:?}, which has no endpoint on this path", message.from.0));
+                }
+                self.inbox.offer(Input::Message(Box::new(message)));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_peer(&self, server: &ServerName) -> bool {
+        *server != self.me && self.wiring.endpoints.contains_key(server)
+    }
+}
+
+/// A socket bound to this server's own address, which need not exist yet (IP_FREEBIND).
+fn open(own: IpAddr, port: u16, interface: Option<&str>) -> io::Result<UdpSocket> {
+    let domain = if own.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    if own.is_ipv4() {
+        socket.set_freebind_v4(true)?;
+    } else {
+        socket.set_only_v6(true)?;
+        socket.set_freebind_v6(true)?;
+    }
+    if let Some(interface) = interface {
+        socket.bind_device(Some(interface.as_bytes()))?;
+    }
+    // As large as the system allows; less is no reason to stop.
+    let _ = socket.set_recv_buffer_size(BUFFER);
+    socket.set_read_timeout(Some(LOOK))?;
+    socket.bind(&SockAddr::from(SocketAddr::new(own, port)))?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+#[path = "lan_tests.rs"]
+mod tests;

@@ -1,0 +1,62 @@
+//! Values that several tests need.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use holdfast_core::frame::{Frame, Intent};
+use holdfast_core::names::{AcceptorId, BootId};
+use holdfast_core::view::MemberTiming;
+
+use crate::paths::Keys;
+use crate::paths::seal::Keyring;
+
+/// A heartbeat of `from` with this sequence.
+pub(crate) fn frame(from: &str, sequence: u64) -> Frame {
+    Frame {
+        cluster: None,
+        from: from.into(),
+        id: 1,
+        acceptor: AcceptorId(1),
+        boot_counter: 1,
+        boot: BootId(9),
+        sequence,
+        lineage: 0,
+        epoch: 0,
+        heard: BTreeMap::new(),
+        leased: false,
+        lock_reachable: false,
+        lock: None,
+        intent: Intent::Join,
+        timing: MemberTiming {
+            lease: Duration::from_millis(500),
+            reset: Duration::from_millis(200),
+            takeover_wait: Duration::from_secs(1),
+            watchdog: false,
+        },
+        is_virtual: true,
+        config_generation: 1,
+        held: BTreeMap::new(),
+        barred: false,
+        candidate: BTreeSet::new(),
+    }
+}
+
+/// Keys of the sub-cluster `ha/db` whose bytes are all `byte`.
+pub(crate) fn keys(byte: u8) -> Keys {
+    let data = BTreeMap::from([("1".to_owned(), vec![byte; 32])]);
+    let ring = Keyring::new("ha", "db", &data, rand::random()).expect("32 bytes are a key");
+    Arc::new(RwLock::new(Some(Arc::new(ring))))
+}
+
+/// Waits until `check` gives a value; panics after 20 s.
+pub(crate) fn wait<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let end = std::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(value) = check() {
+            return value;
+        }
+        assert!(std::time::Instant::now() < end, "{what} did not happen within 20 s");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -9,6 +9,7 @@
 //! The lab runs the `holdfast` binary as a program; it links no code of agent, controller or API server.
 
 mod binary;
+mod blueprint;
 mod cgroup;
 mod disk;
 mod error;
@@ -25,6 +26,7 @@ mod state;
 mod writer;
 
 pub use binary::holdfast_binary;
+pub use blueprint::{Blueprint, DiskPlan, LanPlan, documents};
 pub use cgroup::{Cgroup, unified_mount};
 pub use error::{LabError, Result};
 pub use host::{CutMoment, Host, Process, Wiring};

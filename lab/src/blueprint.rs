@@ -1,0 +1,343 @@
+//! Reads the manifests of an example and works out which lab they need: hosts, networks, disks. Pure apart from
+//! reading the files.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use holdfast_api::v1::{FailoverGroup, FilesystemType, SubCluster};
+use serde::Deserialize;
+use serde_yaml::Value;
+
+use crate::error::{Attempt, LabError, Result};
+
+/// Size of the image of a cluster area, MiB.
+const AREA_MIB: u64 = 8;
+/// Size of the image of a data disk, MiB; file systems that need more get more.
+const DATA_MIB: u64 = 64;
+
+/// A network of the lab: one LAN path of the sub-cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LanPlan {
+    /// Name of the path, also of the network.
+    pub name: String,
+    /// Name of the interface in every host.
+    pub interface: String,
+    /// Whether clients are on it.
+    pub public: bool,
+    /// Prefix length of its addresses: that of a floating address on it, else 24 or 64.
+    pub prefix: u8,
+    /// Address of every server.
+    pub addresses: BTreeMap<String, IpAddr>,
+}
+
+/// A disk image of the lab.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskPlan {
+    /// Its name in the lab: the last part of the device name.
+    pub name: String,
+    /// The device name in the manifests.
+    pub device: PathBuf,
+    /// Its size, MiB.
+    pub size_mib: u64,
+    /// File system to make on it.
+    pub file_system: Option<&'static str>,
+    /// Where a cluster area begins on it, in bytes, if it has one.
+    pub area_offset: Option<u64>,
+}
+
+/// What the manifests need.
+#[derive(Debug, Clone)]
+pub struct Blueprint {
+    /// The manifests' directory or file.
+    pub source: PathBuf,
+    /// Namespace of the sub-cluster.
+    pub namespace: String,
+    /// Name of the sub-cluster.
+    pub sub_cluster: String,
+    /// Name of the super-cluster, if it has one.
+    pub super_cluster: Option<String>,
+    /// Names of the servers, by id.
+    pub servers: Vec<String>,
+    /// Names of the groups, by name.
+    pub groups: Vec<String>,
+    /// Networks.
+    pub lans: Vec<LanPlan>,
+    /// Disks.
+    pub disks: Vec<DiskPlan>,
+    /// The first floating IPv4 address of a group, which the client asks.
+    pub service_address: Option<IpAddr>,
+    /// The heartbeat timeout.
+    pub timeout: std::time::Duration,
+}
+
+impl Blueprint {
+    /// Reads every `.yaml` and `.yml` file of a directory (or the one file).
+    ///
+    /// # Errors
+    /// When a file can't be read or is not YAML, when there is not exactly one SubCluster, or it asks for something
+    /// that the lab can't build.
+    pub fn read(source: &Path) -> Result<Blueprint> {
+        Blueprint::from_documents(source, &documents(source)?)
+    }
+
+    /// As [`Blueprint::read`], from documents that were read before.
+    ///
+    /// # Errors
+    /// As [`Blueprint::read`].
+    pub fn from_documents(source: &Path, documents: &[(PathBuf, Value)]) -> Result<Blueprint> {
+        let sub_clusters: Vec<(PathBuf, SubCluster)> = of_kind(documents, "SubCluster")?;
+        let [(file, sub_cluster)] = sub_clusters.as_slice() else {
+            return Err(LabError::Manifest {
+                file: source.to_path_buf(),
+                field: "kind: SubCluster".into(),
+                problem: format!("found {}, the lab builds exactly one", sub_clusters.len()),
+            });
+        };
+        let groups: Vec<(PathBuf, FailoverGroup)> = of_kind(documents, "FailoverGroup")?;
+        let mut servers: Vec<_> = sub_cluster.spec.servers.iter().collect();
+        servers.sort_by_key(|server| server.id);
+        let mut names: Vec<String> = groups.iter().filter_map(|(_, group)| group.metadata.name.clone()).collect();
+        names.sort();
+        Ok(Blueprint {
+            source: source.to_path_buf(),
+            namespace: sub_cluster.metadata.namespace.clone().unwrap_or_else(|| "default".into()),
+            sub_cluster: sub_cluster.metadata.name.clone().unwrap_or_default(),
+            super_cluster: sub_cluster.spec.super_cluster.as_ref().map(|reference| reference.name.clone()),
+            servers: servers.iter().map(|server| server.name.clone()).collect(),
+            groups: names,
+            lans: lans(file, sub_cluster, &groups)?,
+            disks: disks(file, sub_cluster, &groups)?,
+            service_address: floating(&groups).map(|(_, address, _)| address).find(IpAddr::is_ipv4),
+            timeout: sub_cluster.spec.heartbeat.timeout.get(),
+        })
+    }
+
+    /// The public network, where the client and the control plane are; the first network if none is public.
+    ///
+    /// # Errors
+    /// When there is no network at all.
+    pub fn public_lan(&self) -> Result<&LanPlan> {
+        self.lans.iter().find(|lan| lan.public).or(self.lans.first()).ok_or_else(|| LabError::Manifest {
+            file: self.source.clone(),
+            field: "spec.heartbeat.paths".into(),
+            problem: "there is no lan path; the client and the control plane need one to reach the servers".into(),
+        })
+    }
+
+    /// An address of a network that no server has: number `wanted` counted from the end of the subnet.
+    ///
+    /// # Errors
+    /// When the network has no addresses to count from.
+    pub fn spare_address(&self, lan: &LanPlan, wanted: u8) -> Result<IpAddr> {
+        let base = lan.addresses.values().next().copied().ok_or_else(|| LabError::Manifest {
+            file: self.source.clone(),
+            field: format!("spec.heartbeat.paths[name={:?}].lan.endpoints", lan.name),
+            problem: "it is empty; every server needs an address".into(),
+        })?;
+        Ok(match base {
+            IpAddr::V4(address) => {
+                let host_bits = 32_u32.saturating_sub(u32::from(lan.prefix)).min(8);
+                let mask = (1_u32 << host_bits) - 1;
+                IpAddr::V4(((u32::from(address) & !mask) | (mask - u32::from(wanted))).into())
+            }
+            IpAddr::V6(address) => IpAddr::V6(((u128::from(address) & !0xffff) | (0xffff - u128::from(wanted))).into()),
+        })
+    }
+}
+
+/// Every YAML document of a directory's files, in the order of their names, each with its file.
+///
+/// # Errors
+/// When a file can't be read or is not YAML.
+pub fn documents(source: &Path) -> Result<Vec<(PathBuf, Value)>> {
+    let mut files = Vec::new();
+    if source.is_dir() {
+        for entry in fs::read_dir(source).attempt(|| format!("listing {}", source.display()))?.flatten() {
+            let path = entry.path();
+            let is_yaml = path.extension().is_some_and(|ext| ext == "yaml" || ext == "yml");
+            // A kustomization lists files and is no object.
+            if is_yaml && path.file_stem().is_some_and(|stem| stem != "kustomization") {
+                files.push(path);
+            }
+        }
+        files.sort();
+    } else {
+        files.push(source.to_path_buf());
+    }
+    let mut found = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(&file).attempt(|| format!("reading {}", file.display()))?;
+        for document in serde_yaml::Deserializer::from_str(&text) {
+            let value = Value::deserialize(document).map_err(|error| LabError::Manifest {
+                file: file.clone(),
+                field: "YAML".into(),
+                problem: error.to_string(),
+            })?;
+            if !value.is_null() {
+                found.push((file.clone(), value));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn of_kind<T: serde::de::DeserializeOwned>(documents: &[(PathBuf, Value)], kind: &str) -> Result<Vec<(PathBuf, T)>> {
+    let wanted = documents.iter().filter(|(_, value)| value.get("kind").and_then(Value::as_str) == Some(kind));
+    wanted
+        .map(|(file, value)| match serde_yaml::from_value(value.clone()) {
+            Ok(object) => Ok((file.clone(), object)),
+            Err(error) => {
+                Err(LabError::Manifest { file: file.clone(), field: kind.into(), problem: error.to_string() })
+            }
+        })
+        .collect()
+}
+
+/// Every floating address: its LAN path if it names one, the address, the prefix length.
+fn floating(groups: &[(PathBuf, FailoverGroup)]) -> impl Iterator<Item = (Option<&str>, IpAddr, u8)> {
+    groups.iter().flat_map(|(_, group)| &group.spec.resources).filter_map(|resource| {
+        let floating = resource.floating_ip.as_ref()?;
+        let (address, prefix) = floating.address.split_once('/')?;
+        Some((floating.path.as_deref(), address.parse().ok()?, prefix.parse().ok()?))
+    })
+}
+
+fn lans(file: &Path, sub_cluster: &SubCluster, groups: &[(PathBuf, FailoverGroup)]) -> Result<Vec<LanPlan>> {
+    let mut found = Vec::new();
+    for path in &sub_cluster.spec.heartbeat.paths {
+        let field = format!("spec.heartbeat.paths[name={:?}]", path.name);
+        if path.serial.is_some() {
+            let problem = "the lab has no serial lines; leave the path out".into();
+            return Err(LabError::Manifest { file: file.to_path_buf(), field, problem });
+        }
+        let Some(lan) = &path.lan else { continue };
+        let interface = lan.interface.clone().unwrap_or_else(|| path.name.chars().take(15).collect());
+        let mut addresses = BTreeMap::new();
+        for endpoint in &lan.endpoints {
+            let address = endpoint.address.parse().map_err(|_| LabError::Manifest {
+                file: file.to_path_buf(),
+                field: format!("{field}.lan.endpoints[server={:?}].address", endpoint.server),
+                problem: format!("{:?} is not an IP address", endpoint.address),
+            })?;
+            addresses.insert(endpoint.server.clone(), address);
+        }
+        let is_v6 = addresses.values().any(IpAddr::is_ipv6);
+        let floating_prefix = floating(groups)
+            .find(|(on, address, _)| *on == Some(path.name.as_str()) && address.is_ipv6() == is_v6)
+            .map(|(_, _, prefix)| prefix);
+        found.push(LanPlan {
+            name: path.name.clone(),
+            interface,
+            public: lan.role == holdfast_api::v1::LanRole::Public,
+            prefix: floating_prefix.unwrap_or(if is_v6 { 64 } else { 24 }),
+            addresses,
+        });
+    }
+    Ok(found)
+}
+
+fn disks(file: &Path, sub_cluster: &SubCluster, groups: &[(PathBuf, FailoverGroup)]) -> Result<Vec<DiskPlan>> {
+    let mut found: BTreeMap<String, DiskPlan> = BTreeMap::new();
+    let mut add = |device: &str, size_mib: u64| {
+        let name = device.trim_start_matches("/dev/").replace('/', "-");
+        let plan = DiskPlan { name, device: device.into(), size_mib, file_system: None, area_offset: None };
+        found.entry(device.to_string()).or_insert(plan).size_mib = size_mib;
+    };
+    for disk in &sub_cluster.spec.disks {
+        add(&disk.device, DATA_MIB);
+        if let Some(area) = disk.area.as_ref().filter(|area| area.device != disk.device) {
+            add(&area.device, AREA_MIB);
+        }
+    }
+    for disk in &sub_cluster.spec.disks {
+        if let Some(area) = &disk.area
+            && let Some(plan) = found.get_mut(&area.device)
+        {
+            plan.area_offset = Some(area.offset);
+        }
+    }
+    for (group_file, group) in groups {
+        for resource in &group.spec.resources {
+            let Some(filesystem) = &resource.filesystem else { continue };
+            let kind = match filesystem.type_ {
+                FilesystemType::Ext4 => "ext4",
+                FilesystemType::Xfs => "xfs",
+                FilesystemType::Btrfs => "btrfs",
+                FilesystemType::Bind => continue,
+                FilesystemType::Nfs => {
+                    return Err(LabError::Manifest {
+                        file: group_file.clone(),
+                        field: format!("spec.resources[name={:?}].filesystem.type", resource.name),
+                        problem: "the lab has no NFS server; allowed are ext4, xfs, btrfs, bind".into(),
+                    });
+                }
+            };
+            let name = filesystem.device.trim_start_matches("/dev/").replace('/', "-");
+            let device = PathBuf::from(&filesystem.device);
+            let plan = found.entry(filesystem.device.clone()).or_insert(DiskPlan {
+                name,
+                device,
+                size_mib: DATA_MIB,
+                file_system: None,
+                area_offset: None,
+            });
+            plan.file_system = Some(kind);
+        }
+    }
+    match found.values().find(|plan| plan.file_system.is_some() && plan.area_offset.is_some()) {
+        Some(both) => Err(LabError::Manifest {
+            file: file.to_path_buf(),
+            field: "spec.disks".into(),
+            problem: format!(
+                "{} has a file system and a cluster area; the lab can't keep room for the area on a file system's \
+                 device, give the area a device of its own",
+                both.device.display()
+            ),
+        }),
+        None => Ok(found.into_values().collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example(name: &str) -> Blueprint {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name);
+        Blueprint::read(&path).expect("the example is readable")
+    }
+
+    #[test]
+    fn two_servers_need_two_networks_an_area_and_a_file_system() {
+        let plan = example("two-servers");
+        assert_eq!(plan.servers, ["alder", "birch"]);
+        let lans: Vec<_> = plan.lans.iter().map(|lan| (lan.name.as_str(), lan.public, lan.prefix)).collect();
+        assert_eq!(lans, [("ic", false, 24), ("pub", true, 24)]);
+        let disks: Vec<_> = plan
+            .disks
+            .iter()
+            .map(|disk| (disk.name.as_str(), disk.size_mib, disk.file_system, disk.area_offset))
+            .collect();
+        assert_eq!(disks, [("holdfast-area", 8, None, Some(0)), ("holdfast-data", 64, Some("ext4"), None)]);
+        assert_eq!(plan.service_address, Some("192.0.2.10".parse().expect("an address")));
+        let spare = plan.spare_address(plan.public_lan().expect("a public network"), 1).expect("an address");
+        assert_eq!(spare.to_string(), "192.0.2.254");
+    }
+
+    #[test]
+    fn what_the_lab_cannot_build_is_refused_with_its_field() {
+        let empty = Blueprint::from_documents(Path::new("dir"), &[]).expect_err("no sub-cluster").to_string();
+        assert!(empty.contains("found 0, the lab builds exactly one"), "{empty}");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/two-servers");
+        let mut all = documents(&path).expect("the example is readable");
+        for (_, document) in &mut all {
+            let text =
+                serde_yaml::to_string(document).expect("YAML").replace("/dev/holdfast/area", "/dev/holdfast/data");
+            *document = serde_yaml::from_str(&text).expect("YAML");
+        }
+        let shared = Blueprint::from_documents(&path, &all).expect_err("area on a file system").to_string();
+        assert!(shared.contains("/dev/holdfast/data has a file system and a cluster area"), "{shared}");
+    }
+}

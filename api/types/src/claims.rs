@@ -10,9 +10,6 @@ use std::net::IpAddr;
 
 use crate::v1::{FailoverGroupSpec, FilesystemType};
 
-/// Where names of devices mean the same disk on every machine.
-const GLOBAL_DEVICES: &str = "/dev/disk/by-";
-
 /// One thing that a group has exclusively. Its text form stands in `status.claims`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Claim {
@@ -24,18 +21,6 @@ pub enum Claim {
     Ip(IpAddr),
     /// A unit of systemd.
     Unit(String),
-}
-
-impl Claim {
-    /// Whether the claim counts over all groups of the API. Mount points, units, and device names that another
-    /// sub-cluster may give to another disk (`/dev/mapper/…`, `/dev/VG/LV`) count within a sub-cluster.
-    pub fn is_global(&self) -> bool {
-        match self {
-            Self::Ip(_) => true,
-            Self::Disk(device) => device.starts_with(GLOBAL_DEVICES) || device.contains('='),
-            Self::Mount(_) | Self::Unit(_) => false,
-        }
-    }
 }
 
 impl fmt::Display for Claim {
@@ -93,6 +78,16 @@ pub fn texts(spec: &FailoverGroupSpec) -> Vec<String> {
     of(spec).into_iter().map(|of| of.claim.to_string()).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
+/// Whether a claim, in its text form, counts over all groups of the API. Mount points, units, and device names that another
+/// sub-cluster may give to another disk (`/dev/mapper/…`, `/dev/VG/LV`) count within a sub-cluster.
+pub fn is_global(text: &str) -> bool {
+    match text.split_once(':') {
+        Some(("ip", _)) => true,
+        Some(("disk", device)) => !device.starts_with("/dev/") || device.starts_with("/dev/disk/by-"),
+        _ => false,
+    }
+}
+
 /// A path without doubled or final slashes, so that one place has one claim.
 fn trimmed(path: &str) -> String {
     if !path.starts_with('/') {
@@ -133,7 +128,8 @@ mod tests {
             ("/dev/mapper/data", false),
             ("/dev/vg0/data", false),
         ] {
-            assert_eq!(Claim::Disk(device.into()).is_global(), global, "{device}");
+            assert_eq!(is_global(&Claim::Disk(device.into()).to_string()), global, "{device}");
         }
+        assert!(is_global("ip:192.0.2.10") && !is_global("mount:/srv/ledger"));
     }
 }

@@ -7,6 +7,7 @@ pub mod claims;
 pub mod conditions;
 pub mod crds;
 pub mod duration;
+pub mod error;
 pub mod reasons;
 pub mod schema;
 pub mod v1;
@@ -19,3 +20,4 @@ pub const VERSION: &str = "v1";
 pub const API_VERSION: &str = "holdfast.dev/v1";
 
 pub use crds::{crds, schema_of};
+pub use error::{ErrorKind, FieldError};

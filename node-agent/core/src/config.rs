@@ -152,6 +152,9 @@ pub enum Then {
 pub struct ResourceConfig {
     /// Started only when these are; stopped before these are. Includes stages and file-system nesting.
     pub after: BTreeSet<ResourceName>,
+    /// Those of `after` without which it can't go on: a restart of one of them restarts this one, too (explicit
+    /// dependencies, file systems and volumes below it; not mere stages).
+    pub requires: BTreeSet<ResourceName>,
     /// A failure of it fails the group.
     pub critical: bool,
     /// Time for a start.

@@ -1,32 +1,162 @@
 //! The machine as a whole: takes an input, lets the rules act, hands out what they ask for.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
+use crate::arbiter::Lock;
+use crate::config::{Config, GroupConfig};
+use crate::coordinator::Coordinator;
 use crate::durable::Durable;
+use crate::frame::{Frame, Intent};
+use crate::group::Machine;
+use crate::hosting::{Inspection, Reporter};
 use crate::input::{Boot, Input};
-use crate::output::Output;
+use crate::knowledge::Departure;
+use crate::lease::Lease;
+use crate::message::{Envelope, Message};
+use crate::names::{GroupName, ResourceName, ServerName};
+use crate::output::{Note, OpId, Output};
+use crate::peers::{Links, Peer};
+use crate::proposer::{Desire, Proposal};
+use crate::status::Resolution;
 use crate::time::Instant;
+use crate::view::{DepartedKey, Epoch, MemberTiming};
 
 /// One server's state machine. See the crate's documentation for the contract.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Core {
-    boot: Boot,
-    durable: Durable,
+    pub(crate) boot: Boot,
+    pub(crate) durable: Durable,
+    pub(crate) config: Option<Arc<Config>>,
+    pub(crate) groups: BTreeMap<GroupName, Arc<GroupConfig>>,
+    pub(crate) now: Instant,
+    pub(crate) started: Instant,
+    /// Silences count from here at the earliest.
+    pub(crate) baseline: Instant,
+    pub(crate) peers: BTreeMap<ServerName, Peer>,
+    pub(crate) links: Links,
+    pub(crate) lease: Lease,
+    pub(crate) lock: Lock,
+    pub(crate) proposal: Option<Proposal>,
+    pub(crate) desire: Desire,
+    pub(crate) departures: BTreeMap<DepartedKey, Departure>,
+    pub(crate) machines: BTreeMap<GroupName, Machine>,
+    pub(crate) inspections: BTreeMap<GroupName, Inspection>,
+    pub(crate) failures: BTreeMap<GroupName, (crate::status::Failure, Instant)>,
+    pub(crate) reporter: Reporter,
+    pub(crate) coordinator: Coordinator,
+    pub(crate) ops: BTreeMap<OpId, (GroupName, ResourceName)>,
+    pub(crate) next_op: OpId,
+    pub(crate) leaving: bool,
+    pub(crate) resolution: Option<Resolution>,
+    /// When a loss was first seen, and how long the silence was then.
+    pub(crate) trouble: Option<(Instant, std::time::Duration)>,
+    exited: bool,
     outputs: VecDeque<Output>,
+    /// Outputs that wait for the ledger: (token, output).
+    waiting: VecDeque<(u64, Output)>,
+    issued: u64,
+    written: u64,
+    /// (lineage, epoch) of the view with each token that is not durable yet.
+    orders: VecDeque<(u64, Option<(u32, Epoch)>)>,
+    stable: Option<(u32, Epoch)>,
+    next_wake: Instant,
+    next_beat: Instant,
+    last_sequence: u64,
+    said: BTreeSet<String>,
 }
 
 impl Core {
     /// A core for one run of the process. `durable` is what the ledger holds, or [`Durable::fresh`] on the first start;
-    /// nothing is put out before the first `tick`.
-    pub fn new(_now: Instant, boot: Boot, durable: Durable) -> Core {
-        Core { boot, durable, outputs: VecDeque::new() }
+    /// nothing is put out before the first input or `tick`.
+    pub fn new(now: Instant, boot: Boot, durable: Durable) -> Core {
+        let stable = durable.view.as_ref().map(|view| view.order());
+        Core {
+            boot,
+            durable,
+            config: None,
+            groups: BTreeMap::new(),
+            now,
+            started: now,
+            baseline: now,
+            peers: BTreeMap::new(),
+            links: Links::new(),
+            lease: Lease::default(),
+            lock: Lock::default(),
+            proposal: None,
+            desire: Desire::default(),
+            departures: BTreeMap::new(),
+            machines: BTreeMap::new(),
+            inspections: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            reporter: Reporter::default(),
+            coordinator: Coordinator::default(),
+            ops: BTreeMap::new(),
+            next_op: 0,
+            leaving: false,
+            resolution: None,
+            trouble: None,
+            exited: false,
+            outputs: VecDeque::new(),
+            waiting: VecDeque::new(),
+            issued: 0,
+            written: 0,
+            orders: VecDeque::new(),
+            stable,
+            next_wake: now,
+            next_beat: now,
+            last_sequence: 0,
+            said: BTreeSet::new(),
+        }
+        .recover()
+    }
+
+    /// R17: same boot or a new one?
+    fn recover(mut self) -> Core {
+        if let Some(view) = &self.durable.view {
+            // Nobody's last acknowledgement is known any more: now is the safe side (R10).
+            let departed = view.departed.keys().map(|key| (key.clone(), Departure { anchor: self.now, seen: None }));
+            self.departures = departed.collect();
+            self.lock.stale = true;
+        }
+        if self.durable.boot != self.boot.boot {
+            // A new boot: nothing of the old one runs here. If it was a member and did not leave, its end was unclean.
+            self.durable.boot_counter += 1;
+            self.durable.boot = self.boot.boot;
+            self.durable.held.clear();
+            let member = self.durable.view.as_ref().is_some_and(|view| view.members.contains_key(&self.boot.server));
+            if member && !self.durable.clean {
+                self.durable.barred = true;
+            }
+            self.persist();
+        }
+        self
     }
 
     /// Takes one input.
-    pub fn handle(&mut self, _now: Instant, _input: Input) {}
+    pub fn handle(&mut self, now: Instant, input: Input) {
+        self.advance(now);
+        match input {
+            Input::Frame { path, frame } => self.hear(path, *frame),
+            Input::Message(envelope) => self.on_message(*envelope),
+            Input::Durable { token } => self.on_durable(token),
+            Input::Lock { token, result } => self.lock_done(token, result),
+            Input::ResourceDone { op, outcome, took } => self.resource_done(op, outcome, took),
+            Input::ResourceFailed { group, resource, message } => self.resource_failed(&group, &resource, message),
+            Input::Specs { config, groups, running } => {
+                self.config = Some(config);
+                self.take_specs(groups, running);
+            }
+            Input::Leave => self.leaving = true,
+        }
+        self.settle();
+    }
 
     /// Lets time pass. Call when [`Core::next_deadline`] is reached, after all waiting inputs.
-    pub fn tick(&mut self, _now: Instant) {}
+    pub fn tick(&mut self, now: Instant) {
+        self.advance(now);
+        self.settle();
+    }
 
     /// The next thing to carry out.
     pub fn poll_output(&mut self) -> Option<Output> {
@@ -35,11 +165,220 @@ impl Core {
 
     /// When `tick` has to be called at the latest.
     pub fn next_deadline(&self) -> Instant {
-        Instant::ZERO
+        self.next_wake
     }
 
-    /// What this server knows now.
-    pub fn status(&self, _now: Instant) -> crate::status::Status {
-        unreachable!("{:?} {:?}", self.boot, self.durable)
+    fn advance(&mut self, now: Instant) {
+        let now = now.max(self.now);
+        // R24: a gap in our own loop is not the others' silence.
+        if let Some(config) = &self.config
+            && now.since(self.now) > config.stall
+            && now.since(self.next_wake) > config.stall
+        {
+            self.restart_silence();
+        }
+        self.now = now;
+    }
+
+    /// Lets every rule look at the new state, in the order in which they depend on each other.
+    fn settle(&mut self) {
+        self.next_wake = self.next_beat.max(self.now + std::time::Duration::from_millis(1));
+        let Some(config) = self.config.clone() else { return };
+        for name in config.servers.keys().filter(|name| **name != self.boot.server) {
+            self.peers.entry(name.clone()).or_default();
+        }
+        self.watch_silence();
+        self.watch_trouble();
+        self.renew_lease();
+        self.drive_proposal();
+        self.schedule_lock();
+        self.renew_lease();
+        self.watch_evidence();
+        self.drive_machines();
+        self.send_report();
+        self.drive_coordinator();
+        // What the coordinator just said may concern this server.
+        self.drive_machines();
+        self.send_report();
+        self.drive_leave();
+        self.beat(&config);
+    }
+
+    /// R20: leaving ends when nothing is held and the view goes on without us, or when there is no view to care for.
+    fn drive_leave(&mut self) {
+        if !self.leaving || self.exited {
+            return;
+        }
+        let alone = self.durable.view.as_ref().is_none_or(|view| view.members.len() == 1);
+        if !self.acting() || alone {
+            self.stop_everything("this server leaves");
+        }
+        let idle = self.machines.is_empty() && self.durable.held.is_empty();
+        if !idle {
+            return;
+        }
+        let cut_off = self.acting() && !self.leased();
+        if !self.acting() || cut_off {
+            self.exited = true;
+            if !self.acting() && !self.durable.clean {
+                self.durable.clean = true;
+                self.persist();
+            }
+            self.emit(Output::Exit);
+        }
+    }
+
+    fn on_message(&mut self, envelope: Envelope) {
+        let Envelope { from, boot, message } = envelope;
+        let known = self.peers.get(&from).and_then(|peer| peer.frame.as_ref());
+        // Only the incarnation whose heartbeats arrive is listened to.
+        if known.is_none_or(|frame| frame.boot != boot) {
+            return;
+        }
+        match message {
+            Message::Prepare { order, ballot } => self.on_prepare(from, order, ballot),
+            Message::Promise { order, ballot, accepted } => self.on_promise(from, order, ballot, accepted),
+            Message::Accept { order, ballot, value } => self.on_accept(from, order, ballot, value),
+            Message::Accepted { order, ballot, elapsed } => self.on_accepted(from, order, ballot, elapsed),
+            Message::Refused { order, promised } => self.on_refused(order, promised),
+            Message::Learn { view, elapsed } => self.on_learn(view, elapsed),
+            Message::Report { order, number, highest, table, groups } => {
+                self.on_report(from, order, number, highest, table, groups);
+            }
+            Message::ReportHeard { order, number } => self.on_report_heard(&from, order, number),
+            Message::Assign { order, table } => {
+                let coordinator = self.durable.view.as_ref().and_then(|view| view.coordinator().cloned());
+                if coordinator == Some(from) {
+                    self.take_table(order, &table);
+                }
+            }
+        }
+    }
+
+    /// The next heartbeat goes out now, not at its time: others wait for what it says.
+    pub(crate) fn beat_soon(&mut self) {
+        self.next_beat = self.now;
+        self.wake(self.now);
+    }
+
+    fn beat(&mut self, config: &Config) {
+        if self.now < self.next_beat {
+            return self.wake(self.next_beat);
+        }
+        self.next_beat = self.now + config.interval;
+        self.wake(self.next_beat);
+        let sequence = self.now.0.max(self.last_sequence + 1);
+        if sequence > self.now.0 {
+            return; // two in one instant: the next one says it
+        }
+        self.last_sequence = sequence;
+        let (lineage, epoch) = self.stable.unwrap_or((0, 0));
+        let newest = self.durable.view.as_ref().map(|view| view.order());
+        // R3, R6: nothing is acknowledged after an acceptance, nor between two epochs.
+        let acknowledging = self.durable.accepted.is_none() && newest == self.stable;
+        let frame = Frame {
+            cluster: self.stable.and(self.durable.view.as_ref()).map(|view| view.cluster),
+            from: self.boot.server.clone(),
+            id: config.servers.get(&self.boot.server).copied().unwrap_or(0),
+            acceptor: self.durable.acceptor,
+            boot_counter: self.durable.boot_counter,
+            boot: self.boot.boot,
+            sequence,
+            lineage,
+            epoch,
+            heard: self.heard(config, acknowledging),
+            leased: self.leased(),
+            lock_reachable: self.lock_usable(),
+            lock: self.lock.id,
+            intent: if self.leaving { Intent::Leave } else { Intent::Join },
+            timing: self.own_timing(config),
+            is_virtual: self.boot.is_virtual,
+            config_generation: config.generation,
+            held: self.held_tags(),
+            barred: self.durable.barred,
+            candidate: self.desire.members.clone(),
+        };
+        self.emit_now(Output::Heartbeat(Box::new(frame)));
+    }
+
+    pub(crate) fn own_timing(&self, config: &Config) -> MemberTiming {
+        MemberTiming {
+            lease: config.lease,
+            reset: config.reset,
+            takeover_wait: config.takeover_wait,
+            watchdog: config.watchdog,
+        }
+    }
+
+    /// Asks for a `tick` at `at`.
+    pub(crate) fn wake(&mut self, at: Instant) {
+        if at > self.now && at < self.next_wake {
+            self.next_wake = at;
+        } else if at == self.now {
+            self.next_wake = self.next_wake.min(self.now + std::time::Duration::from_millis(1));
+        }
+    }
+
+    /// Writes the ledger; what is emitted from now on waits for it.
+    pub(crate) fn persist(&mut self) -> u64 {
+        self.issued += 1;
+        let token = self.issued;
+        self.orders.push_back((token, self.durable.view.as_ref().map(|view| view.order())));
+        self.outputs.push_back(Output::Persist { token, state: Box::new(self.durable.clone()) });
+        token
+    }
+
+    fn on_durable(&mut self, token: u64) {
+        self.written = self.written.max(token.min(self.issued));
+        let before = self.stable;
+        while let Some((at, order)) = self.orders.front().copied().filter(|(at, _)| *at <= self.written) {
+            self.orders.pop_front();
+            debug_assert!(at <= self.issued);
+            self.stable = order;
+        }
+        while self.waiting.front().is_some_and(|(at, _)| *at <= self.written) {
+            if let Some((_, output)) = self.waiting.pop_front() {
+                self.outputs.push_back(output);
+            }
+        }
+        if self.stable != before {
+            self.beat_soon();
+        }
+        self.advance_proposal();
+    }
+
+    /// Everything up to this token is durable.
+    pub(crate) fn durable_token(&self) -> u64 {
+        self.written
+    }
+
+    /// (lineage, epoch) of the newest view that is durable.
+    pub(crate) fn stable_order(&self) -> Option<(u32, Epoch)> {
+        self.stable
+    }
+
+    /// Puts out what may depend on anything that was persisted before: not before that is durable.
+    pub(crate) fn emit(&mut self, output: Output) {
+        if self.issued > self.written {
+            self.waiting.push_back((self.issued, output));
+        } else {
+            self.outputs.push_back(output);
+        }
+    }
+
+    /// Puts out what depends on nothing that is not durable.
+    pub(crate) fn emit_now(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
+    pub(crate) fn note(&mut self, reason: &'static str, group: Option<GroupName>, warning: bool, message: String) {
+        self.emit_now(Output::Note(Note { reason, group, message, warning }));
+    }
+
+    /// Says the same sentence under one key only once per process.
+    pub(crate) fn note_once(&mut self, key: &str, reason: &'static str, message: String) {
+        if self.said.insert(format!("{key}: {message}")) {
+            self.note(reason, None, true, message);
+        }
     }
 }

@@ -47,8 +47,11 @@ pub struct Frame {
     pub config_generation: u64,
     /// Groups that it holds, with the tag of the assignment.
     pub held: BTreeMap<GroupName, Tag>,
-    /// The last boot of it ended without a clean leave.
-    pub unclean: bool,
+    /// It stays out until an operator or the return policy brings it back: its last end was unclean (C20).
+    pub barred: bool,
+    /// The members of the view that it would propose now; empty if it is content. Equal sets are the non-binding
+    /// pre-vote of R1.
+    pub candidate: std::collections::BTreeSet<ServerName>,
 }
 
 /// What a server intends, as peers have to know it.

@@ -73,6 +73,9 @@ pub enum Input {
         config: Arc<Config>,
         /// Its groups.
         groups: BTreeMap<GroupName, Arc<GroupConfig>>,
+        /// Specifications under which groups run on this server since before this process started: their resources
+        /// are probed, monitored and stopped as they were started.
+        running: BTreeMap<GroupName, Arc<GroupConfig>>,
     },
     /// The process was asked to end (SIGTERM): leave cleanly.
     Leave,

@@ -31,9 +31,20 @@ pub mod status;
 pub mod time;
 pub mod view;
 
+mod arbiter;
+mod coordinator;
 mod core;
+mod explain;
+mod group;
+mod hosting;
 mod input;
+mod knowledge;
+mod lease;
+mod membership;
 mod output;
+mod peers;
+mod proposer;
+mod transition;
 
 pub use crate::core::Core;
 pub use input::{Boot, Input, Outcome};

@@ -1,7 +1,7 @@
 //! Messages between servers over the information-exchange LAN. All may be lost, repeated, delayed and reordered; the
 //! sender repeats what it still needs an answer to, and every receiver is idempotent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -115,8 +115,10 @@ pub struct Assignment {
     pub reason: Reason,
     /// Where it ran before.
     pub previous: Option<ServerName>,
+    /// Where it goes after a stop that is part of a move; the request outlives the target that asked for it.
+    pub next: Option<ServerName>,
     /// Holds that keep it from running.
-    pub holds: std::collections::BTreeSet<String>,
+    pub holds: BTreeSet<String>,
 }
 
 /// Why a group is started or stopped: what scripts are told (`HOLDFAST_REASON`).

@@ -16,8 +16,10 @@ use crate::view::{Tag, View};
 pub struct GroupReport {
     /// Assignment that it acts under.
     pub tag: Tag,
-    /// Generation that runs.
+    /// Generation that runs, or the newest one that this server holds.
     pub generation: u64,
+    /// Digest of what runs, see [`crate::config::GroupConfig::digest`].
+    pub digest: u64,
     /// Where it is in its life.
     pub phase: GroupPhase,
     /// Per resource.

@@ -129,6 +129,8 @@ pub struct View {
     pub unanimous: bool,
     /// The sub-cluster was shut down as a whole.
     pub stopped: bool,
+    /// The first view of a cluster start (formation or R18): groups with `startup: Manual` wait from here on.
+    pub started: bool,
     /// Servers that departed, by (name, boot). They stay until the same server is a member again.
     pub departed: BTreeMap<DepartedKey, Departed>,
     /// Generation of the sub-cluster's specification that it was made from.

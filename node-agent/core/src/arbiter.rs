@@ -1,0 +1,297 @@
+//! R4, R8: this server's dealings with the lock: one operation at a time, ballots before leaning before looking.
+//!
+//! The lock is a disk that answers nothing: a server *is* promised or granted something only because it wrote its own
+//! block, waited until that was on the disk, and then read nobody else's claim. Whoever comes later does the same and
+//! sees ours. Both orders of two servers are safe; reading before writing would not be (protocol-why D4).
+
+use std::collections::BTreeMap;
+
+use crate::core::Core;
+use crate::lock::{LockLook, LockOp, LockRecord};
+use crate::names::{AcceptorId, ServerName};
+use crate::output::Output;
+use crate::time::Instant;
+use crate::view::{Acceptor, Ballot, Epoch, View};
+
+/// Why an operation was begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A phase (1 or 2) of this ballot.
+    Ballot(Ballot, u8),
+    /// Leaning, clock read at.
+    Lean(Instant),
+    /// The own record is brought up to date after an adoption.
+    Refresh,
+    /// Is it still there, and what do others say?
+    Look,
+}
+
+/// What is known of the lock.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Lock {
+    /// The operation under way: token, purpose, beginning.
+    pub(crate) busy: Option<(u64, Purpose, Instant)>,
+    /// Identity of the area as last read.
+    pub(crate) id: Option<AcceptorId>,
+    /// Why it can't be used, if so.
+    pub(crate) problem: Option<String>,
+    /// Completion of the last good operation.
+    pub(crate) seen: Instant,
+    /// Beginning of the last look.
+    pub(crate) looked: Instant,
+    /// Newest records as last read, by slot.
+    pub(crate) records: BTreeMap<u8, LockRecord>,
+    /// R10: per slot (lineage, epoch, lean counter) and completion of the first read that returned it.
+    pub(crate) leaning: BTreeMap<u8, ((u32, Epoch, u64), Instant)>,
+    /// The own record is older than what we know.
+    pub(crate) stale: bool,
+    /// What the own record says for the successor of the view in this epoch: it may only grow.
+    pub(crate) own: (Ballot, Option<(Ballot, View)>),
+    next_token: u64,
+}
+
+impl Core {
+    /// Begins the most important lock operation if none is under way.
+    pub(crate) fn schedule_lock(&mut self) {
+        let Some(config) = self.config.clone() else { return };
+        if !config.has_lock {
+            return;
+        }
+        if let Some((_, _, begun)) = self.lock.busy {
+            // A hung operation stays the only one: a second write could land before it (protocol-why D10).
+            if self.now.since(begun) >= config.timeout && self.lock.problem.is_none() {
+                self.lock.problem = Some("the lock does not answer".into());
+            } else {
+                self.wake(begun + config.timeout);
+            }
+            return;
+        }
+        if let Some((ballot, phase)) = self.ballot_to_write() {
+            return self.begin_lock(Purpose::Ballot(ballot, phase));
+        }
+        if self.should_lean() {
+            self.lease.leaned_at = self.now;
+            return self.begin_lock(Purpose::Lean(self.now));
+        }
+        if self.lock.stale && self.acting() {
+            return self.begin_lock(Purpose::Refresh);
+        }
+        // Often enough that a partitioned server learns at once what was decided without it.
+        let pause = if self.everybody_connected() { config.timeout } else { config.interval };
+        let next = self.lock.looked + pause;
+        if self.now >= next || self.lock.looked == Instant::ZERO {
+            self.begin_lock(Purpose::Look);
+        } else {
+            self.wake(next);
+        }
+    }
+
+    fn begin_lock(&mut self, wanted: Purpose) {
+        self.lock.next_token += 1;
+        let token = self.lock.next_token;
+        self.lock.looked = self.now;
+        // Nothing is written to an area that was not read before: its identity and our own last record count.
+        let view = self.durable.view.clone().filter(|view| view.acceptors.contains_key(&Acceptor::Lock));
+        let known = self.lock.id.filter(|_| self.lock.problem.is_none());
+        let record = match (wanted, known, view) {
+            (Purpose::Look, _, _) => None,
+            (_, Some(lock), Some(view)) => Some((lock, view)),
+            _ => None,
+        };
+        let Some((lock, view)) = record else {
+            self.lock.busy = Some((token, Purpose::Look, self.now));
+            return self.emit_now(Output::Lock { token, op: LockOp::Look });
+        };
+        match wanted {
+            Purpose::Ballot(ballot, phase) => {
+                self.lock.own.0 = self.lock.own.0.max(ballot);
+                if phase == 2 {
+                    self.lock.own.1 = self.durable.accepted.clone();
+                }
+            }
+            Purpose::Lean(_) => self.lease.lean += 1,
+            Purpose::Refresh | Purpose::Look => {}
+        }
+        self.lock.stale = false;
+        self.durable.lock_sequence = self.durable.lock_sequence.max(self.own_sequence_on_disk()) + 1;
+        let record = LockRecord {
+            cluster: view.cluster,
+            lock,
+            boot_counter: self.durable.boot_counter,
+            sequence: self.durable.lock_sequence,
+            lineage: view.lineage,
+            epoch: view.epoch,
+            ballot: self.lock.own.0,
+            accepted: self.lock.own.1.clone(),
+            lean: self.lease.lean,
+            view,
+        };
+        self.lock.busy = Some((token, wanted, self.now));
+        // Not behind our own ledger: the lock is an acceptor by itself, and its vote counts beside ours, not instead.
+        self.emit_now(Output::Lock { token, op: LockOp::WriteThenLook(Box::new(record)) });
+    }
+
+    /// A new process starts above everything that an older one may have written.
+    fn own_sequence_on_disk(&self) -> u64 {
+        let id = self.config.as_ref().and_then(|config| config.servers.get(&self.boot.server));
+        id.and_then(|id| self.lock.records.get(id)).map_or(0, |record| record.sequence)
+    }
+
+    /// The lock's answer.
+    pub(crate) fn lock_done(&mut self, token: u64, result: Result<LockLook, String>) {
+        let Some((expected, purpose, _)) = self.lock.busy else { return };
+        if expected != token {
+            return;
+        }
+        self.lock.busy = None;
+        let look = match result {
+            Ok(look) => look,
+            Err(problem) => {
+                if self.lock.problem.as_ref() != Some(&problem) {
+                    self.note("PathDown", None, true, format!("the lock disk can't be used: {problem}"));
+                }
+                self.lock.problem = Some(problem);
+                self.ballot_failed(purpose);
+                return;
+            }
+        };
+        self.lock.id = Some(look.lock);
+        self.lock.seen = look.completed;
+        self.remember_leaning(&look);
+        self.lock.records = look.records.clone();
+        self.lock.problem = self.lock_problem(&look);
+        if self.learn_from_lock(&look) {
+            return; // everything that was under way belongs to an older epoch
+        }
+        if self.lock.problem.is_some() {
+            self.ballot_failed(purpose);
+            return;
+        }
+        let Some(view) = self.durable.view.clone() else { return };
+        self.recover_own_record(&look, &view);
+        let rival = self.highest_rival(&look, &view);
+        match purpose {
+            Purpose::Ballot(ballot, phase) => self.lock_answered(ballot, phase, &look, rival),
+            Purpose::Lean(asked) => {
+                if rival > Ballot::default() {
+                    self.lease.lock_refused = true;
+                } else if view.order() == self.stable_order().unwrap_or_default() {
+                    self.lease.lock_grant = self.lease.lock_grant.max(asked);
+                }
+            }
+            Purpose::Refresh | Purpose::Look => {
+                if rival > Ballot::default() {
+                    self.lease.lock_refused = true;
+                }
+            }
+        }
+    }
+
+    /// After a restart of the process: what we ourselves wrote in this epoch stands.
+    fn recover_own_record(&mut self, look: &LockLook, view: &View) {
+        let own = self.config.as_ref().and_then(|config| config.servers.get(&self.boot.server));
+        if let Some(record) = own.and_then(|id| look.records.get(id))
+            && (record.lineage, record.epoch) == view.order()
+        {
+            if record.ballot > self.lock.own.0 {
+                self.lock.own.0 = record.ballot;
+            }
+            let newer = record.accepted.as_ref().map(|(ballot, _)| *ballot)
+                > self.lock.own.1.as_ref().map(|(ballot, _)| *ballot);
+            if newer {
+                self.lock.own.1 = record.accepted.clone();
+            }
+            self.lease.lean = self.lease.lean.max(record.lean);
+        }
+    }
+
+    /// Why a readable lock still has no vote (I-g): another area than the view names, foreign or damaged blocks.
+    fn lock_problem(&self, look: &LockLook) -> Option<String> {
+        let view = self.durable.view.as_ref();
+        if let Some(named) = view.and_then(|view| view.acceptors.get(&Acceptor::Lock))
+            && *named != look.lock
+        {
+            return Some(format!(
+                "the area is {}, but the sub-cluster's lock is {named}: it was formatted anew or is another disk",
+                look.lock
+            ));
+        }
+        if let Some(record) =
+            look.records.values().find(|record| view.is_none_or(|view| record.cluster != view.cluster))
+        {
+            return Some(format!("the area belongs to sub-cluster {}", record.cluster));
+        }
+        if !look.damaged.is_empty() {
+            return Some(format!("the blocks of slots {:?} can't be read whole", look.damaged));
+        }
+        None
+    }
+
+    /// R10: the first read that returned a rival's newest lean counter.
+    fn remember_leaning(&mut self, look: &LockLook) {
+        for (slot, record) in &look.records {
+            let counter = (record.lineage, record.epoch, record.lean);
+            match self.lock.leaning.get(slot) {
+                Some((known, _)) if *known == counter => {}
+                _ => {
+                    self.lock.leaning.insert(*slot, (counter, look.completed));
+                }
+            }
+        }
+    }
+
+    /// R10: the anchor that the lock adds for `server` in `order`, if it ever leaned there.
+    pub(crate) fn lock_anchor(&self, server: &ServerName, view: &View) -> Option<Instant> {
+        let member = view.members.get(server)?;
+        let ((lineage, epoch, lean), at) = self.lock.leaning.get(&member.id)?;
+        ((*lineage, *epoch) == view.order() && *lean > 0).then_some(*at)
+    }
+
+    /// Views on the lock that are newer than ours.
+    fn learn_from_lock(&mut self, look: &LockLook) -> bool {
+        let Some(view) = &self.durable.view else { return false };
+        let newest = look
+            .records
+            .values()
+            .filter(|record| record.cluster == view.cluster && record.lock == look.lock)
+            .map(|record| &record.view)
+            .max_by_key(|view| view.order());
+        match newest {
+            Some(newer) if newer.order() > view.order() => {
+                let newer = newer.clone();
+                self.adopt(newer, BTreeMap::new());
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The highest ballot of another server for the successor of `view`.
+    fn highest_rival(&self, look: &LockLook, view: &View) -> Ballot {
+        let own = self.config.as_ref().and_then(|config| config.servers.get(&self.boot.server)).copied();
+        let rivals = look.records.iter().filter(|(slot, _)| Some(**slot) != own).map(|(_, record)| record);
+        rivals
+            .filter(|record| (record.lineage, record.epoch) == view.order())
+            .map(|record| record.ballot.max(record.accepted.as_ref().map(|(ballot, _)| *ballot).unwrap_or_default()))
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// The accepted pair with the highest ballot among all blocks of this epoch.
+    pub(crate) fn accepted_on_lock(look: &LockLook, view: &View) -> Option<(Ballot, View)> {
+        let records = look.records.values().filter(|record| (record.lineage, record.epoch) == view.order());
+        records.filter_map(|record| record.accepted.clone()).max_by_key(|(ballot, _)| *ballot)
+    }
+
+    /// The lock can be read and written and is the one that the newest view names (or any, before formation).
+    pub(crate) fn lock_usable(&self) -> bool {
+        let Some(config) = &self.config else { return false };
+        let hung = self.lock.busy.is_some_and(|(_, _, begun)| self.now.since(begun) >= config.timeout);
+        config.has_lock && self.lock.id.is_some() && self.lock.problem.is_none() && !hung
+    }
+
+    pub(crate) fn everybody_connected(&self) -> bool {
+        let Some(view) = &self.durable.view else { return true };
+        view.members.keys().all(|name| *name == self.boot.server || self.connected(name))
+    }
+}

@@ -1,0 +1,418 @@
+//! R13–R15: the lowest-named member says which server runs which group.
+//!
+//! It says nothing before every member of its view has told what it runs; what a departed server may hold is Unknown
+//! until evidence covers it; and what it says carries a tag that only grows. *Where* a group should run is the
+//! planner's word; here it is turned into assignments.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use holdfast_planner as planner;
+use holdfast_planner::{Action, Current, Decision, Declared, Phase, Rule, ServerState};
+
+use crate::config::{Config, GroupConfig, Then};
+use crate::core::Core;
+use crate::frame::Intent;
+use crate::message::{Assignment, Message, Reason};
+use crate::names::{GroupName, ServerName};
+use crate::output::Output;
+use crate::status::{Failure, GroupPhase, GroupReport, PlacedGroup};
+use crate::time::Instant;
+use crate::transition::History;
+use crate::view::{DepartedKey, Epoch, Tag, View};
+
+/// Holds that an operator releases by starting the group.
+pub(crate) const MANUAL_START: &str = "ManualStart";
+pub(crate) const STOPPED: &str = "Stopped";
+pub(crate) const FAILURE_LIMIT: &str = "FailureLimit";
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MemberReport {
+    pub(crate) number: u64,
+    pub(crate) highest: Tag,
+    pub(crate) groups: BTreeMap<GroupName, GroupReport>,
+}
+
+/// What the coordinator of this epoch knows.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Coordinator {
+    pub(crate) reports: BTreeMap<ServerName, MemberReport>,
+    pub(crate) decisions: BTreeMap<GroupName, Decision>,
+    pub(crate) history: BTreeMap<GroupName, History>,
+    sent: BTreeMap<ServerName, (Tag, Instant)>,
+}
+
+impl Coordinator {
+    /// Nothing is carried over but the history that people read.
+    pub(crate) fn new_epoch(&mut self) {
+        self.reports.clear();
+        self.decisions.clear();
+        self.sent.clear();
+    }
+}
+
+impl Core {
+    /// This server is the coordinator of the newest view.
+    pub(crate) fn coordinates(&self) -> bool {
+        self.acting() && self.durable.view.as_ref().is_some_and(|view| view.coordinator() == Some(&self.boot.server))
+    }
+
+    /// Every member has reported in this epoch.
+    pub(crate) fn everybody_reported(&self) -> bool {
+        let Some(view) = &self.durable.view else { return false };
+        view.members.keys().all(|name| self.coordinator.reports.contains_key(name))
+    }
+
+    /// A member's report.
+    pub(crate) fn on_report(
+        &mut self,
+        from: ServerName,
+        order: (u32, Epoch),
+        number: u64,
+        highest: Tag,
+        table: BTreeMap<GroupName, Assignment>,
+        groups: BTreeMap<GroupName, GroupReport>,
+    ) {
+        let view = self.durable.view.as_ref();
+        if !self.coordinates() || !view.is_some_and(|view| view.order() == order && view.members.contains_key(&from)) {
+            return;
+        }
+        let known = self.coordinator.reports.get(&from).map(|report| report.number);
+        if known.is_none_or(|known| number >= known) {
+            self.coordinator.reports.insert(from.clone(), MemberReport { number, highest, groups });
+            self.take_table(order, &table); // history of older epochs that we missed
+            self.durable.highest = self.durable.highest.max(highest);
+        }
+        if from != self.boot.server {
+            self.emit(Output::Send { to: from, message: Box::new(Message::ReportHeard { order, number }) });
+        }
+    }
+
+    /// Plans, and says what is new.
+    pub(crate) fn drive_coordinator(&mut self) {
+        if !self.coordinates() || !self.leased() || !self.everybody_reported() {
+            return;
+        }
+        let (Some(view), Some(config)) = (self.durable.view.clone(), self.config.clone()) else { return };
+        let holds: BTreeMap<GroupName, BTreeSet<String>> =
+            self.groups.iter().map(|(name, group)| (name.clone(), self.holds(&view, name, group))).collect();
+        let input = self.planner_input(&view, &config, &holds);
+        let plan = planner::plan(&input);
+        let mut news: BTreeMap<GroupName, Assignment> = BTreeMap::new();
+        for (name, decision) in &plan.decisions {
+            let name = GroupName(name.clone());
+            let Some(group) = self.groups.get(&name).cloned() else { continue };
+            let current = input.groups.get(&name.0).map(|group| &group.current);
+            let held = holds.get(&name).cloned().unwrap_or_default();
+            if let Some(assignment) = self.assignment(&name, &group, decision, current, held) {
+                news.insert(name, assignment);
+            }
+        }
+        self.coordinator.decisions =
+            plan.decisions.into_iter().map(|(name, decision)| (GroupName(name), decision)).collect();
+        if !news.is_empty() {
+            let mut revision = self.durable.highest.revision;
+            for (name, assignment) in &mut news {
+                revision += 1;
+                assignment.tag = Tag { lineage: view.lineage, epoch: view.epoch, revision };
+                self.begin_transition(name, assignment);
+            }
+            self.take_table(view.order(), &news);
+        }
+        self.follow_transitions();
+        self.say(&view, &config);
+    }
+
+    /// Repeats the table to every member that has not reported its newest tag.
+    fn say(&mut self, view: &View, config: &Config) {
+        let newest = self.durable.highest;
+        let behind: Vec<ServerName> = view
+            .members
+            .keys()
+            .filter(|name| **name != self.boot.server)
+            .filter(|name| self.coordinator.reports.get(*name).is_none_or(|report| report.highest < newest))
+            .cloned()
+            .collect();
+        for to in behind {
+            let due = match self.coordinator.sent.get(&to) {
+                Some((tag, at)) if *tag == newest => *at + config.interval,
+                _ => self.now,
+            };
+            if self.now < due {
+                self.wake(due);
+                continue;
+            }
+            self.coordinator.sent.insert(to.clone(), (newest, self.now));
+            let message = Message::Assign { order: view.order(), table: self.durable.table.clone() };
+            self.emit(Output::Send { to, message: Box::new(message) });
+            self.wake(self.now + config.interval);
+        }
+    }
+
+    /// The controller's target, if it was computed from what is (R15).
+    fn valid_target<'a>(&self, name: &GroupName, group: &'a GroupConfig) -> Option<&'a crate::config::Target> {
+        let placed = self.durable.table.get(name).map_or((0, 0), |a| (a.tag.epoch, a.tag.revision));
+        group.target.as_ref().filter(|target| target.computed_from == placed)
+    }
+
+    /// What keeps a group from running, after what a valid target asks.
+    fn holds(&self, view: &View, name: &GroupName, group: &GroupConfig) -> BTreeSet<String> {
+        let assignment = self.durable.table.get(name);
+        let mut holds = assignment.map(|assignment| assignment.holds.clone()).unwrap_or_default();
+        let before_this_start = assignment.is_none_or(|assignment| assignment.tag.epoch < view.epoch);
+        let running = self.holders(name).next().is_some();
+        if !group.auto_start && !running && (assignment.is_none() || view.started && before_this_start) {
+            holds.insert(MANUAL_START.into());
+        }
+        match self.valid_target(name, group).and_then(|target| target.stop) {
+            Some(true) => {
+                holds.insert(STOPPED.into());
+            }
+            Some(false) => {
+                for hold in [MANUAL_START, STOPPED, FAILURE_LIMIT] {
+                    holds.remove(hold);
+                }
+            }
+            None => {}
+        }
+        if let Some((_, report)) = self.holders(name).next()
+            && let Some(failure) = &report.failure
+        {
+            let recovery = group.resources.get(&failure.resource).map(|resource| &resource.recovery);
+            let history = self.coordinator.history.get(name);
+            let too_often = recovery.is_some_and(|recovery| {
+                let recoveries = history.map_or(0, |history| history.recoveries(self.now, recovery.failover_window));
+                recovery.then == Then::Stop || recoveries >= recovery.max_failovers as usize
+            });
+            if too_often {
+                holds.insert(FAILURE_LIMIT.into());
+            }
+        }
+        holds
+    }
+
+    /// Members that say they hold something of a group.
+    fn holders<'a>(&'a self, name: &'a GroupName) -> impl Iterator<Item = (&'a ServerName, &'a GroupReport)> {
+        self.coordinator.reports.iter().filter_map(move |(server, report)| {
+            report.groups.get(name).filter(|group| group.phase != GroupPhase::Offline).map(|group| (server, group))
+        })
+    }
+
+    /// Departed servers that may still hold a group: they were allowed to run it (or told to), and nothing covers
+    /// that (R13, protocol-why D8).
+    fn doubtful(&self, view: &View, name: &GroupName, group: &GroupConfig) -> BTreeSet<ServerName> {
+        let told = self.durable.table.get(name).and_then(|assignment| assignment.server.as_ref());
+        let may_hold = |key: &&DepartedKey| group.policy.contains(&key.0) || told == Some(&key.0);
+        view.departed
+            .keys()
+            .filter(may_hold)
+            .filter(|key| self.covers(key, name).is_none())
+            .map(|key| key.0.clone())
+            .collect()
+    }
+
+    /// Where a group is, as far as reports, assignments and evidence tell.
+    fn current(&self, view: &View, name: &GroupName, group: &GroupConfig) -> Current {
+        let holders: Vec<(&ServerName, &GroupReport)> = self.holders(name).collect();
+        let assignment = self.durable.table.get(name);
+        let this_epoch =
+            assignment.is_some_and(|assignment| (assignment.tag.lineage, assignment.tag.epoch) == view.order());
+        match holders.as_slice() {
+            [] => {
+                let pending = assignment.filter(|_| this_epoch).and_then(|assignment| {
+                    let server = assignment.server.as_ref()?;
+                    let report = self.coordinator.reports.get(server)?.groups.get(name);
+                    report.is_none_or(|report| report.tag < assignment.tag).then(|| server.clone())
+                });
+                if let Some(server) = pending {
+                    return Current::On { server: server.0, phase: Phase::Starting };
+                }
+                let servers = self.doubtful(view, name, group);
+                if servers.is_empty() {
+                    Current::Offline
+                } else {
+                    Current::Unknown { servers: servers.into_iter().map(|server| server.0).collect() }
+                }
+            }
+            [(server, report)] => {
+                let stopping = this_epoch && assignment.is_some_and(|a| a.server.is_none() && a.tag > report.tag);
+                let reported = report.failure.as_ref().and_then(|failure| group.resources.get(&failure.resource));
+                let only_reported = reported.is_some_and(|resource| resource.recovery.then == Then::Report);
+                let phase = match report.phase {
+                    _ if stopping => Phase::Stopping,
+                    GroupPhase::Stuck => Phase::Stuck,
+                    GroupPhase::Stopping => Phase::Stopping,
+                    GroupPhase::Failed if !only_reported => Phase::Failed,
+                    GroupPhase::Starting => Phase::Starting,
+                    _ => Phase::Online,
+                };
+                Current::On { server: (*server).0.clone(), phase }
+            }
+            several => Current::Conflict { servers: several.iter().map(|(server, _)| server.0.clone()).collect() },
+        }
+    }
+
+    fn planner_input(
+        &self,
+        view: &View,
+        config: &Config,
+        holds: &BTreeMap<GroupName, BTreeSet<String>>,
+    ) -> planner::Input {
+        let state = |name: &ServerName| {
+            let leaving = match self.peers.get(name).and_then(|peer| peer.frame.as_ref()) {
+                Some(frame) => frame.intent != Intent::Join || frame.barred && !view.members.contains_key(name),
+                None => false,
+            };
+            let leaving = leaving || *name == self.boot.server && self.leaving;
+            match (view.members.contains_key(name), leaving) {
+                (true, false) => ServerState::Member,
+                (_, true) => ServerState::Detached,
+                (false, false) => ServerState::Lost,
+            }
+        };
+        let group = |name: &GroupName, group: &GroupConfig| {
+            let next = self.durable.table.get(name).and_then(|assignment| assignment.next.clone());
+            let request = self.valid_target(name, group).and_then(|target| target.server.clone());
+            let current = self.current(view, name, group);
+            let next = next.filter(|_| current == Current::Offline);
+            planner::Group {
+                declared: if group.online && !config.stopped { Declared::Online } else { Declared::Offline },
+                holds: holds.get(name).cloned().unwrap_or_default(),
+                policy: group.policy.iter().map(|server| server.0.clone()).collect(),
+                priority: group.priority,
+                failback: group.failback,
+                failed_on: self
+                    .failures_of(name)
+                    .into_iter()
+                    .map(|(server, failure)| (server.0, failure.message))
+                    .collect(),
+                request: request.or(next).map(|server| planner::Request { server: server.0 }),
+                stop_when_no_server_left: group.stop_when_no_server_left || self.leaving,
+                current,
+            }
+        };
+        planner::Input {
+            servers: config.servers.keys().map(|name| (name.0.clone(), state(name))).collect(),
+            groups: self.groups.iter().map(|(name, config)| (name.0.clone(), group(name, config))).collect(),
+        }
+    }
+
+    /// Failures of a group on servers that do not hold it any more.
+    fn failures_of(&self, name: &GroupName) -> BTreeMap<ServerName, Failure> {
+        let failures = self.coordinator.reports.iter().filter_map(|(server, report)| {
+            let group = report.groups.get(name)?;
+            Some((server.clone(), group.failure.clone()?))
+        });
+        failures.collect()
+    }
+
+    /// Every member that may run it has looked at it and holds its newest specification durably (R16).
+    fn known_everywhere(&self, group: &GroupConfig, name: &GroupName) -> bool {
+        self.coordinator
+            .reports
+            .iter()
+            .filter(|(server, _)| group.policy.contains(server))
+            .all(|(_, report)| report.groups.get(name).is_some_and(|report| report.generation >= group.generation))
+    }
+
+    /// What to say anew about a group, if anything. The tag is filled in later.
+    fn assignment(
+        &self,
+        name: &GroupName,
+        group: &GroupConfig,
+        decision: &Decision,
+        current: Option<&Current>,
+        holds: BTreeSet<String>,
+    ) -> Option<Assignment> {
+        let known = self.durable.table.get(name);
+        let blank = || Assignment {
+            tag: Tag::default(),
+            server: None,
+            generation: group.generation,
+            reason: Reason::Stop,
+            previous: known.and_then(|known| known.server.clone().or_else(|| known.previous.clone())),
+            next: None,
+            holds: holds.clone(),
+        };
+        match &decision.action {
+            Action::Start { server } => {
+                if !self.known_everywhere(group, name) {
+                    return None;
+                }
+                let reason = self.start_reason(known);
+                Some(Assignment { server: Some(ServerName(server.clone())), reason, ..blank() })
+            }
+            Action::Stop { server, then } => {
+                let reason = match decision.rule {
+                    Rule::Requested => Reason::Move,
+                    Rule::Failback => Reason::Failback,
+                    Rule::Recovery => Reason::Recovery,
+                    _ => Reason::Stop,
+                };
+                let previous = Some(ServerName(server.clone()));
+                Some(Assignment { reason, previous, next: then.clone().map(ServerName), ..blank() })
+            }
+            Action::Keep | Action::Wait => match current {
+                Some(Current::On { server, phase: Phase::Online }) if self.needs_restart(name, group) => {
+                    let server = ServerName(server.clone());
+                    Some(Assignment { previous: Some(server.clone()), next: Some(server), ..blank() })
+                }
+                Some(Current::Offline)
+                    if known.map(|known| &known.holds) != Some(&holds) && (known.is_some() || !holds.is_empty()) =>
+                {
+                    Some(blank())
+                }
+                _ => None,
+            },
+        }
+    }
+
+    /// What runs differs from the specification in something that needs a restart, and that is wanted at once.
+    fn needs_restart(&self, name: &GroupName, group: &GroupConfig) -> bool {
+        let differs =
+            self.holders(name).any(|(_, report)| report.digest != group.digest && report.generation < group.generation);
+        group.restart_on_change && differs && self.known_everywhere(group, name)
+    }
+
+    fn start_reason(&self, known: Option<&Assignment>) -> Reason {
+        let Some(known) = known else { return Reason::Start };
+        let members = self.durable.view.as_ref().map(|view| &view.members);
+        match (&known.server, known.reason) {
+            (Some(server), _) if members.is_some_and(|members| !members.contains_key(server)) => Reason::Failover,
+            (None, reason @ (Reason::Move | Reason::Failback | Reason::Recovery)) => reason,
+            (Some(_), Reason::Failover | Reason::Recovery) => Reason::Recovery,
+            _ => Reason::Start,
+        }
+    }
+
+    /// Everything that the coordinator knows of its groups, for people.
+    pub(crate) fn placed_groups(&self) -> BTreeMap<GroupName, PlacedGroup> {
+        let Some(view) = &self.durable.view else { return BTreeMap::new() };
+        let place = |name: &GroupName| {
+            let group = self.groups.get(name)?;
+            let current = self.current(view, name, group);
+            let holder = self.holders(name).next();
+            let failures = self.failures_of(name);
+            let decision = self.coordinator.decisions.get(name).cloned();
+            let no_server = decision.as_ref().is_some_and(|decision| decision.rule == Rule::NoServerLeft);
+            let (phase, server) = match (&current, holder) {
+                (Current::Unknown { .. } | Current::Conflict { .. }, _) => (GroupPhase::Unknown, None),
+                (_, Some((server, report))) => (report.phase, Some(server.clone())),
+                (Current::On { server, .. }, None) => (GroupPhase::Starting, Some(ServerName(server.clone()))),
+                (Current::Offline, None) if no_server && !failures.is_empty() => (GroupPhase::Failed, None),
+                (Current::Offline, None) => (GroupPhase::Offline, None),
+            };
+            let assignment = self.durable.table.get(name).cloned();
+            Some(PlacedGroup {
+                holds: assignment.as_ref().map(|assignment| assignment.holds.clone()).unwrap_or_default(),
+                assignment,
+                phase,
+                server,
+                report: holder.map(|(_, report)| report.clone()),
+                failures,
+                decision,
+                transitions: self.coordinator.history.get(name).map(History::newest_first).unwrap_or_default(),
+            })
+        };
+        self.known_groups().into_iter().filter_map(|name| Some((name.clone(), place(&name)?))).collect()
+    }
+}

@@ -1,0 +1,352 @@
+//! The life of one group on one server: resources start when what they need runs, and stop in reverse.
+//!
+//! | state of a resource | event | next |
+//! |---|---|---|
+//! | `NeedsProbe` | probe: running / stopped / anything else | `Running` / `Stopped` / `NeedsStop` |
+//! | `Stopped` | wanted, all of `after` running | `Starting` |
+//! | `Starting` | running / anything else | `Running` / failure |
+//! | `Running` | monitor fails often enough, process exits | failure |
+//! | failure | restarts left | `NeedsStop`, with everything that requires it; then `Stopped`, then again |
+//! | failure | none left | not critical: `GivenUp`; critical: the group has failed here |
+//! | any | group not wanted, everything after it stopped | `Stopping` |
+//! | `Stopping` | stopped / anything else | `Stopped` / `Stuck`, tried again (a failed stop never counts as stopped) |
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{GroupConfig, ResourceConfig};
+use crate::input::Outcome;
+use crate::message::Assignment;
+use crate::names::ResourceName;
+use crate::output::{Action, OpId};
+use crate::status::{Failure, GroupPhase, GroupReport, ResourceReport, Step};
+use crate::time::Instant;
+
+/// A stop that failed is tried again after this time: it often only had to wait for somebody's process.
+pub(crate) const STUCK_RETRY: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    NeedsProbe,
+    Probing(OpId),
+    Stopped,
+    Starting(OpId, Instant),
+    Running,
+    NeedsStop,
+    Stopping(OpId),
+    Stuck(Instant),
+    GivenUp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Resource {
+    state: State,
+    /// Moments of restarts in place.
+    restarts: Vec<Instant>,
+    restarted: u32,
+    message: String,
+    next_check: Instant,
+    check: Option<OpId>,
+    misses: u32,
+    /// To be given up once stopped.
+    give_up: bool,
+}
+
+/// A group that this server holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Machine {
+    /// What it acts under.
+    pub(crate) assignment: Assignment,
+    /// As it was started.
+    pub(crate) config: Arc<GroupConfig>,
+    /// Nothing may happen before this ledger write is durable.
+    pub(crate) gate: u64,
+    wanted: bool,
+    resources: BTreeMap<ResourceName, Resource>,
+    failure: Option<Failure>,
+    began: Instant,
+    steps: Vec<Step>,
+    message: String,
+}
+
+/// What a machine wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Request {
+    pub(crate) resource: ResourceName,
+    pub(crate) action: Action,
+    pub(crate) timeout: Duration,
+}
+
+impl Machine {
+    /// A group to be started, or (`running`) one that runs since before this process started.
+    pub(crate) fn new(
+        now: Instant,
+        assignment: Assignment,
+        config: Arc<GroupConfig>,
+        gate: u64,
+        running: bool,
+    ) -> Machine {
+        let state = if running { State::NeedsProbe } else { State::Stopped };
+        let resource = |_: &ResourceConfig| Resource {
+            state,
+            restarts: Vec::new(),
+            restarted: 0,
+            message: String::new(),
+            next_check: now,
+            check: None,
+            misses: 0,
+            give_up: false,
+        };
+        let resources = config.resources.iter().map(|(name, config)| (name.clone(), resource(config))).collect();
+        Machine {
+            assignment,
+            config,
+            gate,
+            wanted: true,
+            resources,
+            failure: None,
+            began: now,
+            steps: Vec::new(),
+            message: String::new(),
+        }
+    }
+
+    /// From now on it is to be stopped.
+    pub(crate) fn stop(&mut self, why: &str) {
+        if self.wanted {
+            self.wanted = false;
+            self.message = why.to_owned();
+        }
+    }
+
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted
+    }
+
+    /// Verified: nothing of it is left here.
+    pub(crate) fn is_gone(&self) -> bool {
+        !self.wanted && self.resources.values().all(|resource| resource.state == State::Stopped)
+    }
+
+    pub(crate) fn failure(&self) -> Option<&Failure> {
+        self.failure.as_ref()
+    }
+
+    /// A specification with the same digest replaces the old one: what changed needs no restart.
+    pub(crate) fn refresh(&mut self, config: &Arc<GroupConfig>) {
+        if config.digest == self.config.digest && config.generation != self.config.generation {
+            self.config = config.clone();
+        }
+    }
+
+    pub(crate) fn phase(&self) -> GroupPhase {
+        let any = |test: fn(&State) -> bool| self.resources.values().any(|resource| test(&resource.state));
+        if any(|state| matches!(state, State::Stuck(_))) {
+            GroupPhase::Stuck
+        } else if self.is_gone() {
+            GroupPhase::Offline
+        } else if !self.wanted {
+            GroupPhase::Stopping
+        } else if self.failure.is_some() {
+            GroupPhase::Failed
+        } else if self.resources.values().all(|resource| matches!(resource.state, State::Running | State::GivenUp)) {
+            GroupPhase::Online
+        } else {
+            GroupPhase::Starting
+        }
+    }
+
+    pub(crate) fn report(&self) -> GroupReport {
+        let resource = |resource: &Resource| ResourceReport {
+            phase: match resource.state {
+                State::Stopped => GroupPhase::Offline,
+                State::NeedsProbe | State::Probing(_) | State::Starting(..) => GroupPhase::Starting,
+                State::Running => GroupPhase::Online,
+                State::NeedsStop | State::Stopping(_) => GroupPhase::Stopping,
+                State::Stuck(_) => GroupPhase::Stuck,
+                State::GivenUp => GroupPhase::Failed,
+            },
+            restarts: resource.restarted,
+            message: resource.message.clone(),
+        };
+        GroupReport {
+            tag: self.assignment.tag,
+            generation: self.config.generation,
+            digest: self.config.digest,
+            phase: self.phase(),
+            resources: self.resources.iter().map(|(name, state)| (name.clone(), resource(state))).collect(),
+            failure: self.failure.clone(),
+            steps: self.steps.clone(),
+            message: self.message.clone(),
+        }
+    }
+
+    /// What is to be done now. `may_start`: the lease covers new activity. Wake-ups are added to `wake`.
+    pub(crate) fn requests(&mut self, now: Instant, may_start: bool, wake: &mut Vec<Instant>) -> Vec<Request> {
+        let mut requests = Vec::new();
+        let states: BTreeMap<ResourceName, State> = self.resources.iter().map(|(n, r)| (n.clone(), r.state)).collect();
+        let up = |name: &ResourceName| matches!(states.get(name), None | Some(State::Running | State::GivenUp));
+        let down = |name: &ResourceName| matches!(states.get(name), None | Some(State::Stopped));
+        for (name, resource) in &mut self.resources {
+            let Some(config) = self.config.resources.get(name) else { continue };
+            let request = |action, timeout| Request { resource: name.clone(), action, timeout };
+            // Everything that comes after it is stopped first; for a restart only what can't go on without it.
+            let clear = self.config.resources.iter().all(|(other, other_config)| {
+                let waits =
+                    if self.wanted { other_config.requires.contains(name) } else { other_config.after.contains(name) };
+                !waits || down(other)
+            });
+            match resource.state {
+                State::NeedsProbe if self.wanted => requests.push(request(Action::Probe, config.probe_timeout)),
+                State::Stopped if self.wanted && resource.give_up => resource.state = State::GivenUp,
+                State::Stopped if self.wanted && may_start && self.failure.is_none() && config.after.iter().all(up) => {
+                    requests.push(request(Action::Start, config.start_timeout));
+                }
+                State::NeedsStop if clear => requests.push(request(Action::Stop, config.stop_timeout)),
+                State::Running | State::NeedsProbe | State::GivenUp if !self.wanted && clear => {
+                    requests.push(request(Action::Stop, config.stop_timeout));
+                }
+                State::Stuck(again) if clear && now >= again => {
+                    requests.push(request(Action::Stop, config.stop_timeout))
+                }
+                State::Stuck(again) => wake.push(again),
+                State::Running
+                    if self.wanted && config.monitor_interval > Duration::ZERO && resource.check.is_none() =>
+                {
+                    if now >= resource.next_check {
+                        requests.push(request(Action::Monitor, config.monitor_timeout));
+                    } else {
+                        wake.push(resource.next_check);
+                    }
+                }
+                _ => {}
+            }
+        }
+        requests
+    }
+
+    /// An operation was given to the executor.
+    pub(crate) fn begun(&mut self, now: Instant, name: &ResourceName, action: Action, op: OpId) {
+        let Some(resource) = self.resources.get_mut(name) else { return };
+        match action {
+            Action::Probe => resource.state = State::Probing(op),
+            Action::Start => resource.state = State::Starting(op, now),
+            Action::Stop => resource.state = State::Stopping(op),
+            Action::Monitor => resource.check = Some(op),
+        }
+    }
+
+    /// An operation ended.
+    pub(crate) fn done(&mut self, now: Instant, name: &ResourceName, op: OpId, outcome: Outcome, took: Duration) {
+        let Some(config) = self.config.resources.get(name).cloned() else { return };
+        let Some(resource) = self.resources.get_mut(name) else { return };
+        if resource.check == Some(op) {
+            resource.check = None;
+            resource.next_check = now + config.monitor_interval;
+            match outcome {
+                Outcome::Running => resource.misses = 0,
+                Outcome::Stopped => self.missed(now, name, "it does not run any more".into(), &config),
+                Outcome::Failed(message) | Outcome::Unknown(message) => self.missed(now, name, message, &config),
+            }
+            return;
+        }
+        match (resource.state, outcome) {
+            (State::Probing(current), outcome) if current == op => match outcome {
+                Outcome::Running => {
+                    resource.state = State::Running;
+                    resource.next_check = now + config.monitor_interval;
+                }
+                Outcome::Stopped => resource.state = State::Stopped,
+                Outcome::Failed(message) | Outcome::Unknown(message) => {
+                    resource.message = message;
+                    resource.state = State::NeedsStop;
+                }
+            },
+            (State::Starting(current, began), outcome) if current == op => {
+                let at = began.since(self.began);
+                self.steps.push(Step { step: format!("start {name}"), at, took });
+                match outcome {
+                    Outcome::Running => {
+                        resource.state = State::Running;
+                        resource.misses = 0;
+                        resource.message.clear();
+                        resource.next_check = now + config.monitor_interval;
+                    }
+                    Outcome::Stopped => self.failed(now, name, "it ended at once".into()),
+                    Outcome::Failed(message) | Outcome::Unknown(message) => self.failed(now, name, message),
+                }
+            }
+            (State::Stopping(current), outcome) if current == op => match outcome {
+                Outcome::Stopped => resource.state = State::Stopped,
+                Outcome::Running => {
+                    resource.message = "it still runs after a stop".into();
+                    resource.state = State::Stuck(now + STUCK_RETRY);
+                }
+                Outcome::Failed(message) | Outcome::Unknown(message) => {
+                    resource.message = message;
+                    resource.state = State::Stuck(now + STUCK_RETRY);
+                }
+            },
+            _ => {}
+        }
+    }
+
+    fn missed(&mut self, now: Instant, name: &ResourceName, message: String, config: &ResourceConfig) {
+        let Some(resource) = self.resources.get_mut(name) else { return };
+        resource.misses += 1;
+        resource.message.clone_from(&message);
+        if resource.misses >= config.monitor_threshold.max(1) && resource.state == State::Running {
+            self.failed(now, name, message);
+        }
+    }
+
+    /// A resource failed: again here, or not at all.
+    pub(crate) fn failed(&mut self, now: Instant, name: &ResourceName, message: String) {
+        let Some(config) = self.config.resources.get(name).cloned() else { return };
+        let Some(resource) = self.resources.get_mut(name) else { return };
+        resource.misses = 0;
+        resource.message.clone_from(&message);
+        resource.state = State::NeedsStop;
+        resource.restarts.retain(|at| now.since(*at) < config.recovery.window);
+        if !self.wanted {
+            return;
+        }
+        let count = u32::try_from(resource.restarts.len()).unwrap_or(u32::MAX);
+        if count < config.recovery.restarts {
+            resource.restarts.push(now);
+            resource.restarted += 1;
+            self.stop_dependents(name);
+        } else if !config.critical {
+            resource.give_up = true;
+        } else {
+            self.message = format!("{name}: {message}");
+            self.failure = Some(Failure { resource: name.clone(), count: count + 1, message });
+        }
+    }
+
+    /// Everything that can't go on without `name` is stopped with it, and started again after it.
+    fn stop_dependents(&mut self, name: &ResourceName) {
+        let dependents: Vec<ResourceName> = self
+            .config
+            .resources
+            .iter()
+            .filter(|(_, config)| config.requires.contains(name))
+            .map(|(n, _)| n.clone())
+            .collect();
+        for dependent in dependents {
+            let Some(resource) = self.resources.get_mut(&dependent) else { continue };
+            if resource.state == State::Running {
+                resource.state = State::NeedsStop;
+                self.stop_dependents(&dependent);
+            }
+        }
+    }
+
+    /// A started resource failed by itself.
+    pub(crate) fn exited(&mut self, now: Instant, name: &ResourceName, message: String) {
+        if self.resources.get(name).is_some_and(|resource| resource.state == State::Running) {
+            self.failed(now, name, message);
+        }
+    }
+}

@@ -1,0 +1,429 @@
+//! The groups that this server holds: taking assignments (R14), driving their machines, probing before the first
+//! start, reporting to the coordinator.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::GroupConfig;
+use crate::core::Core;
+use crate::group::{Machine, STUCK_RETRY};
+use crate::input::Outcome;
+use crate::message::{Assignment, Message, Reason};
+use crate::names::{GroupName, ResourceName, ServerName};
+use crate::output::{Action, Context, OpId, Output};
+use crate::status::{Failure, GroupPhase, GroupReport, ResourceReport};
+use crate::time::Instant;
+use crate::view::{Epoch, Tag};
+
+/// Probing of a group that this server does not hold: nobody may start it elsewhere while it runs here unexpectedly.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Inspection {
+    pending: BTreeMap<OpId, ResourceName>,
+    found: BTreeMap<ResourceName, String>,
+    done: bool,
+    again: Option<Instant>,
+}
+
+/// Reporting to the coordinator.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Reporter {
+    number: u64,
+    last: Option<(BTreeMap<GroupName, GroupReport>, BTreeMap<GroupName, Assignment>, Tag)>,
+    heard: u64,
+    sent: Instant,
+}
+
+impl Reporter {
+    pub(crate) fn new_epoch(&mut self) {
+        self.last = None;
+        self.heard = 0;
+        self.sent = Instant::ZERO;
+    }
+}
+
+impl Core {
+    /// New specifications. Groups that are missing are kept as they are (R16).
+    pub(crate) fn take_specs(
+        &mut self,
+        groups: BTreeMap<GroupName, Arc<GroupConfig>>,
+        running: BTreeMap<GroupName, Arc<GroupConfig>>,
+    ) {
+        for (name, config) in &groups {
+            if let Some(machine) = self.machines.get_mut(name) {
+                machine.refresh(config);
+            }
+        }
+        self.groups.extend(groups);
+        // R17: what this boot of the server held before this process started is looked at, under the old deadline.
+        let held: Vec<(GroupName, Assignment)> =
+            self.durable.held.iter().map(|(n, a)| (n.clone(), a.clone())).collect();
+        for (name, assignment) in held {
+            if self.machines.contains_key(&name) {
+                continue;
+            }
+            if let Some(config) = running.get(&name).or_else(|| self.groups.get(&name)).cloned() {
+                let mut machine = Machine::new(self.now, assignment, config, 0, true);
+                if !self.durable.view.as_ref().is_some_and(|view| view.admits(&self.boot.server, self.boot.boot)) {
+                    machine.stop("this server is not in the newest view");
+                }
+                self.machines.insert(name, machine);
+            }
+        }
+        let unknown: Vec<GroupName> = self
+            .groups
+            .keys()
+            .filter(|name| !self.machines.contains_key(*name) && !self.inspections.contains_key(*name))
+            .cloned()
+            .collect();
+        for name in unknown {
+            self.inspect(name);
+        }
+    }
+
+    /// Looks whether something of a group runs here that nobody started.
+    fn inspect(&mut self, name: GroupName) {
+        let Some(config) = self.groups.get(&name).cloned() else { return };
+        let mut inspection = Inspection::default();
+        for (resource, settings) in &config.resources {
+            let context = Context { reason: Reason::Start, previous: None, tag: Tag::default() };
+            let op =
+                self.resource_op(&name, resource, config.generation, Action::Probe, context, settings.probe_timeout);
+            inspection.pending.insert(op, resource.clone());
+        }
+        inspection.done = inspection.pending.is_empty();
+        self.inspections.insert(name, inspection);
+    }
+
+    fn inspected(&mut self, group: &GroupName, op: OpId, outcome: &Outcome) -> bool {
+        let Some(inspection) = self.inspections.get_mut(group) else { return false };
+        let Some(resource) = inspection.pending.remove(&op) else { return false };
+        match outcome {
+            Outcome::Running => {
+                inspection.found.insert(resource, "it runs here although nobody started it".into());
+            }
+            Outcome::Unknown(message) => {
+                inspection.found.insert(resource, message.clone());
+            }
+            Outcome::Stopped | Outcome::Failed(_) => {}
+        }
+        if !inspection.pending.is_empty() {
+            return true;
+        }
+        inspection.done = true;
+        if inspection.found.is_empty() {
+            return true;
+        }
+        inspection.again = Some(self.now + STUCK_RETRY);
+        let found: Vec<String> = inspection.found.iter().map(|(name, what)| format!("{name}: {what}")).collect();
+        let message = format!("not started anywhere while parts of it are on this server: {}", found.join("; "));
+        self.note("StopFailed", Some(group.clone()), true, message);
+        true
+    }
+
+    fn inspect_again(&mut self) {
+        let due: Vec<GroupName> = self
+            .inspections
+            .iter()
+            .filter(|(name, inspection)| inspection.again.is_some() && !self.machines.contains_key(*name))
+            .filter(|(_, inspection)| inspection.again.is_some_and(|at| at <= self.now))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in due {
+            self.inspect(name);
+        }
+        let next: Vec<Instant> = self.inspections.values().filter_map(|inspection| inspection.again).collect();
+        for at in next {
+            self.wake(at);
+        }
+    }
+
+    pub(crate) fn resource_op(
+        &mut self,
+        group: &GroupName,
+        resource: &ResourceName,
+        generation: u64,
+        action: Action,
+        context: Context,
+        timeout: Duration,
+    ) -> OpId {
+        self.next_op += 1;
+        let op = self.next_op;
+        self.ops.insert(op, (group.clone(), resource.clone()));
+        let (group, resource) = (group.clone(), resource.clone());
+        self.emit_now(Output::Resource { op, group, resource, generation, action, context, timeout });
+        op
+    }
+
+    /// The executor's answer.
+    pub(crate) fn resource_done(&mut self, op: OpId, outcome: Outcome, took: Duration) {
+        let Some((group, resource)) = self.ops.remove(&op) else { return };
+        if self.inspected(&group, op, &outcome) {
+            return;
+        }
+        let (now, name) = (self.now, resource.clone());
+        let Some(machine) = self.machines.get_mut(&group) else { return };
+        let before = machine.phase();
+        machine.done(now, &resource, op, outcome, took);
+        self.noted_phase(&group, &name, before);
+    }
+
+    /// A started resource failed by itself.
+    pub(crate) fn resource_failed(&mut self, group: &GroupName, resource: &ResourceName, message: String) {
+        let now = self.now;
+        let Some(machine) = self.machines.get_mut(group) else { return };
+        let before = machine.phase();
+        machine.exited(now, resource, message.clone());
+        self.note("ResourceFailed", Some(group.clone()), true, format!("{resource}: {message}"));
+        self.noted_phase(group, resource, before);
+    }
+
+    fn noted_phase(&mut self, group: &GroupName, resource: &ResourceName, before: GroupPhase) {
+        let Some(machine) = self.machines.get(group) else { return };
+        let (after, report) = (machine.phase(), machine.report());
+        let said = report.resources.get(resource).map(|state| state.message.clone()).unwrap_or_default();
+        match (before, after) {
+            (a, b) if a == b => {}
+            (_, GroupPhase::Online) => self.note("GroupStarted", Some(group.clone()), false, "online".into()),
+            (_, GroupPhase::Failed) => self.note("ResourceFailed", Some(group.clone()), true, report.message),
+            (_, GroupPhase::Stuck) => {
+                self.note(
+                    "StopFailed",
+                    Some(group.clone()),
+                    true,
+                    format!("the stop of {resource} is not proven: {said}"),
+                );
+            }
+            _ => {}
+        }
+    }
+
+    /// R14: takes the coordinator's table; returns whether anything was new.
+    pub(crate) fn take_table(&mut self, order: (u32, Epoch), table: &BTreeMap<GroupName, Assignment>) {
+        let Some(view) = &self.durable.view else { return };
+        if order != view.order() || self.stable_order() != Some(order) {
+            return;
+        }
+        let mut changed = false;
+        let mut news: Vec<(GroupName, Assignment)> = Vec::new();
+        for (name, assignment) in table {
+            let newer = self.durable.table.get(name).is_none_or(|known| assignment.tag > known.tag);
+            // Entries of older epochs are history; only this epoch's say what to do.
+            if newer {
+                changed = true;
+                self.durable.table.insert(name.clone(), assignment.clone());
+                self.durable.highest = self.durable.highest.max(assignment.tag);
+                if (assignment.tag.lineage, assignment.tag.epoch) == order {
+                    news.push((name.clone(), assignment.clone()));
+                }
+            }
+        }
+        if !changed {
+            return;
+        }
+        let acting = self.acting();
+        for (name, assignment) in &news {
+            let here = assignment.server.as_ref() == Some(&self.boot.server);
+            if here && acting && !self.machines.contains_key(name) {
+                self.durable.held.insert(name.clone(), assignment.clone());
+            }
+        }
+        let gate = self.persist();
+        for (name, assignment) in news {
+            let here = assignment.server.as_ref() == Some(&self.boot.server);
+            match (here && acting, self.machines.get_mut(&name)) {
+                (true, None) => self.start_group(name, assignment, gate),
+                (true, Some(_)) => {} // still stopping: the coordinator sees our report and says it again
+                (false, Some(machine)) => {
+                    machine.assignment.tag = assignment.tag;
+                    machine.assignment.reason = assignment.reason;
+                    machine.stop(&format!("stopped by the coordinator ({})", assignment.reason.name()));
+                }
+                (false, None) => {
+                    // Nothing runs here: the report says so under the new tag.
+                }
+            }
+        }
+    }
+
+    fn start_group(&mut self, name: GroupName, assignment: Assignment, gate: u64) {
+        let Some(config) = self.groups.get(&name).cloned() else {
+            // Without the specification nothing can run; the coordinator sees that we do not hold it.
+            self.durable.held.remove(&name);
+            return;
+        };
+        self.failures.remove(&name);
+        let from = assignment.previous.as_ref().map(|server| format!(" from {server}")).unwrap_or_default();
+        let message = format!("starting here{from}, {}", tag_text(assignment.tag));
+        match assignment.reason {
+            Reason::Failover => self.note("GroupFailedOver", Some(name.clone()), true, message),
+            Reason::Move | Reason::Failback | Reason::Recovery => {
+                self.note("GroupMoved", Some(name.clone()), false, message)
+            }
+            Reason::Start | Reason::Stop => {}
+        }
+        self.machines.insert(name, Machine::new(self.now, assignment, config, gate, false));
+    }
+
+    /// Everything that this server holds is to be stopped.
+    pub(crate) fn stop_everything(&mut self, why: &str) {
+        for machine in self.machines.values_mut() {
+            machine.stop(why);
+        }
+    }
+
+    /// Lets every machine act, as far as ledger and lease allow.
+    pub(crate) fn drive_machines(&mut self) {
+        if !self.leased() && self.machines.values().any(Machine::is_wanted) && self.lost_lease() {
+            self.note("LeaseLost", None, true, "authority is about to end: stopping everything".into());
+            self.stop_everything("this server lost its lease");
+        }
+        let (now, leased, durable) = (self.now, self.leased(), self.durable_token());
+        let names: Vec<GroupName> = self.machines.keys().cloned().collect();
+        for name in names {
+            let mut wake = Vec::new();
+            let Some(machine) = self.machines.get_mut(&name) else { continue };
+            if machine.gate > durable {
+                continue;
+            }
+            let requests = machine.requests(now, leased, &mut wake);
+            let generation = machine.config.generation;
+            let assignment = machine.assignment.clone();
+            for request in requests {
+                let reason = if request.action == Action::Stop { Reason::Stop } else { assignment.reason };
+                let context = Context { reason, previous: assignment.previous.clone(), tag: assignment.tag };
+                let op =
+                    self.resource_op(&name, &request.resource, generation, request.action, context, request.timeout);
+                if let Some(machine) = self.machines.get_mut(&name) {
+                    machine.begun(now, &request.resource, request.action, op);
+                }
+            }
+            for at in wake {
+                self.wake(at);
+            }
+            if self.machines.get(&name).is_some_and(Machine::is_gone) {
+                self.release(&name);
+            }
+        }
+        self.inspect_again();
+        self.forget_failures();
+    }
+
+    /// The soft stop has come, or this server may not act at all.
+    fn lost_lease(&self) -> bool {
+        let member = self.durable.view.as_ref().is_some_and(|view| view.admits(&self.boot.server, self.boot.boot));
+        let (soft, _, _) = self.deadlines();
+        !member || self.now >= soft
+    }
+
+    /// Verified stopped.
+    fn release(&mut self, name: &GroupName) {
+        let Some(machine) = self.machines.remove(name) else { return };
+        if let Some(failure) = machine.failure() {
+            self.failures.insert(name.clone(), (failure.clone(), self.now));
+        }
+        self.durable.held.remove(name);
+        self.inspections.insert(name.clone(), Inspection { done: true, ..Inspection::default() });
+        self.persist();
+        self.emit_now(Output::Released { group: name.clone() });
+        self.note("GroupStopped", Some(name.clone()), false, "verified stopped".into());
+        self.beat_soon();
+    }
+
+    fn forget_failures(&mut self) {
+        let now = self.now;
+        let groups = &self.groups;
+        self.failures.retain(|name, (_, at)| {
+            let decay = groups.get(name).and_then(|group| group.resources.values().next()).map(|r| r.recovery.decay);
+            now.since(*at) < decay.unwrap_or(Duration::from_secs(3600))
+        });
+    }
+
+    /// What this server says about its groups.
+    pub(crate) fn own_reports(&self) -> BTreeMap<GroupName, GroupReport> {
+        let mut reports: BTreeMap<GroupName, GroupReport> =
+            self.machines.iter().map(|(name, machine)| (name.clone(), machine.report())).collect();
+        for (name, inspection) in &self.inspections {
+            let Some(config) = self.groups.get(name) else { continue };
+            if reports.contains_key(name) || !inspection.done {
+                continue;
+            }
+            // The tag up to which everything that was said about the group is carried out here.
+            let tag = self.durable.table.get(name).map(|assignment| assignment.tag).unwrap_or_default();
+            let stuck =
+                |message: &String| ResourceReport { phase: GroupPhase::Stuck, restarts: 0, message: message.clone() };
+            let failure: Option<Failure> = self.failures.get(name).map(|(failure, _)| failure.clone());
+            let report = GroupReport {
+                tag,
+                generation: config.generation,
+                digest: config.digest,
+                phase: if inspection.found.is_empty() { GroupPhase::Offline } else { GroupPhase::Stuck },
+                resources: inspection.found.iter().map(|(name, message)| (name.clone(), stuck(message))).collect(),
+                failure,
+                steps: Vec::new(),
+                message: String::new(),
+            };
+            reports.insert(name.clone(), report);
+        }
+        reports
+    }
+
+    /// Repeats the report until the coordinator has it; the coordinator hears itself at once.
+    pub(crate) fn send_report(&mut self) {
+        let Some(config) = self.config.clone() else { return };
+        if !self.acting() {
+            return;
+        }
+        let Some(view) = self.durable.view.clone() else { return };
+        let Some(coordinator) = view.coordinator().cloned() else { return };
+        let content = (self.own_reports(), self.durable.table.clone(), self.durable.highest);
+        if self.reporter.last.as_ref() != Some(&content) {
+            self.reporter.number += 1;
+            self.reporter.last = Some(content.clone());
+            self.reporter.sent = Instant::ZERO;
+        }
+        let (groups, table, highest) = content;
+        let (number, order) = (self.reporter.number, view.order());
+        if coordinator == self.boot.server {
+            return self.on_report(coordinator, order, number, highest, table, groups);
+        }
+        if self.reporter.heard >= number {
+            return;
+        }
+        if self.reporter.sent != Instant::ZERO && self.now.since(self.reporter.sent) < config.interval {
+            let at = self.reporter.sent + config.interval;
+            return self.wake(at);
+        }
+        self.reporter.sent = self.now;
+        self.emit(Output::Send {
+            to: coordinator,
+            message: Box::new(Message::Report { order, number, highest, table, groups }),
+        });
+    }
+
+    pub(crate) fn on_report_heard(&mut self, from: &ServerName, order: (u32, Epoch), number: u64) {
+        let view = self.durable.view.as_ref();
+        if view.is_some_and(|view| view.order() == order && view.coordinator() == Some(from)) {
+            self.reporter.heard = self.reporter.heard.max(number);
+        }
+    }
+
+    /// Groups that this server may hold, with their tags: what frames say.
+    pub(crate) fn held_tags(&self) -> BTreeMap<GroupName, Tag> {
+        let held = self.durable.held.iter().map(|(name, assignment)| (name.clone(), assignment.tag));
+        let machines = self.machines.iter().map(|(name, machine)| (name.clone(), machine.assignment.tag));
+        let mut tags: BTreeMap<GroupName, Tag> = held.collect();
+        tags.extend(machines);
+        tags
+    }
+
+    /// Names of all groups that this server knows.
+    pub(crate) fn known_groups(&self) -> BTreeSet<GroupName> {
+        self.groups.keys().chain(self.durable.table.keys()).chain(self.machines.keys()).cloned().collect()
+    }
+}
+
+/// A tag for people.
+pub(crate) fn tag_text(tag: Tag) -> String {
+    format!("epoch {}, revision {}", tag.epoch, tag.revision)
+}

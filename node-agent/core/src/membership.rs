@@ -1,0 +1,316 @@
+//! R1, R17–R20: which view this server would like next: formation, a cluster start, losses, returns, leaves.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::config::Config;
+use crate::core::Core;
+use crate::frame::{Frame, Intent};
+use crate::names::ServerName;
+use crate::peers::Verdict;
+use crate::view::{Acceptor, Departed, Evidence, Member, View};
+
+impl Core {
+    /// The wanted successor with the view (or, before formation, the pseudo view of everybody) that it succeeds.
+    pub(crate) fn wanted_successor(&self) -> Option<(View, View)> {
+        let config = self.config.as_ref()?;
+        match &self.durable.view {
+            None => self.formation(config),
+            Some(view) if self.stable_order() != Some(view.order()) => None,
+            Some(view) if !view.stopped && view.admits(&self.boot.server, self.boot.boot) => {
+                self.next_view(config, view).map(|next| (next, view.clone()))
+            }
+            Some(view) => self.cluster_start(config, view).map(|next| (next, view.clone())),
+        }
+    }
+
+    /// This server as a member.
+    fn myself(&self, config: &Config) -> Member {
+        Member {
+            id: config.servers.get(&self.boot.server).copied().unwrap_or(0),
+            acceptor: self.durable.acceptor,
+            boot: self.boot.boot,
+            timing: self.own_timing(config),
+            is_virtual: self.boot.is_virtual,
+        }
+    }
+
+    fn member_of(frame: &Frame) -> Member {
+        Member {
+            id: frame.id,
+            acceptor: frame.acceptor,
+            boot: frame.boot,
+            timing: frame.timing,
+            is_virtual: frame.is_virtual,
+        }
+    }
+
+    /// The newest frame of a peer that is connected by a LAN.
+    fn present(&self, server: &ServerName) -> Option<&Frame> {
+        self.peers.get(server).filter(|_| self.connected(server)).and_then(|peer| peer.frame.as_ref())
+    }
+
+    /// The first view: everybody is there, blank, connected, and sees the same lock. It is decided unanimously, so a
+    /// second formation would need a server that took part in the first one, and that one is not blank any more.
+    fn formation(&self, config: &Config) -> Option<(View, View)> {
+        let me = &self.boot.server;
+        let mut members = BTreeMap::from([(me.clone(), self.myself(config))]);
+        for name in config.servers.keys().filter(|name| *name != me) {
+            let frame = self.present(name)?;
+            let blank = frame.cluster.is_none() && frame.epoch == 0 && frame.intent == Intent::Join;
+            let same_lock = !config.has_lock || frame.lock_reachable && frame.lock == self.lock.id;
+            if !blank || !same_lock || frame.config_generation != config.generation {
+                return None;
+            }
+            members.insert(name.clone(), Self::member_of(frame));
+        }
+        if self.leaving || members.len() != config.servers.len() || config.has_lock && !self.lock_usable() {
+            return None;
+        }
+        let servers = |members: &BTreeMap<ServerName, Member>| -> BTreeMap<_, _> {
+            members.iter().map(|(name, member)| (Acceptor::Server(name.clone()), member.acceptor)).collect()
+        };
+        let base = View {
+            cluster: self.boot.fresh_cluster,
+            lineage: 0,
+            epoch: 0,
+            acceptors: servers(&members),
+            members: members.clone(),
+            unanimous: true,
+            stopped: false,
+            started: true,
+            departed: BTreeMap::new(),
+            config_generation: config.generation,
+        };
+        let acceptors = self.acceptors_for(config, &members, &base);
+        let value = View { lineage: 1, epoch: 1, unanimous: false, acceptors, ..base.clone() };
+        Some((value, base))
+    }
+
+    /// Acceptors of a view with these members: the members if odd or one; with the lock if even; without a lock one
+    /// departed acceptor keeps its vote, so that an even view can lose a server (protocol-why D3, D21).
+    fn acceptors_for(
+        &self,
+        config: &Config,
+        members: &BTreeMap<ServerName, Member>,
+        base: &View,
+    ) -> BTreeMap<Acceptor, crate::names::AcceptorId> {
+        let mut acceptors: BTreeMap<_, _> =
+            members.iter().map(|(name, member)| (Acceptor::Server(name.clone()), member.acceptor)).collect();
+        if acceptors.len() % 2 == 1 {
+            return acceptors;
+        }
+        if config.has_lock {
+            // The lock stays the same over the whole chain; another area under the same device has no vote (D9).
+            let known = base.acceptors.get(&Acceptor::Lock).copied();
+            if let Some(lock) = known.or(self.lock.id) {
+                acceptors.insert(Acceptor::Lock, lock);
+            }
+            return acceptors;
+        }
+        let departed = base.acceptors.iter().find(|(acceptor, _)| match acceptor {
+            Acceptor::Server(name) => !members.contains_key(name),
+            Acceptor::Lock => false,
+        });
+        if let Some((acceptor, id)) = departed {
+            acceptors.insert(acceptor.clone(), *id);
+        }
+        acceptors
+    }
+
+    /// The successor that a member of the newest view wants now, if any.
+    fn next_view(&self, config: &Config, view: &View) -> Option<View> {
+        let me = &self.boot.server;
+        let replaced = |name: &ServerName| {
+            let frame = self.peers.get(name).and_then(|peer| peer.frame.as_ref());
+            frame.is_some_and(|frame| !view.admits(name, frame.boot))
+        };
+        let living: BTreeSet<ServerName> = view.members.keys().filter(|name| !replaced(name)).cloned().collect();
+        let clique = self.best_clique(&living);
+        let gone = |name: &ServerName| {
+            let frame = self.peers.get(name).and_then(|peer| peer.frame.as_ref());
+            name != me
+                && frame.is_some_and(|frame| {
+                    frame.intent == Intent::Leave
+                        && frame.held.is_empty()
+                        && (frame.lineage, frame.epoch) == view.order()
+                })
+        };
+        let i_am_done = self.leaving && self.machines.is_empty() && self.durable.held.is_empty();
+        let staying: BTreeSet<ServerName> =
+            clique.iter().filter(|name| !gone(name) && !(i_am_done && *name == me)).cloned().collect();
+        if staying.is_empty() {
+            // R20: the last one turns off the light; the members stay, so that they can start again.
+            let mut value = self.successor(view);
+            value.stopped = true;
+            return (clique.len() == view.members.len() || view.members.len() == 1).then_some(value);
+        }
+        if !staying.contains(me) {
+            return None; // the others decide the view without us
+        }
+        let mut members: BTreeMap<ServerName, Member> = view
+            .members
+            .iter()
+            .filter(|(name, _)| staying.contains(*name))
+            .map(|(n, m)| (n.clone(), m.clone()))
+            .collect();
+        if !self.leaving {
+            for name in config.servers.keys().filter(|name| !staying.contains(*name)) {
+                if self.may_join(config, view, &members, name).is_ok()
+                    && let Some(frame) = self.present(name)
+                {
+                    members.insert(name.clone(), Self::member_of(frame));
+                }
+            }
+        }
+        if members.len() == view.members.len() && members.iter().all(|(name, member)| view.admits(name, member.boot)) {
+            return None;
+        }
+        let mut value = self.successor(view);
+        for (name, member) in
+            view.members.iter().filter(|(name, member)| !members.get(*name).is_some_and(|m| m.boot == member.boot))
+        {
+            let evidence = if gone(name) { Some(Evidence::Clean) } else { None };
+            let departed =
+                Departed { is_virtual: member.is_virtual, takeover_wait: self.longest_wait(config, member), evidence };
+            value.departed.insert((name.clone(), member.boot), departed);
+        }
+        value.acceptors = self.acceptors_for(config, &members, view);
+        value.members = members;
+        Some(value)
+    }
+
+    /// The view with the next number and everything as it is; what evidence is known is written down, what was
+    /// written down before is dropped: it binds nobody any more.
+    fn successor(&self, view: &View) -> View {
+        let departed = view.departed.iter().filter(|(_, departed)| departed.evidence.is_none());
+        let departed = departed
+            .map(|(key, departed)| (key.clone(), Departed { evidence: self.evidence(key), ..departed.clone() }))
+            .collect();
+        View { epoch: view.epoch + 1, unanimous: false, started: false, stopped: false, departed, ..view.clone() }
+    }
+
+    /// R15 of time: the longest C of all views that it may act under.
+    fn longest_wait(&self, config: &Config, member: &Member) -> std::time::Duration {
+        member.timing.takeover_wait.max(config.takeover_wait)
+    }
+
+    /// R19: why a server may not become a member now, in words for people.
+    pub(crate) fn may_join(
+        &self,
+        config: &Config,
+        view: &View,
+        members: &BTreeMap<ServerName, Member>,
+        name: &ServerName,
+    ) -> Result<(), String> {
+        let Some(frame) = self.present(name) else { return Err("no LAN connects it both ways".into()) };
+        if frame.intent != Intent::Join {
+            return Err("it does not want to".into());
+        }
+        if frame.barred && !config.automatic_return {
+            return Err("it came back after a failure and has to be reinstated".into());
+        }
+        if (frame.lineage, frame.epoch) != view.order() {
+            return Err("it is learning the newest view".into());
+        }
+        if !frame.held.is_empty() {
+            return Err("it still holds groups".into());
+        }
+        if frame.config_generation < config.generation {
+            return Err("it does not hold the newest specification yet".into());
+        }
+        let steady = |other: &ServerName| {
+            let since = self.peers.get(other).and_then(|peer| peer.connected_since);
+            since.is_some_and(|since| self.now.since(since) >= config.timeout)
+        };
+        let names: BTreeSet<ServerName> = members.keys().cloned().chain([name.clone()]).collect();
+        if !steady(name) || self.best_clique(&names) != names {
+            return Err("it is not connected to every member long enough".into());
+        }
+        let unproven = view.departed.iter().any(|((departed, boot), _)| {
+            departed == name
+                && self.evidence(&(departed.clone(), *boot)).is_none()
+                && *boot != frame.boot
+                && !self.rebooted(name, *boot)
+        });
+        if unproven {
+            return Err("there is no evidence yet that its old incarnation has ended".into());
+        }
+        let lock_needed = config.has_lock && (members.len() + 1) % 2 == 0;
+        if lock_needed && !(self.lock_usable() && frame.lock_reachable && frame.lock == self.lock.id) {
+            return Err("the lock disk is not reachable from both".into());
+        }
+        Ok(())
+    }
+
+    /// R18: nobody acts under the newest view any more; a quorum of its acceptors may decide the next one.
+    fn cluster_start(&self, config: &Config, view: &View) -> Option<View> {
+        let me = &self.boot.server;
+        let mine = view.members.get(me)?;
+        if self.leaving || mine.acceptor != self.durable.acceptor || !self.start_permitted(config, view) {
+            return None;
+        }
+        let frames: BTreeMap<&ServerName, &Frame> =
+            config.servers.keys().filter_map(|name| Some((name, self.present(name)?))).collect();
+        let behind = |frame: &&&Frame| (frame.lineage, frame.epoch) != view.order();
+        let acting = |(name, frame): (&&ServerName, &&Frame)| !view.stopped && view.admits(name, frame.boot);
+        if frames.values().any(|frame| behind(&frame)) || frames.iter().any(acting) {
+            return None;
+        }
+        let everybody = frames.len() + 1 == config.servers.len();
+        if !everybody && self.now.since(self.started) < config.grace {
+            return None;
+        }
+        let mut members = BTreeMap::from([(me.clone(), self.myself(config))]);
+        for (name, frame) in frames {
+            let barred = frame.barred && !config.automatic_return && !view.members.contains_key(name);
+            let lock = !config.has_lock || frame.lock_reachable && frame.lock == self.lock.id;
+            if frame.intent == Intent::Join && !barred && frame.held.is_empty() && lock {
+                members.insert(name.clone(), Self::member_of(frame));
+            }
+        }
+        let names: BTreeSet<ServerName> = members.keys().cloned().collect();
+        if self.best_clique(&names) != names {
+            return None;
+        }
+        let mut value = self.successor(view);
+        value.started = true;
+        value.config_generation = config.generation;
+        if !view.stopped {
+            for (name, member) in &view.members {
+                let key = (name.clone(), member.boot);
+                let evidence = self.evidence(&key).or_else(|| {
+                    let back = members.contains_key(name) && !member.is_virtual;
+                    back.then_some(Evidence::Rebooted)
+                });
+                let departed = Departed {
+                    is_virtual: member.is_virtual,
+                    takeover_wait: self.longest_wait(config, member),
+                    evidence,
+                };
+                value.departed.insert(key, departed);
+            }
+        }
+        value.acceptors = self.acceptors_for(config, &members, view);
+        value.members = members;
+        Some(value)
+    }
+
+    /// Whether a start from the newest known view needs no operator (R18): it was shut down as a whole, or the return
+    /// policy says so.
+    pub(crate) fn start_permitted(&self, config: &Config, view: &View) -> bool {
+        view.stopped || config.automatic_return
+    }
+
+    /// Somebody (this server included) acts under the newest view, as far as can be seen.
+    pub(crate) fn somebody_acts(&self, view: &View) -> bool {
+        !view.stopped
+            && view.members.iter().any(|(name, member)| {
+                if *name == self.boot.server {
+                    return member.boot == self.boot.boot;
+                }
+                let peer = self.peers.get(name);
+                let frame = peer.and_then(|peer| peer.frame.as_ref());
+                self.verdict(name) != Verdict::Suspected && frame.is_some_and(|frame| frame.boot == member.boot)
+            })
+    }
+}

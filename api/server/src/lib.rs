@@ -1,1 +1,51 @@
 //! The Kubernetes REST protocol over a store.
+//!
+//! ```text
+//!  connection ─ identity ─▶ router ─▶ authz ─▶ ops/{read,create,update,delete,review} ─▶ Store
+//!                             │                      │        ▲
+//!                             ▼                  prepare, schema, admission (pure)
+//!                    discovery, health               │
+//!                                            feed ─▶ cache ─▶ lists, watch_stream, gc, namespaces
+//! ```
+//!
+//! Invariants: everything that is acknowledged is in the store; what the caches show is a state of the store, with its
+//! revision; a watch shows every change once and in order; only `error` makes Status answers; only `negotiation` and
+//! `router` know media types.
+//!
+//! Deliberately absent: kinds. They come as CustomResourceDefinitions, the built-ins from `registry/builtin.yaml`.
+
+mod admission;
+mod authz;
+mod cache;
+mod decode;
+mod discovery;
+mod error;
+mod feed;
+mod gc;
+mod health;
+pub mod identity;
+pub mod jsonpath;
+mod names;
+mod namespaces;
+mod negotiation;
+mod object;
+mod ops;
+mod patch;
+pub mod pki;
+mod prepare;
+mod query;
+pub mod registry;
+mod request;
+mod router;
+mod schema;
+mod selectors;
+mod server;
+mod state;
+mod table;
+pub mod tls;
+mod upkeep;
+mod watch_stream;
+
+pub use identity::{Acceptor, Connection, Identity, Plain};
+pub use registry::{Registry, ResourceDef};
+pub use server::{ApiService, Server, Settings};

@@ -1,0 +1,243 @@
+//! Who may do what. Pure: what depends on objects is asked through [`Facts`].
+//!
+//! Members of `system:masters` may do everything. A node agent, `holdfast:server:NAMESPACE:SUBCLUSTER:SERVER`, may
+//! read its namespace's kinds and the Secrets that its sub-cluster names, write the status of its own Server, its
+//! sub-cluster and that sub-cluster's groups, and report Events. Nobody else may do anything but ask who they are.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::identity::{AUTHENTICATED, Identity, MASTERS};
+
+const GROUP: &str = holdfast_api::GROUP;
+/// What every authenticated user may read, beside everything below these.
+const PATHS: &[&str] = &["/api", "/apis", "/healthz", "/livez", "/readyz", "/openapi", "/version"];
+const READ: &[&str] = &["get", "list", "watch"];
+const REVIEWS: &[(&str, &str)] = &[
+    ("authentication.k8s.io", "selfsubjectreviews"),
+    ("authorization.k8s.io", "selfsubjectaccessreviews"),
+    ("authorization.k8s.io", "selfsubjectrulesreviews"),
+];
+
+/// An action on a resource.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Attributes {
+    /// Verb as in discovery, e.g. `deletecollection`.
+    pub(crate) verb: String,
+    /// API group.
+    pub(crate) group: String,
+    /// Plural.
+    pub(crate) resource: String,
+    /// Subresource, empty for the object itself.
+    pub(crate) subresource: String,
+    /// Namespace, empty for all or for cluster-scoped kinds.
+    pub(crate) namespace: String,
+    /// Name, empty for all.
+    pub(crate) name: String,
+}
+
+impl Attributes {
+    /// The text after `is forbidden: `.
+    pub(crate) fn refusal(&self, user: &str) -> String {
+        let resource = match self.subresource.as_str() {
+            "" => self.resource.clone(),
+            sub => format!("{}/{sub}", self.resource),
+        };
+        let place = match self.namespace.as_str() {
+            "" => "at the cluster scope".to_owned(),
+            namespace => format!("in the namespace \"{namespace}\""),
+        };
+        format!("User \"{user}\" cannot {} resource \"{resource}\" in API group \"{}\" {place}", self.verb, self.group)
+    }
+}
+
+/// What decisions about agents depend on.
+pub(crate) trait Facts {
+    /// Names of the Secrets that a sub-cluster names.
+    fn secrets(&self, namespace: &str, sub_cluster: &str) -> BTreeSet<String>;
+    /// The sub-cluster of a group.
+    fn sub_cluster_of(&self, namespace: &str, group: &str) -> Option<String>;
+}
+
+/// The agent behind an identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Agent<'a> {
+    namespace: &'a str,
+    sub_cluster: &'a str,
+    server: &'a str,
+}
+
+fn agent(identity: &Identity) -> Option<Agent<'_>> {
+    let parts: Vec<&str> = identity.user.strip_prefix("holdfast:server:")?.split(':').collect();
+    match parts[..] {
+        [namespace, sub_cluster, server] => Some(Agent { namespace, sub_cluster, server }),
+        _ => None,
+    }
+}
+
+/// May this path, which is no resource, be read?
+pub(crate) fn allows_path(identity: &Identity, verb: &str, path: &str) -> bool {
+    identity.is_in(MASTERS)
+        || (identity.is_in(AUTHENTICATED)
+            && matches!(verb, "get" | "head")
+            && PATHS.iter().any(|p| path == *p || path.strip_prefix(p).is_some_and(|rest| rest.starts_with('/'))))
+}
+
+/// May this be done?
+pub(crate) fn allows(identity: &Identity, action: &Attributes, facts: &dyn Facts) -> bool {
+    if identity.is_in(MASTERS) {
+        return true;
+    }
+    if !identity.is_in(AUTHENTICATED) {
+        return false;
+    }
+    if action.verb == "create" && REVIEWS.contains(&(action.group.as_str(), action.resource.as_str())) {
+        return true;
+    }
+    agent(identity).is_some_and(|agent| allows_agent(&agent, action, facts))
+}
+
+fn allows_agent(agent: &Agent<'_>, action: &Attributes, facts: &dyn Facts) -> bool {
+    if action.namespace != agent.namespace {
+        return false;
+    }
+    let verb = action.verb.as_str();
+    let read = READ.contains(&verb);
+    match (action.group.as_str(), action.resource.as_str(), action.subresource.as_str()) {
+        (GROUP, _, "") => read,
+        (GROUP, resource, "status") if matches!(verb, "update" | "patch") => match resource {
+            "servers" => action.name == format!("{}.{}", agent.sub_cluster, agent.server),
+            "subclusters" => action.name == agent.sub_cluster,
+            "failovergroups" => {
+                facts.sub_cluster_of(agent.namespace, &action.name).as_deref() == Some(agent.sub_cluster)
+            }
+            _ => false,
+        },
+        (GROUP, _, "status") => read,
+        ("" | "events.k8s.io", "events", "") => read || matches!(verb, "create" | "patch" | "update"),
+        ("", "secrets", "") => {
+            read && !action.name.is_empty() && facts.secrets(agent.namespace, agent.sub_cluster).contains(&action.name)
+        }
+        _ => false,
+    }
+}
+
+/// The Secrets that a SubCluster's spec names, the implied heartbeat key included.
+pub(crate) fn named_secrets(sub_cluster: &str, spec: &Value) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    collect(spec, &mut names);
+    if spec.pointer("/heartbeat/keySecret").and_then(Value::as_str).is_none() {
+        names.insert(format!("{sub_cluster}-heartbeat"));
+    }
+    names
+}
+
+fn collect(value: &Value, names: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                match value {
+                    Value::String(name) if key.ends_with("Secret") => {
+                        names.insert(name.clone());
+                    }
+                    Value::Array(sources) if key == "parametersFrom" => {
+                        names.extend(sources.iter().filter_map(secret_source));
+                    }
+                    other => collect(other, names),
+                }
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| collect(item, names)),
+        _ => {}
+    }
+}
+
+/// A member of `parametersFrom`: the Secret's name, bare or in a reference.
+fn secret_source(source: &Value) -> Option<String> {
+    let name = source.as_str().or(source["secret"].as_str()).or(source["name"].as_str());
+    name.map(str::to_owned)
+}
+
+/// `resourceRules` and `nonResourceRules` of a SelfSubjectRulesReview.
+pub(crate) fn rules(identity: &Identity, namespace: &str, facts: &dyn Facts) -> (Value, Value) {
+    let rule = |verbs: &[&str], groups: &[&str], resources: &[&str], names: Vec<String>| {
+        let mut rule = json!({"verbs": verbs, "apiGroups": groups, "resources": resources});
+        if !names.is_empty() {
+            rule["resourceNames"] = json!(names);
+        }
+        rule
+    };
+    if identity.is_in(MASTERS) {
+        let paths = json!([{"verbs": ["*"], "nonResourceURLs": ["*"]}]);
+        return (json!([rule(&["*"], &["*"], &["*"], vec![])]), paths);
+    }
+    let mut resources: Vec<Value> =
+        REVIEWS.iter().map(|(group, plural)| rule(&["create"], &[group], &[plural], vec![])).collect();
+    if let Some(agent) = agent(identity).filter(|agent| agent.namespace == namespace) {
+        let own = |resource: &str, name: String| rule(&["update", "patch"], &[GROUP], &[resource], vec![name]);
+        resources.push(rule(READ, &[GROUP], &["*"], vec![]));
+        resources.push(rule(
+            &["get", "list", "watch", "create", "patch", "update"],
+            &["", "events.k8s.io"],
+            &["events"],
+            vec![],
+        ));
+        resources.push(own("servers/status", format!("{}.{}", agent.sub_cluster, agent.server)));
+        resources.push(own("subclusters/status", agent.sub_cluster.into()));
+        let secrets: Vec<String> = facts.secrets(agent.namespace, agent.sub_cluster).into_iter().collect();
+        if !secrets.is_empty() {
+            resources.push(rule(READ, &[""], &["secrets"], secrets));
+        }
+    }
+    let paths: Vec<String> = PATHS.iter().flat_map(|path| [(*path).to_owned(), format!("{path}/*")]).collect();
+    (Value::Array(resources), json!([{"verbs": ["get"], "nonResourceURLs": paths}]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct World;
+
+    impl Facts for World {
+        fn secrets(&self, _: &str, sub_cluster: &str) -> BTreeSet<String> {
+            named_secrets(sub_cluster, &json!({"quorum": {"quorumServer": {"credentialSecret": "q"}}}))
+        }
+
+        fn sub_cluster_of(&self, _: &str, group: &str) -> Option<String> {
+            Some(if group == "ledger" { "db" } else { "web" }.into())
+        }
+    }
+
+    fn may(verb: &str, group: &str, resource: &str, name: &str, namespace: &str) -> bool {
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        let action = Attributes {
+            verb: verb.into(),
+            group: group.into(),
+            resource: resource.into(),
+            subresource: subresource.into(),
+            namespace: namespace.into(),
+            name: name.into(),
+        };
+        allows(&Identity::new("holdfast:server:ha:db:db1", [AUTHENTICATED]), &action, &World)
+    }
+
+    #[test]
+    fn an_agent_writes_only_what_is_its_own() {
+        assert!(may("update", GROUP, "servers/status", "db.db1", "ha"));
+        assert!(!may("update", GROUP, "servers/status", "db.db2", "ha"));
+        assert!(!may("update", GROUP, "servers", "db.db1", "ha"));
+        assert!(may("patch", GROUP, "failovergroups/status", "ledger", "ha"));
+        assert!(!may("patch", GROUP, "failovergroups/status", "shop", "ha"));
+        assert!(may("list", GROUP, "failovergroups", "", "ha"));
+        assert!(!may("list", GROUP, "failovergroups", "", "other"));
+        assert!(!may("list", GROUP, "failovergroups", "", ""));
+        assert!(may("get", "", "secrets", "db-heartbeat", "ha"));
+        assert!(may("get", "", "secrets", "q", "ha"));
+        assert!(!may("get", "", "secrets", "other", "ha"));
+        assert!(!may("list", "", "secrets", "", "ha"));
+        assert!(may("create", "events.k8s.io", "events", "", "ha"));
+        assert!(!may("delete", GROUP, "subclusters", "db", "ha"));
+    }
+}

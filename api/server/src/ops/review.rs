@@ -1,0 +1,68 @@
+//! Self reviews: answered on creation and never stored.
+
+use serde_json::{Value, json};
+
+use super::{Answer, check_kind};
+use crate::authz::{self, Attributes};
+use crate::error::{ApiError, ApiResult};
+use crate::negotiation::read_body;
+use crate::request::Request;
+use crate::state::State;
+
+/// POST on a review kind.
+pub(crate) fn review(state: &State, request: &Request) -> ApiResult<Answer> {
+    let mut body = read_body(&request.headers, &request.body)?.value;
+    check_kind(&request.def, &body)?;
+    let identity = &request.identity;
+    let text = |value: &Value, field: &str| value[field].as_str().unwrap_or_default().to_owned();
+    let status = match request.def.kind.as_str() {
+        "SelfSubjectReview" => {
+            let mut user = json!({"username": identity.user, "groups": identity.groups});
+            if !identity.uid.is_empty() {
+                user["uid"] = identity.uid.clone().into();
+            }
+            if !identity.extra.is_empty() {
+                user["extra"] = json!(identity.extra);
+            }
+            json!({ "userInfo": user })
+        }
+        "SelfSubjectAccessReview" => {
+            let spec = &body["spec"];
+            let allowed = match (&spec["resourceAttributes"], &spec["nonResourceAttributes"]) {
+                (asked @ Value::Object(_), Value::Null) => {
+                    let action = Attributes {
+                        verb: text(asked, "verb"),
+                        group: text(asked, "group"),
+                        resource: text(asked, "resource"),
+                        subresource: text(asked, "subresource"),
+                        namespace: text(asked, "namespace"),
+                        name: text(asked, "name"),
+                    };
+                    authz::allows(identity, &action, state)
+                }
+                (Value::Null, asked @ Value::Object(_)) => {
+                    authz::allows_path(identity, &text(asked, "verb"), &text(asked, "path"))
+                }
+                _ => {
+                    return Err(ApiError::bad_request(
+                        "spec: exactly one of resourceAttributes and nonResourceAttributes must be given",
+                    ));
+                }
+            };
+            json!({"allowed": allowed})
+        }
+        "SelfSubjectRulesReview" => {
+            let namespace = text(&body["spec"], "namespace");
+            if namespace.is_empty() {
+                return Err(ApiError::bad_request("spec.namespace: Required value: no namespace on request"));
+            }
+            let (resources, paths) = authz::rules(identity, &namespace, state);
+            json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false})
+        }
+        other => return Err(ApiError::internal(format!("there is no review kind {other}"))),
+    };
+    crate::object::metadata_mut(&mut body);
+    body["status"] = status;
+    super::set_kind(&request.def, &mut body);
+    Ok(Answer { code: 201, ..Answer::ok(body) })
+}

@@ -1,0 +1,175 @@
+//! PUT and PATCH, also on subresources.
+
+use holdfast_store::{Error, Expect};
+use serde_json::Value;
+
+use super::{Answer, check, check_kind, duplicate_findings, invalid_if_any, set_kind};
+use crate::admission;
+use crate::error::{ApiError, ApiResult, Cause};
+use crate::negotiation::{content_type, read_body};
+use crate::object::{Object, encode, meta, metadata_mut, set_revision};
+use crate::patch::PatchBody;
+use crate::prepare::{self, Endpoint};
+use crate::query::WriteOptions;
+use crate::registry::ResourceDef;
+use crate::request::Request;
+use crate::state::State;
+
+/// How often a patch is applied anew when somebody else wrote in between. Each attempt means that another write came
+/// through, so this is only reached under a storm of writes to one object.
+const PATCH_ATTEMPTS: usize = 100;
+
+/// What became of a write.
+pub(crate) enum Outcome {
+    /// The object as it is now, in its served form.
+    Done(Value),
+    /// Somebody else wrote in between.
+    Raced,
+}
+
+/// PUT.
+pub(crate) async fn replace(state: &State, request: &Request) -> ApiResult<Answer> {
+    let def = &*request.def;
+    let options = WriteOptions::of(&request.query)?;
+    let decoded = read_body(&request.headers, &request.body)?;
+    check_kind(def, &decoded.value)?;
+    let mut body = decoded.value;
+    set_kind(def, &mut body);
+    if !body["metadata"].is_object() {
+        return Err(ApiError::bad_request("metadata must be an object with at least name and resourceVersion"));
+    }
+    if meta(&body, "name").is_empty() {
+        return Err(ApiError::bad_request("metadata.name is missing; it must be the name in the URL"));
+    }
+    let mut attempts = PATCH_ATTEMPTS;
+    loop {
+        attempts -= 1;
+        let old = state.newest(def, &request.namespace, &request.name).await?;
+        let old = old.ok_or_else(|| ApiError::not_found(request.target()))?;
+        let revision = meta(&body, "resourceVersion");
+        let given = !matches!(revision, "" | "0");
+        if !given && !def.is_builtin() {
+            let cause = Cause::invalid("metadata.resourceVersion", &Value::from(0), "must be specified for an update");
+            return Err(ApiError::invalid(request.target(), &[cause]));
+        }
+        check_revision(def, &old, revision)?;
+        let mut warnings = Vec::new();
+        let findings = duplicate_findings(&decoded.duplicates);
+        match write(state, request, &options, &old, body.clone(), findings, &mut warnings).await? {
+            Outcome::Done(value) => return Ok(Answer { warnings, ..Answer::ok(value) }),
+            Outcome::Raced if given || attempts == 0 => return Err(ApiError::modified(request.target())),
+            Outcome::Raced => {}
+        }
+    }
+}
+
+/// PATCH of every type.
+pub(crate) async fn patch(state: &State, request: &Request) -> ApiResult<Answer> {
+    let def = &*request.def;
+    let options = WriteOptions::of(&request.query)?;
+    let patch = PatchBody::parse(def, content_type(&request.headers), &request.body)?;
+    let mut attempts = PATCH_ATTEMPTS;
+    loop {
+        attempts -= 1;
+        let old = state.newest(def, &request.namespace, &request.name).await?;
+        let old = old.ok_or_else(|| ApiError::not_found(request.target()))?;
+        let mut body = patch.apply(def, &request.name, &def.present(&old.value))?;
+        check_kind(def, &body)?;
+        let revision = meta(&body, "resourceVersion").to_owned();
+        check_revision(def, &old, &revision)?;
+        metadata_mut(&mut body);
+        let mut warnings = Vec::new();
+        let findings = duplicate_findings(patch.duplicates());
+        match write(state, request, &options, &old, body, findings, &mut warnings).await? {
+            Outcome::Done(value) => return Ok(Answer { warnings, ..Answer::ok(value) }),
+            Outcome::Raced if patch.names_revision() || attempts == 0 => {
+                return Err(ApiError::modified(request.target()));
+            }
+            Outcome::Raced => {}
+        }
+    }
+}
+
+/// A resourceVersion that is given must be the current one.
+pub(crate) fn check_revision(def: &ResourceDef, old: &Object, given: &str) -> ApiResult<()> {
+    if matches!(given, "" | "0") {
+        return Ok(());
+    }
+    let name = meta(&old.value, "name");
+    if given.parse::<u64>().is_err() {
+        let cause =
+            Cause::invalid("metadata.resourceVersion", &given.into(), "must be the number that the server gave");
+        return Err(ApiError::invalid(def.target(name), &[cause]));
+    }
+    if given != meta(&old.value, "resourceVersion") { Err(ApiError::modified(def.target(name))) } else { Ok(()) }
+}
+
+/// Completes, checks and stores a changed object (served form) on top of `old`.
+pub(crate) async fn write(
+    state: &State,
+    request: &Request,
+    options: &WriteOptions,
+    old: &Object,
+    new: Value,
+    findings: Vec<String>,
+    warnings: &mut Vec<String>,
+) -> ApiResult<Outcome> {
+    let def = &*request.def;
+    let name = meta(&old.value, "name");
+    let stored = prepare::update(def, &old.value, def.absorb(new), request.endpoint)?;
+    let mut stored = check(def, stored, Some(&old.value), options.validation, findings, warnings)?;
+    let mut causes = check_immutable(def, &old.value, &stored);
+    if request.endpoint == Endpoint::Status {
+        causes.extend(admission::stale_report(def, &old.value, &stored));
+    }
+    invalid_if_any(def, name, &causes)?;
+    prepare::count_generation(def, &old.value, &mut stored);
+    set_revision(&mut stored, old.revision);
+    save(state, def, old, stored, options.dry_run).await
+}
+
+/// Stores a changed object, or deletes it if nothing holds it any longer. A write without effect stores nothing.
+pub(crate) async fn save(
+    state: &State,
+    def: &ResourceDef,
+    old: &Object,
+    mut new: Value,
+    dry_run: bool,
+) -> ApiResult<Outcome> {
+    let released = prepare::is_released(def, &new);
+    if dry_run || (new == old.value && !released) {
+        return Ok(Outcome::Done(def.present(&new)));
+    }
+    let result = if released {
+        state.store.delete(&old.key, old.revision).await
+    } else {
+        state.store.put(&old.key, encode(&new).into(), Expect::Modified(old.revision), def.ttl).await
+    };
+    match result {
+        Ok(revision) => {
+            set_revision(&mut new, revision);
+            Ok(Outcome::Done(def.present(&new)))
+        }
+        Err(Error::Conflict { .. }) => Ok(Outcome::Raced),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Secrets and ConfigMaps that are marked immutable keep their contents.
+fn check_immutable(def: &ResourceDef, old: &Value, new: &Value) -> Vec<Cause> {
+    if !(def.group.is_empty() && matches!(def.plural.as_str(), "secrets" | "configmaps")) {
+        return Vec::new();
+    }
+    let mut causes = Vec::new();
+    if def.plural == "secrets" && old["type"] != new["type"] {
+        causes.push(Cause::invalid("type", &new["type"], "field is immutable"));
+    }
+    if old["immutable"] == true {
+        for field in ["immutable", "data", "binaryData"] {
+            if old[field] != new[field] {
+                causes.push(Cause::forbidden(field, "field is immutable when `immutable` is set"));
+            }
+        }
+    }
+    causes
+}

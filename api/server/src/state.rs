@@ -1,0 +1,137 @@
+//! What all requests share: store, registry, caches; and reading through them with a stated freshness.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_store::{self as store, Store};
+use tokio::sync::watch;
+
+use crate::authz::{Facts, named_secrets};
+use crate::error::{ApiError, ApiResult};
+use crate::feed::Feed;
+use crate::object::Object;
+use crate::query::Freshness;
+use crate::registry::{Registry, ResourceDef};
+
+/// How long a read waits for a resourceVersion that is not reached yet; the same as on a stock server.
+const FUTURE_PATIENCE: Duration = Duration::from_secs(3);
+/// How long the caches may lag behind a linearizable read before the store is asked directly.
+const LAG_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The shared state.
+pub(crate) struct State {
+    /// Where objects live.
+    pub(crate) store: Arc<dyn Store>,
+    /// What is served.
+    pub(crate) registry: Registry,
+    /// The caches.
+    pub(crate) feed: Feed,
+    /// Becomes true when streams should end.
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
+/// Where a read may be answered from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// From memory, which is as fresh as asked.
+    Memory,
+    /// From memory, which may be stale; the warning says why.
+    Stale(String),
+    /// From the store.
+    Store,
+}
+
+impl State {
+    /// Decides where a read of this freshness is answered from, waiting for the caches if needed.
+    pub(crate) async fn source(&self, freshness: Freshness) -> ApiResult<Source> {
+        match freshness {
+            Freshness::Any if self.feed.applied() > 0 => Ok(Source::Memory),
+            Freshness::Any | Freshness::Newest => match self.store.revision().await {
+                Ok(revision) if self.feed.reached(revision, LAG_PATIENCE).await => Ok(Source::Memory),
+                Ok(_) => Ok(Source::Store),
+                Err(store::Error::Unavailable(why)) if self.feed.applied() > 0 => Ok(Source::Stale(format!(
+                    "the store is not available ({why}); this is the state of revision {}",
+                    self.feed.applied()
+                ))),
+                Err(error) => Err(error.into()),
+            },
+            Freshness::AtLeast(revision) => {
+                if self.feed.reached(revision, FUTURE_PATIENCE).await {
+                    return Ok(Source::Memory);
+                }
+                let current = self.store.revision().await?;
+                if current < revision { Err(ApiError::future_revision(revision, current)) } else { Ok(Source::Store) }
+            }
+            Freshness::Exact(_) => Ok(Source::Store),
+        }
+    }
+
+    /// The stored form of one object as new as asked, and a warning if it may be stale.
+    pub(crate) async fn read(
+        &self,
+        def: &ResourceDef,
+        namespace: &str,
+        name: &str,
+        freshness: Freshness,
+    ) -> ApiResult<(Option<Arc<Object>>, Option<String>)> {
+        let key = def.key(namespace, name);
+        let cached = || self.feed.cache(def).and_then(|cache| cache.get(&key));
+        if freshness != Freshness::Newest && self.source(freshness).await? == Source::Memory {
+            return Ok((cached(), None));
+        }
+        match self.newest(def, namespace, name).await {
+            Ok(object) => Ok((object.map(Arc::new), None)),
+            Err(error) if error.code == 503 && self.feed.applied() > 0 => {
+                let warning = format!("{}; this is the state of revision {}", error.message, self.feed.applied());
+                Ok((cached(), Some(warning)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The stored form of one object by a linearizable read: what writes start from.
+    pub(crate) async fn newest(&self, def: &ResourceDef, namespace: &str, name: &str) -> ApiResult<Option<Object>> {
+        let (entry, _) = self.store.get(&def.key(namespace, name)).await?;
+        entry.map(|entry| self.decode(def, &entry)).transpose()
+    }
+
+    /// Decodes an entry with the schema of the stored form.
+    pub(crate) fn decode(&self, def: &ResourceDef, entry: &store::Entry) -> ApiResult<Object> {
+        Object::decode(self.stored_def(def), entry).map_err(ApiError::internal)
+    }
+
+    /// The definition of the stored form: for a view that of the kind that it shows.
+    pub(crate) fn stored_def<'a>(&'a self, def: &'a ResourceDef) -> &'a ResourceDef {
+        self.registry.stored().find(|other| other.prefix() == def.prefix()).map_or(def, |other| other)
+    }
+
+    /// All objects of a kind (in the stored form), as new as the newest; for decisions over several objects.
+    pub(crate) async fn all(&self, def: &ResourceDef) -> ApiResult<Vec<Arc<Object>>> {
+        match self.source(Freshness::Newest).await? {
+            Source::Memory => Ok(self.feed.snapshot(def, &def.prefix()).0),
+            Source::Stale(why) => Err(ApiError::unavailable(why)),
+            Source::Store => {
+                let page = self.store.list(&def.prefix(), None, 0, None).await?;
+                page.entries.iter().map(|entry| self.decode(def, entry).map(Arc::new)).collect()
+            }
+        }
+    }
+
+    fn cached(&self, kind: &str, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        let def = self.registry.find_kind(holdfast_api::API_VERSION, kind)?;
+        self.feed.cache(def)?.get(&def.key(namespace, name))
+    }
+}
+
+impl Facts for State {
+    fn secrets(&self, namespace: &str, sub_cluster: &str) -> BTreeSet<String> {
+        let object = self.cached("SubCluster", namespace, sub_cluster);
+        object.map(|object| named_secrets(sub_cluster, &object.value["spec"])).unwrap_or_default()
+    }
+
+    fn sub_cluster_of(&self, namespace: &str, group: &str) -> Option<String> {
+        let object = self.cached("FailoverGroup", namespace, group)?;
+        object.value.pointer("/spec/subCluster")?.as_str().map(str::to_owned)
+    }
+}

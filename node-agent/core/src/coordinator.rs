@@ -83,7 +83,7 @@ impl Core {
             self.durable.highest = self.durable.highest.max(highest);
         }
         if from != self.boot.server {
-            self.emit(Output::Send { to: from, message: Box::new(Message::ReportHeard { order, number }) });
+            self.beat_soon(); // the frame says that we have it
         }
     }
 

@@ -117,6 +117,7 @@ impl Core {
             // Nobody's last acknowledgement is known any more: now is the safe side (R10).
             let departed = view.departed.keys().map(|key| (key.clone(), Departure { anchor: self.now, seen: None }));
             self.departures = departed.collect();
+            self.lease.end = self.boot.lease_end;
             self.lock.stale = true;
         }
         if self.durable.boot != self.boot.boot {
@@ -245,7 +246,6 @@ impl Core {
             Message::Report { order, number, highest, table, groups } => {
                 self.on_report(from, order, number, highest, table, groups);
             }
-            Message::ReportHeard { order, number } => self.on_report_heard(&from, order, number),
             Message::Assign { order, table } => {
                 let coordinator = self.durable.view.as_ref().and_then(|view| view.coordinator().cloned());
                 if coordinator == Some(from) {
@@ -297,6 +297,7 @@ impl Core {
             held: self.held_tags(),
             barred: self.durable.barred,
             candidate: self.desire.members.clone(),
+            reports: self.coordinator.reports.iter().map(|(name, report)| (name.clone(), report.number)).collect(),
         };
         self.emit_now(Output::Heartbeat(Box::new(frame)));
     }

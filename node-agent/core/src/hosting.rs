@@ -10,7 +10,7 @@ use crate::core::Core;
 use crate::group::{Machine, STUCK_RETRY};
 use crate::input::Outcome;
 use crate::message::{Assignment, Message, Reason};
-use crate::names::{GroupName, ResourceName, ServerName};
+use crate::names::{GroupName, ResourceName};
 use crate::output::{Action, Context, OpId, Output};
 use crate::status::{Failure, GroupPhase, GroupReport, ResourceReport};
 use crate::time::Instant;
@@ -30,14 +30,12 @@ pub(crate) struct Inspection {
 pub(crate) struct Reporter {
     number: u64,
     last: Option<(BTreeMap<GroupName, GroupReport>, BTreeMap<GroupName, Assignment>, Tag)>,
-    heard: u64,
     sent: Instant,
 }
 
 impl Reporter {
     pub(crate) fn new_epoch(&mut self) {
         self.last = None;
-        self.heard = 0;
         self.sent = Instant::ZERO;
     }
 }
@@ -378,7 +376,7 @@ impl Core {
         let Some(coordinator) = view.coordinator().cloned() else { return };
         let content = (self.own_reports(), self.durable.table.clone(), self.durable.highest);
         if self.reporter.last.as_ref() != Some(&content) {
-            self.reporter.number += 1;
+            self.reporter.number = self.now.0.max(self.reporter.number + 1);
             self.reporter.last = Some(content.clone());
             self.reporter.sent = Instant::ZERO;
         }
@@ -387,7 +385,9 @@ impl Core {
         if coordinator == self.boot.server {
             return self.on_report(coordinator, order, number, highest, table, groups);
         }
-        if self.reporter.heard >= number {
+        let frame = self.peers.get(&coordinator).and_then(|peer| peer.frame.as_ref());
+        let frame = frame.filter(|frame| (frame.lineage, frame.epoch) == order);
+        if frame.and_then(|frame| frame.reports.get(&self.boot.server)).is_some_and(|known| *known >= number) {
             return;
         }
         if self.reporter.sent != Instant::ZERO && self.now.since(self.reporter.sent) < config.interval {
@@ -399,13 +399,6 @@ impl Core {
             to: coordinator,
             message: Box::new(Message::Report { order, number, highest, table, groups }),
         });
-    }
-
-    pub(crate) fn on_report_heard(&mut self, from: &ServerName, order: (u32, Epoch), number: u64) {
-        let view = self.durable.view.as_ref();
-        if view.is_some_and(|view| view.order() == order && view.coordinator() == Some(from)) {
-            self.reporter.heard = self.reporter.heard.max(number);
-        }
     }
 
     /// Groups that this server may hold, with their tags: what frames say.

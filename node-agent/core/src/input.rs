@@ -10,6 +10,7 @@ use crate::lock::LockLook;
 use crate::message::Envelope;
 use crate::names::{BootId, ClusterId, GroupName, PathName, ResourceName, ServerName};
 use crate::output::OpId;
+use crate::time::Instant;
 
 /// Facts about this machine and boot that the shell knows at start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,9 @@ pub struct Boot {
     pub boot: BootId,
     /// Runs on a virtual machine.
     pub is_virtual: bool,
+    /// End of the lease that the deadline page holds from an earlier process of the same boot; [`Instant::ZERO`] if
+    /// there is none.
+    pub lease_end: Instant,
     /// A random number, used as id if this server proposes the formation of the sub-cluster.
     pub fresh_cluster: ClusterId,
 }

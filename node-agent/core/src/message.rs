@@ -73,11 +73,11 @@ pub enum Message {
         /// Per departed server, time since the anchor, at the send.
         elapsed: BTreeMap<ServerName, Duration>,
     },
-    /// R14: a member says what it runs, to the coordinator; repeated until [`Message::ReportHeard`].
+    /// R14: a member says what it runs, to the coordinator; repeated until its frames say that it has it.
     Report {
         /// The view that it is about.
         order: (u32, Epoch),
-        /// Counts up with every change.
+        /// Grows with every change, over restarts of the process, too.
         number: u64,
         /// Highest tag that it has seen.
         highest: Tag,
@@ -85,13 +85,6 @@ pub enum Message {
         table: BTreeMap<GroupName, Assignment>,
         /// The groups that it holds or that failed on it.
         groups: BTreeMap<GroupName, GroupReport>,
-    },
-    /// The coordinator has it.
-    ReportHeard {
-        /// The view.
-        order: (u32, Epoch),
-        /// Newest report that it has.
-        number: u64,
     },
     /// R14: the coordinator's whole table; repeated until every member reports its highest tag.
     Assign {

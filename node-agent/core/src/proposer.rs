@@ -73,7 +73,6 @@ impl Core {
         self.watch_accepted();
         let wanted = self.wanted_successor();
         let members: BTreeSet<ServerName> = match &wanted {
-            Some((value, _)) if value.stopped => [self.boot.server.clone()].into(),
             Some((value, _)) => value.members.keys().cloned().collect(),
             None => BTreeSet::new(),
         };

@@ -97,6 +97,9 @@ pub enum LabError {
     /// The control plane or a client of it failed.
     #[error("{0}")]
     Api(String),
+    /// Wrong arguments, in clap's words.
+    #[error("{0}")]
+    Usage(String),
     /// The user ended it (Ctrl-C or SIGTERM).
     #[error("interrupted")]
     Interrupted,

@@ -8,11 +8,15 @@
 //!
 //! The lab runs the `holdfast` binary as a program; it links no code of agent, controller or API server.
 
+mod bench;
 mod binary;
 mod blueprint;
 mod cgroup;
+mod cluster;
+mod command;
 mod disk;
 mod error;
+mod forward;
 mod host;
 mod init;
 mod lab;
@@ -23,12 +27,17 @@ mod poller;
 mod shell;
 mod spec;
 mod state;
+mod up;
 mod writer;
 
+pub use bench::{BenchOptions, bench};
 pub use binary::holdfast_binary;
 pub use blueprint::{Blueprint, DiskPlan, LanPlan, documents};
 pub use cgroup::{Cgroup, unified_mount};
+pub use cluster::{AGENT, CLIENT, CONTROL, Cluster, ClusterOptions, Edit, Snapshot, StoreKind};
+pub use command::lab_main;
 pub use error::{LabError, Result};
+pub use forward::Forwarder;
 pub use host::{CutMoment, Host, Process, Wiring};
 pub use init::init_main;
 pub use lab::{CableConfig, HostConfig, Lab};
@@ -39,4 +48,5 @@ pub use poller::{Answer, Outage, POLL_INTERVAL, POLL_TIMEOUT, Poller};
 pub use shell::{boottime_ns, finish, run, wait_for};
 pub use spec::{BIN_DIR, DeviceSpec, HostSpec, LOG_DIR, STATE_DIR, ServiceSpec};
 pub use state::clean;
+pub use up::{UpOptions, up};
 pub use writer::writer_main;

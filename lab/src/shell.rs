@@ -2,9 +2,23 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::error::{Attempt, LabError, Result};
+
+/// Set once the user wants to end; every wait of the lab looks at it.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Makes every wait of the lab in this process end with [`LabError::Interrupted`].
+pub(crate) fn interrupt() {
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
+/// Undoes [`interrupt`], for taking down, which also waits.
+pub(crate) fn forget_interrupt() {
+    INTERRUPTED.store(false, Ordering::Relaxed);
+}
 
 /// Runs `program` with `args` to its end and returns its standard output.
 ///
@@ -54,13 +68,17 @@ pub(crate) fn command_line(command: &Command) -> String {
 /// it saw, for the message when time is up; it is asked every 5 ms at first, later every 50 ms.
 ///
 /// # Errors
-/// [`LabError::Timeout`] after `limit`, with what was seen last; errors of `check` at once.
+/// [`LabError::Timeout`] after `limit`, with what was seen last; errors of `check` at once;
+/// [`LabError::Interrupted`] when the user ends `holdfast lab up`.
 pub fn wait_for<T>(what: &str, limit: Duration, mut check: impl FnMut(&mut String) -> Result<Option<T>>) -> Result<T> {
     let start = Instant::now();
     let mut last = String::new();
     loop {
         if let Some(value) = check(&mut last)? {
             return Ok(value);
+        }
+        if INTERRUPTED.load(Ordering::Relaxed) {
+            return Err(LabError::Interrupted);
         }
         let waited = start.elapsed();
         if waited >= limit {

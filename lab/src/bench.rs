@@ -1,0 +1,270 @@
+//! `holdfast lab bench`: what a client loses in a power cut, an application crash and a planned move, how long a
+//! cold start takes, and what an idle cluster costs. Measured from outside: by a client that asks every 10 ms and
+//! by the kernel's accounting.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use holdfast_api::v1::ServerState;
+use nix::sys::signal::Signal;
+use nix::unistd::{SysconfVar, sysconf};
+
+use crate::cluster::{CONTROL, Cluster, ClusterOptions};
+use crate::error::{Attempt, LabError, Result};
+use crate::host::Host;
+use crate::poller::Poller;
+use crate::shell::{boottime_ns, wait_for};
+use crate::up::Screen;
+
+/// Longest time for anything that should take seconds.
+const LIMIT: Duration = Duration::from_secs(60);
+/// How long an idle cluster is watched.
+const IDLE: Duration = Duration::from_secs(10);
+/// Rest between two runs, so that one does not measure the tail of the other.
+const REST: Duration = Duration::from_secs(2);
+
+/// How `holdfast lab bench` runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BenchOptions {
+    /// Directory (or file) with the example's manifests; one group has a floating address and a process.
+    pub example: PathBuf,
+    /// Runs of each measurement.
+    pub runs: u32,
+}
+
+/// Measures and prints a table: median and worst of all runs.
+///
+/// # Errors
+/// When the cluster can't be built, or a run does not end well: then there is nothing to report.
+pub fn bench(options: &BenchOptions) -> Result<()> {
+    let screen = Screen::new();
+    let mut starts = Vec::new();
+    let mut cluster = None;
+    for run in 1..=options.runs {
+        if let Some(old) = cluster.take() {
+            Cluster::close(old)?;
+        }
+        screen.step(&format!("cold start {run} of {}", options.runs));
+        let (fresh, took) = cold_start(options)?;
+        starts.push(took);
+        cluster = Some(fresh);
+    }
+    let cluster = cluster.ok_or_else(|| LabError::Api("at least one run is needed".into()))?;
+    let timeout = cluster.blueprint().timeout;
+    let poller = cluster.poll_service()?;
+    let mut rows = vec![row("cold start to the first answer", &starts, None)];
+    for (name, fault, beyond) in [
+        ("planned move", planned_move as Fault, None),
+        ("application crash", crash as Fault, None),
+        ("power cut of the active server", power_cut as Fault, Some(timeout)),
+    ] {
+        let mut outages = Vec::new();
+        for run in 1..=options.runs {
+            screen.step(&format!("{name} {run} of {}", options.runs));
+            outages.push(fault(&cluster, &poller)?);
+        }
+        rows.push(row(name, &outages, beyond));
+    }
+    drop(poller);
+    screen.step(&format!("watching the idle cluster for {} s", IDLE.as_secs()));
+    let idle = idle_cost(&cluster)?;
+    screen.done();
+    screen.line(&format!(
+        "\nclient-seen times, {} runs each, heartbeat timeout {} ms",
+        options.runs,
+        timeout.as_millis()
+    ));
+    screen.line(&format!("{:32}  {:>10}  {:>10}  {}", "", "median", "worst", "median beyond the timeout"));
+    rows.iter().for_each(|row| screen.line(row));
+    screen.line(&format!("\n{:32}  {:>10}  {:>10}", "idle, per host", "CPU", "memory"));
+    idle.iter().for_each(|row| screen.line(row));
+    cluster.close()
+}
+
+type Fault = fn(&Cluster, &Poller) -> Result<Duration>;
+
+/// Builds a cluster and measures from the start of its agents to the first answer that the client gets.
+fn cold_start(options: &BenchOptions) -> Result<(Cluster, Duration)> {
+    let cluster = Cluster::build("bench", &options.example, &ClusterOptions::default())?;
+    cluster.apply(cluster.manifests())?;
+    let poller = cluster.poll_service()?;
+    let begin = boottime_ns();
+    cluster.start_agents()?;
+    let answer = poller.wait_for_answer_after(begin, None, LIMIT)?;
+    cluster.wait_all_online(LIMIT)?;
+    Ok((cluster, Duration::from_nanos(answer.answered_ns.saturating_sub(begin))))
+}
+
+/// Waits until every server is in the view and the group is online, and names the group's server.
+fn settle(cluster: &Cluster) -> Result<String> {
+    let group = served_group(cluster)?;
+    wait_for("every server to be active", LIMIT, |last| {
+        let servers = cluster.servers()?;
+        let states: Vec<_> = servers
+            .values()
+            .map(|server| (&server.spec.server, server.status.as_ref().and_then(|status| status.state)))
+            .collect();
+        *last = format!("{states:?}");
+        let active = states.iter().filter(|(_, state)| *state == Some(ServerState::Active)).count();
+        Ok((active == cluster.blueprint().servers.len()).then_some(()))
+    })?;
+    let online = cluster.wait_online(&group, None, LIMIT)?;
+    let quiet = boottime_ns() + u64::try_from(REST.as_nanos()).unwrap_or(0);
+    wait_for("a rest", LIMIT, |_| Ok((boottime_ns() > quiet).then_some(())))?;
+    online
+        .status
+        .and_then(|status| status.server)
+        .ok_or_else(|| LabError::Api(format!("group {group} is online and names no server")))
+}
+
+/// The group that the client asks.
+fn served_group(cluster: &Cluster) -> Result<String> {
+    let groups = cluster.snapshot()?.groups;
+    let served = groups.into_iter().find(|group| group.spec.resources.iter().any(|r| r.floating_ip.is_some()));
+    served
+        .and_then(|group| group.metadata.name)
+        .ok_or_else(|| LabError::Api("no group of the example has a floating address".into()))
+}
+
+/// The longest gap between answers from `since` until the service is steady again for half a second.
+fn outage(poller: &Poller, since: u64) -> Result<Duration> {
+    let until = boottime_ns() + 500_000_000;
+    wait_for("a steady service", LIMIT, |_| Ok((boottime_ns() > until).then_some(())))?;
+    let outage = poller.longest_outage(since).ok_or_else(|| LabError::Api("the client got no answers".into()))?;
+    Ok(outage.length)
+}
+
+fn power_cut(cluster: &Cluster, poller: &Poller) -> Result<Duration> {
+    let victim = settle(cluster)?;
+    let since = boottime_ns();
+    cluster.power_cut(&victim)?;
+    wait_until_served(poller, since, |content| content != victim)?;
+    let length = outage(poller, since)?;
+    cluster.power_on(&victim)?;
+    Ok(length)
+}
+
+fn planned_move(cluster: &Cluster, poller: &Poller) -> Result<Duration> {
+    let from = settle(cluster)?;
+    let to = cluster.blueprint().servers.iter().find(|server| **server != from);
+    let to = to.ok_or_else(|| LabError::Api("there is no other server".into()))?;
+    let group = served_group(cluster)?;
+    let since = boottime_ns();
+    cluster.holdfast(&["move", &group, "--to", to, "--namespace", &cluster.blueprint().namespace])?;
+    wait_until_served(poller, since, |content| content == to)?;
+    outage(poller, since)
+}
+
+/// Kills what listens on the service's port and waits until it is served again, on the same server.
+fn crash(cluster: &Cluster, poller: &Poller) -> Result<Duration> {
+    let server = settle(cluster)?;
+    let host = cluster.host(&server)?;
+    let program = served_program(cluster)?;
+    let processes: Vec<_> = host
+        .processes()?
+        .into_iter()
+        .filter(|process| process.args.first().is_some_and(|arg| arg.starts_with(program.as_str())))
+        .collect();
+    if processes.is_empty() {
+        return Err(LabError::Host { host: server, message: format!("{program} does not run there") });
+    }
+    let since = boottime_ns();
+    host.signal(&processes, Signal::SIGKILL)?;
+    wait_until_served(poller, boottime_ns(), |_| true)?;
+    outage(poller, since)
+}
+
+/// Program of the served group's process; what its command line begins with.
+fn served_program(cluster: &Cluster) -> Result<String> {
+    let group = cluster.group(&served_group(cluster)?)?;
+    let mut commands = group.spec.resources.iter().filter_map(|resource| resource.process.as_ref()?.command.first());
+    commands.next().cloned().ok_or_else(|| LabError::Api("the group with the address has no process".into()))
+}
+
+fn wait_until_served(poller: &Poller, since: u64, fits: impl Fn(&str) -> bool) -> Result<()> {
+    wait_for("the client to be served again", LIMIT, |last| {
+        let Some(answer) = poller.last() else { return Ok(None) };
+        *last = format!("{answer:?}");
+        Ok((answer.begun_ns > since && fits(&answer.content)).then_some(()))
+    })
+}
+
+/// One line of the table of times.
+fn row(name: &str, times: &[Duration], timeout: Option<Duration>) -> String {
+    let (median, worst) = (median(times), times.iter().max().copied().unwrap_or_default());
+    let beyond = timeout.map(|timeout| format!("{} ms", median.saturating_sub(timeout).as_millis()));
+    let (median, worst) = (format!("{} ms", median.as_millis()), format!("{} ms", worst.as_millis()));
+    format!("{name:32}  {median:>10}  {worst:>10}  {}", beyond.unwrap_or_default()).trim_end().to_string()
+}
+
+fn median(times: &[Duration]) -> Duration {
+    let mut sorted = times.to_vec();
+    sorted.sort();
+    match (sorted.get(sorted.len().saturating_sub(1) / 2), sorted.get(sorted.len() / 2)) {
+        (Some(low), Some(high)) => (*low + *high) / 2,
+        _ => Duration::ZERO,
+    }
+}
+
+/// CPU share and resident memory of Holdfast's own processes on every server and on the control host.
+fn idle_cost(cluster: &Cluster) -> Result<Vec<String>> {
+    settle(cluster)?;
+    let verbs = ["agent", "guard", "server"];
+    let mut hosts = cluster.blueprint().servers.clone();
+    hosts.push(CONTROL.into());
+    let mut before = Vec::new();
+    for name in &hosts {
+        before.push(cost(&*cluster.host(name)?, &verbs)?.0);
+    }
+    let begin = boottime_ns();
+    let end = begin + u64::try_from(IDLE.as_nanos()).unwrap_or(0);
+    wait_for("the end of the idle time", LIMIT, |_| Ok((boottime_ns() > end).then_some(())))?;
+    let ticks_per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
+    let mut rows = Vec::new();
+    for (name, ticks_before) in hosts.iter().zip(before) {
+        let (ticks, resident_kib) = cost(&*cluster.host(name)?, &verbs)?;
+        let seconds = (boottime_ns() - begin) / 1_000_000;
+        let permille_of_core =
+            (ticks - ticks_before) * 1_000_000 / u64::try_from(ticks_per_second).unwrap_or(100) / seconds.max(1);
+        let cpu = format!("{}.{} %", permille_of_core / 10, permille_of_core % 10);
+        let memory = format!("{} MiB", resident_kib / 1024);
+        rows.push(format!("{name:32}  {cpu:>10}  {memory:>10}"));
+    }
+    Ok(rows)
+}
+
+/// CPU ticks used so far and resident memory in KiB of a host's `holdfast` processes with one of these verbs.
+fn cost(host: &Host, verbs: &[&str]) -> Result<(u64, u64)> {
+    let (mut ticks, mut resident) = (0, 0);
+    for process in host.processes()? {
+        if !verbs.iter().any(|verb| process.is_holdfast(verb)) {
+            continue;
+        }
+        let stat = format!("/proc/{}/stat", process.pid);
+        let text = fs::read_to_string(&stat).attempt(|| format!("reading {stat}"))?;
+        let fields: Vec<&str> =
+            text.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
+        // Fields 14 and 15 of the file; the first one after the name is field 3.
+        ticks += fields.iter().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum::<u64>();
+        let status = format!("/proc/{}/status", process.pid);
+        let text = fs::read_to_string(&status).attempt(|| format!("reading {status}"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        resident += line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0);
+    }
+    Ok((ticks, resident))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn median_of_an_even_number_is_the_middle_of_the_middle_two() {
+        let times = [40, 10, 20, 30].map(Duration::from_millis);
+        assert_eq!(median(&times), Duration::from_millis(25));
+        assert_eq!(median(&times[..3]), Duration::from_millis(20));
+        let line = row("x", &times[..3], Some(Duration::from_millis(15)));
+        assert!(line.ends_with("20 ms       40 ms  5 ms"), "{line}");
+    }
+}

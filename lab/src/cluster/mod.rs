@@ -1,0 +1,323 @@
+//! A whole sub-cluster in a lab: its servers with agents, a control plane, a client; built from the manifests of
+//! an example. Reading its objects is in `objects`, the control plane's host in `control`.
+
+mod control;
+mod objects;
+
+pub use objects::Snapshot;
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_yaml::Value;
+
+use crate::binary::holdfast_binary;
+use crate::blueprint::{Blueprint, documents};
+use crate::error::{Attempt, LabError, Result};
+use crate::forward::Forwarder;
+use crate::host::{CutMoment, Host};
+use crate::lab::{CableConfig, HostConfig, Lab};
+use crate::poller::Poller;
+use crate::shell::run;
+use crate::spec::{BIN_DIR, STATE_DIR, ServiceSpec};
+
+/// Name of the host with the control plane.
+pub const CONTROL: &str = "control";
+/// Name of the host with the client.
+pub const CLIENT: &str = "client";
+/// Name of the service that is the node agent.
+pub const AGENT: &str = "agent";
+
+/// Where the control plane keeps its objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StoreKind {
+    /// The embedded file.
+    #[default]
+    Sqlite,
+    /// An etcd of its own on the control host.
+    Etcd,
+}
+
+/// Changes documents, each with the file that it came from.
+pub type Edit<'a> = &'a dyn Fn(&mut Vec<(PathBuf, Value)>);
+
+/// How a cluster is built.
+#[derive(Default)]
+pub struct ClusterOptions<'a> {
+    /// Where the control plane keeps its objects.
+    pub store: StoreKind,
+    /// Changes the example's documents before they are used.
+    pub edit: Option<Edit<'a>>,
+    /// Is told what is being done, one line per step.
+    pub progress: Option<&'a dyn Fn(&str)>,
+}
+
+/// A running sub-cluster. Dropping it takes everything down.
+pub struct Cluster {
+    // ORDER: the client and the door are closed before the lab is taken down.
+    objects: objects::Objects,
+    _door: Forwarder,
+    blueprint: Blueprint,
+    manifests: PathBuf,
+    kubeconfig: PathBuf,
+    lab: Lab,
+}
+
+impl Cluster {
+    /// Builds the cluster of an example: hosts, control plane; applies the manifests and starts the agents. Returns without
+    /// waiting for groups, see [`Cluster::wait_all_online`].
+    ///
+    /// # Errors
+    /// When the manifests can't be read, or something can't be built; everything made until then is gone.
+    pub fn start(name: &str, example: &Path, options: &ClusterOptions<'_>) -> Result<Cluster> {
+        let cluster = Cluster::build(name, example, options)?;
+        cluster.tell(options, "applying the manifests");
+        cluster.apply(&cluster.manifests)?;
+        cluster.tell(options, "starting the agents");
+        cluster.start_agents()?;
+        Ok(cluster)
+    }
+
+    /// Starts the agent of every server that is on.
+    ///
+    /// # Errors
+    /// When a host does not answer.
+    pub fn start_agents(&self) -> Result<()> {
+        for server in &self.blueprint.servers {
+            let host = self.host(server)?;
+            if host.is_on() {
+                host.start_service(AGENT)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Cluster::start`], without applying the manifests and without starting the agents.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub fn build(name: &str, example: &Path, options: &ClusterOptions<'_>) -> Result<Cluster> {
+        let say = |text: &str| options.progress.iter().for_each(|progress| progress(text));
+        let mut all = documents(example)?;
+        if let Some(edit) = options.edit {
+            edit(&mut all);
+        }
+        let blueprint = Blueprint::from_documents(example, &all)?;
+        say("making networks and shared disks");
+        let lab = Lab::new(name)?;
+        let manifests = write_manifests(lab.directory(), &all)?;
+        for lan in &blueprint.lans {
+            lab.add_network(&lan.name)?;
+        }
+        for disk in &blueprint.disks {
+            lab.add_disk(&disk.name, disk.size_mib, disk.file_system)?;
+        }
+        let public = blueprint.public_lan()?;
+        let api = SocketAddr::new(blueprint.spare_address(public, 1)?, control::PORT);
+        let outside = |address: IpAddr, services: Vec<ServiceSpec>| HostConfig {
+            networks: vec![CableConfig {
+                network: public.name.clone(),
+                interface: Some(public.interface.clone()),
+                addresses: vec![(address, public.prefix)],
+            }],
+            disks: Vec::new(),
+            services,
+        };
+        say("starting the control plane");
+        let control = lab.add_host(CONTROL, &outside(api.ip(), control::services(api, options.store)))?;
+        lab.power_on(CONTROL)?;
+        lab.add_host(CLIENT, &outside(blueprint.spare_address(public, 2)?, Vec::new()))?;
+        lab.power_on(CLIENT)?;
+        control::start(&control, api, options.store)?;
+        let door = Forwarder::open(Arc::clone(&control), api)?;
+        let kubeconfig = lab.directory().join("admin.kubeconfig");
+        control::copy_kubeconfig(&control, api, door.address(), &kubeconfig)?;
+        for server in &blueprint.servers {
+            say(&format!("starting host {server}"));
+            let host = lab.add_host(server, &server_config(&blueprint, server))?;
+            control::issue_credentials(&control, &blueprint, server, api, &host.state_dir().join("agent.kubeconfig"))?;
+            write_agent_file(&host, &blueprint, server, api)?;
+            lab.power_on(server)?;
+        }
+        if let Some(first) = blueprint.servers.first() {
+            let host = lab.host(first)?;
+            for disk in &blueprint.disks {
+                if let Some(offset) = disk.area_offset {
+                    say("writing an empty cluster area");
+                    let device = disk.device.to_string_lossy().into_owned();
+                    let offset = offset.to_string();
+                    host.exec(&["holdfast", "disk", "format", "--device", &device, "--offset", &offset])?;
+                }
+            }
+        }
+        let objects = objects::Objects::connect(&kubeconfig, &blueprint.namespace)?;
+        Ok(Cluster { objects, _door: door, blueprint, manifests, kubeconfig, lab })
+    }
+
+    fn tell(&self, options: &ClusterOptions<'_>, text: &str) {
+        options.progress.iter().for_each(|progress| progress(text));
+    }
+
+    /// The lab under it.
+    #[must_use]
+    pub fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    /// What it was built from.
+    #[must_use]
+    pub fn blueprint(&self) -> &Blueprint {
+        &self.blueprint
+    }
+
+    /// The administrator's kubeconfig, usable on the machine.
+    #[must_use]
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// The manifests as they are applied.
+    #[must_use]
+    pub fn manifests(&self) -> &Path {
+        &self.manifests
+    }
+
+    /// A host of it: a server, [`CONTROL`] or [`CLIENT`].
+    ///
+    /// # Errors
+    /// When it has no such host.
+    pub fn host(&self, name: &str) -> Result<Arc<Host>> {
+        self.lab.host(name)
+    }
+
+    /// Applies a manifest file or directory as a user does, with `holdfast apply`.
+    ///
+    /// # Errors
+    /// With the API server's words when it refuses.
+    pub fn apply(&self, path: &Path) -> Result<()> {
+        let file = path.to_string_lossy();
+        self.holdfast(&["apply", "-f", &file]).map(drop)
+    }
+
+    /// Runs `holdfast` on the machine as the cluster's administrator and returns what it prints.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn holdfast(&self, args: &[&str]) -> Result<String> {
+        let binary = holdfast_binary()?;
+        let kubeconfig = self.kubeconfig.to_string_lossy();
+        let mut all = args.to_vec();
+        all.extend(["--kubeconfig", &kubeconfig]);
+        run(&binary.to_string_lossy(), &all)
+    }
+
+    /// Begins to ask the example's service address from the client.
+    ///
+    /// # Errors
+    /// When no group has a floating address.
+    pub fn poll_service(&self) -> Result<Poller> {
+        let address = self.blueprint.service_address.ok_or_else(|| LabError::Manifest {
+            file: self.blueprint.source.clone(),
+            field: "spec.resources[].floatingIP".into(),
+            problem: "no group has a floating IPv4 address, so there is nothing for a client to ask".into(),
+        })?;
+        Poller::start(&*self.host(CLIENT)?, SocketAddr::new(address, 80))
+    }
+
+    /// Cuts a server's power.
+    ///
+    /// # Errors
+    /// When it is off.
+    pub fn power_cut(&self, server: &str) -> Result<CutMoment> {
+        self.lab.power_cut(server)
+    }
+
+    /// Switches a server on; its agent starts with it, as a system's service manager would start it.
+    ///
+    /// # Errors
+    /// When it is on.
+    pub fn power_on(&self, server: &str) -> Result<()> {
+        self.lab.power_on(server)?;
+        self.host(server)?.start_service(AGENT)
+    }
+
+    /// Ends API server, controller and store by SIGTERM, and leaves them down.
+    ///
+    /// # Errors
+    /// When they don't end within 10 s.
+    pub fn stop_control_plane(&self, store: StoreKind) -> Result<()> {
+        control::stop(&*self.host(CONTROL)?, store, Duration::from_secs(10))
+    }
+
+    /// Starts what [`Cluster::stop_control_plane`] ended, and waits until it answers.
+    ///
+    /// # Errors
+    /// When it doesn't answer in time.
+    pub fn start_control_plane(&self, store: StoreKind) -> Result<()> {
+        let address = self.blueprint.spare_address(self.blueprint.public_lan()?, 1)?;
+        control::start(&self.host(CONTROL)?, SocketAddr::new(address, control::PORT), store)
+    }
+
+    /// Takes everything down.
+    ///
+    /// # Errors
+    /// When something does not go.
+    pub fn close(self) -> Result<()> {
+        let Cluster { objects, _door, lab, .. } = self;
+        drop(objects);
+        drop(_door);
+        lab.close()
+    }
+}
+
+/// Wiring and services of a server.
+fn server_config(blueprint: &Blueprint, server: &str) -> HostConfig {
+    let networks = blueprint
+        .lans
+        .iter()
+        .filter_map(|lan| {
+            let address = lan.addresses.get(server)?;
+            Some(CableConfig {
+                network: lan.name.clone(),
+                interface: Some(lan.interface.clone()),
+                addresses: vec![(*address, lan.prefix)],
+            })
+        })
+        .collect();
+    let disks = blueprint.disks.iter().map(|disk| (disk.name.clone(), vec![disk.device.clone()])).collect();
+    let command =
+        vec![format!("{BIN_DIR}/holdfast"), "agent".into(), "--config".into(), format!("{STATE_DIR}/agent.yaml")];
+    let agent = ServiceSpec { name: AGENT.into(), command, environment: Default::default() };
+    HostConfig { networks, disks, services: vec![agent] }
+}
+
+fn write_agent_file(host: &Host, blueprint: &Blueprint, server: &str, api: SocketAddr) -> Result<()> {
+    let file = serde_json::json!({
+        "api": [format!("https://{api}")],
+        "namespace": blueprint.namespace,
+        "subCluster": blueprint.sub_cluster,
+        "server": server,
+        "credentials": format!("{STATE_DIR}/agent.kubeconfig"),
+        "dataDir": format!("{STATE_DIR}/agent"),
+        "runDir": "/run/holdfast",
+        "cgroup": "/sys/fs/cgroup/holdfast",
+    });
+    let text = serde_yaml::to_string(&file).map_err(|error| LabError::Api(error.to_string()))?;
+    let path = host.state_dir().join("agent.yaml");
+    fs::write(&path, text).attempt(|| format!("writing {}", path.display()))
+}
+
+/// Writes the documents, as they are after editing, into the lab's directory: what is applied is what was planned.
+fn write_manifests(directory: &Path, documents: &[(PathBuf, Value)]) -> Result<PathBuf> {
+    let target = directory.join("manifests");
+    fs::create_dir_all(&target).attempt(|| format!("making {}", target.display()))?;
+    for (index, (_, document)) in documents.iter().enumerate() {
+        let text = serde_yaml::to_string(document).map_err(|error| LabError::Api(error.to_string()))?;
+        let path = target.join(format!("{index:02}.yaml"));
+        fs::write(&path, text).attempt(|| format!("writing {}", path.display()))?;
+    }
+    Ok(target)
+}

@@ -29,6 +29,7 @@ mod names;
 mod namespaces;
 mod negotiation;
 mod object;
+mod openapi;
 mod ops;
 mod patch;
 pub mod pki;

@@ -64,6 +64,9 @@ async fn route(
         if !reads {
             return Err(ApiError::method_not_allowed(format!("{} is not possible on {path}", parts.method)));
         }
+        if segments.first() == Some(&"openapi") {
+            return Ok(state.openapi.answer(&path, parts.uri.query(), &parts.headers)?.map(Body::from));
+        }
         return document(state, &segments, &parts.headers, &query);
     };
     let def = state.registry.find(target.group, target.version, target.plural).ok_or_else(ApiError::no_such_path)?;

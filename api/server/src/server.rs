@@ -22,6 +22,7 @@ use tower::Service;
 
 use crate::feed::Feed;
 use crate::identity::{Acceptor, Connection, Identity};
+use crate::openapi::Documents;
 use crate::registry::{DefinitionError, Registry};
 use crate::state::State;
 use crate::{gc, namespaces, router, upkeep};
@@ -67,7 +68,13 @@ impl Server {
         let registry = Registry::new(&settings.crds)?;
         let feed = Feed::new(Arc::clone(&settings.store), &registry);
         let (stop, stopping) = watch::channel(false);
-        let state = Arc::new(State { store: settings.store, registry, feed, stopping });
+        let state = Arc::new(State {
+            store: settings.store,
+            openapi: Documents::new(registry.all()),
+            registry,
+            feed,
+            stopping,
+        });
         let shared = || Arc::clone(&state);
         let tasks = vec![
             tokio::spawn({

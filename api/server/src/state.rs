@@ -11,6 +11,7 @@ use crate::authz::{Facts, named_secrets};
 use crate::error::{ApiError, ApiResult};
 use crate::feed::Feed;
 use crate::object::Object;
+use crate::openapi::Documents;
 use crate::query::Freshness;
 use crate::registry::{Registry, ResourceDef};
 
@@ -25,6 +26,8 @@ pub(crate) struct State {
     pub(crate) store: Arc<dyn Store>,
     /// What is served.
     pub(crate) registry: Registry,
+    /// What describes it.
+    pub(crate) openapi: Documents,
     /// The caches.
     pub(crate) feed: Feed,
     /// Becomes true when streams should end.

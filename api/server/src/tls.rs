@@ -1,7 +1,7 @@
 //! TLS of the listening side: the handshake, and who the peer is by its certificate.
 //!
 //! A client certificate is asked for, not demanded; one that this server's CA did not sign ends the handshake. HTTP/2
-//! and HTTP/1.1 are offered. What a name may do is decided elsewhere.
+//! and HTTP/1.1 are offered. What a name may do is decided elsewhere, and so is how long a handshake may take.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,8 +23,6 @@ use x509_parser::prelude::FromDer;
 use crate::identity::{Acceptor, Connection, Identity};
 use crate::pki::{self, Pki, PkiError};
 
-/// Longest time for a handshake, so that silent connections do not pile up.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a running server looks whether its certificates need to be made anew.
 const RENEWAL_CHECK: Duration = Duration::from_secs(86_400);
 
@@ -83,10 +81,7 @@ impl Tls {
 impl Acceptor for Tls {
     async fn accept(&self, connection: TcpStream) -> io::Result<(Box<dyn Connection>, Option<Identity>)> {
         let config = Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner));
-        let handshake = TlsAcceptor::from(config).accept(connection);
-        let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake)
-            .await
-            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the client did not finish the TLS handshake"))??;
+        let stream = TlsAcceptor::from(config).accept(connection).await?;
         let identity = match stream.get_ref().1.peer_certificates().and_then(<[_]>::first) {
             Some(certificate) => Some(identity(certificate)?),
             None => None,

@@ -19,11 +19,7 @@ fn merging() -> [(&'static str, &'static str, Value); 6] {
                 "x-kubernetes-patch-merge-key": "uid", "x-kubernetes-patch-strategy": "merge",
             }),
         ),
-        (
-            "ObjectMeta",
-            "finalizers",
-            json!({"x-kubernetes-list-type": "set", "x-kubernetes-patch-strategy": "merge"}),
-        ),
+        ("ObjectMeta", "finalizers", json!({"x-kubernetes-list-type": "set", "x-kubernetes-patch-strategy": "merge"})),
         ("ObjectMeta", "managedFields", atomic()),
         ("OwnerReference", "", json!({"x-kubernetes-map-type": "atomic"})),
         ("StatusDetails", "causes", atomic()),

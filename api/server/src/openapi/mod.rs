@@ -39,7 +39,7 @@ const PROTOBUF: [&str; 2] = [
 
 /// All documents, ready to be sent.
 #[derive(Debug)]
-pub struct Documents {
+pub(crate) struct Documents {
     index: Document,
     /// By `api/v1` or `apis/GROUP/VERSION`.
     v3: BTreeMap<String, Document>,
@@ -56,7 +56,7 @@ struct Document {
 
 impl Documents {
     /// Describes `defs`.
-    pub fn new(defs: &[Arc<ResourceDef>]) -> Self {
+    pub(crate) fn new(defs: &[Arc<ResourceDef>]) -> Self {
         let schemas = schemas::all(defs);
         let v3: BTreeMap<String, Document> =
             v3::documents(defs, &schemas).into_iter().map(|(path, value)| (path, Document::json(&value))).collect();
@@ -80,7 +80,7 @@ impl Documents {
     ///
     /// # Errors
     /// 404 for a path that does not exist, 406 if the client accepts no form that exists.
-    pub fn answer(&self, path: &str, query: Option<&str>, headers: &HeaderMap) -> ApiResult<Response<Bytes>> {
+    pub(crate) fn answer(&self, path: &str, query: Option<&str>, headers: &HeaderMap) -> ApiResult<Response<Bytes>> {
         let path = path.trim_end_matches('/');
         if path == "/openapi/v2" {
             let document = match accepted(headers, &[JSON, PROTOBUF[0], PROTOBUF[1]])? {

@@ -20,14 +20,16 @@ const fn query(name: &'static str, kind: &'static str, description: &'static str
 }
 
 const DRY_RUN: Query = query("dryRun", "string", "All: check and answer as if done, but store nothing.");
-const MANAGER: Query = query("fieldManager", "string", "Name under which the written fields are kept in managedFields.");
+const MANAGER: Query =
+    query("fieldManager", "string", "Name under which the written fields are kept in managedFields.");
 const VALIDATION: Query = query(
     "fieldValidation",
     "string",
     "What to do with unknown and duplicate fields: Ignore drops them, Warn (the default) drops them with a warning, \
      Strict refuses the request.",
 );
-const FORCE: Query = query("force", "boolean", "In an apply: take over fields that others manage. Not for other patches.");
+const FORCE: Query =
+    query("force", "boolean", "In an apply: take over fields that others manage. Not for other patches.");
 const WRITE: &[Query] = &[DRY_RUN, MANAGER, VALIDATION];
 const PATCH: &[Query] = &[DRY_RUN, MANAGER, VALIDATION, FORCE];
 const GET: &[Query] =
@@ -59,8 +61,7 @@ const OBJECT: &[&str] = &["application/json", "application/yaml"];
 /// Patches of our kinds: without strategic merge, by which kubectl tells how to apply.
 const PATCHES: &[&str] =
     &["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
-const BUILTIN_PATCHES: &[&str] =
-    &[PATCHES[0], PATCHES[1], "application/strategic-merge-patch+json", PATCHES[2]];
+const BUILTIN_PATCHES: &[&str] = &[PATCHES[0], PATCHES[1], "application/strategic-merge-patch+json", PATCHES[2]];
 
 /// A path with its operations.
 #[derive(Debug)]
@@ -143,7 +144,11 @@ struct Make<'a> {
 impl Make<'_> {
     fn list(&self, suffix: &str, scope: &str) -> Option<Operation> {
         let made = self.operation("list", "list", "get", scope, suffix, "List or watch")?;
-        Some(Operation { query: LIST, answer: if has_list(self.def) { list_name(self.def) } else { made.answer }, ..made })
+        Some(Operation {
+            query: LIST,
+            answer: if has_list(self.def) { list_name(self.def) } else { made.answer },
+            ..made
+        })
     }
 
     fn create(&self, scope: &str) -> Option<Operation> {
@@ -152,7 +157,8 @@ impl Make<'_> {
     }
 
     fn delete_collection(&self, scope: &str) -> Option<Operation> {
-        let made = self.operation("deletecollection", "deletecollection", "delete", scope, "", "Delete all matching")?;
+        let made =
+            self.operation("deletecollection", "deletecollection", "delete", scope, "", "Delete all matching")?;
         let body = Some((OBJECT, format!("{META}.DeleteOptions")));
         Some(Operation { query: DELETE_COLLECTION, body, answer: format!("{META}.Status"), ..made })
     }

@@ -54,7 +54,11 @@ fn path_item(path: &operations::Path) -> Value {
 
 fn describe(operation: &Operation) -> Value {
     let content = |media: &[&str], schema: &str| -> Value {
-        media.iter().map(|media| ((*media).to_owned(), json!({"schema": reference(schema)}))).collect::<Map<_, _>>().into()
+        media
+            .iter()
+            .map(|media| ((*media).to_owned(), json!({"schema": reference(schema)})))
+            .collect::<Map<_, _>>()
+            .into()
     };
     let parameters: Vec<Value> = operation
         .query

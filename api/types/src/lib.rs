@@ -10,6 +10,7 @@ pub mod duration;
 pub mod error;
 pub mod reasons;
 pub mod schema;
+pub mod timing;
 pub mod v1;
 
 /// The API group of every kind.

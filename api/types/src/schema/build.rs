@@ -155,6 +155,12 @@ pub(crate) fn arguments(_: &mut SchemaGenerator) -> Schema {
 pub(crate) fn command(generator: &mut SchemaGenerator) -> Schema {
     let mut schema = arguments(generator);
     schema.insert("minItems".into(), json!(1));
+    schema
+}
+
+/// A program, by its absolute path, and its arguments.
+pub(crate) fn program(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = command(generator);
     schema.insert(
         "x-kubernetes-validations".into(),
         json!([rule_with(

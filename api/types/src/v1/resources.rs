@@ -368,7 +368,7 @@ pub struct ScriptSource {
 #[serde(rename_all = "camelCase")]
 pub struct Process {
     /// Absolute path of the program and its arguments. No shell is involved.
-    #[schemars(schema_with = "schema::command")]
+    #[schemars(schema_with = "schema::program")]
     pub command: Vec<String>,
     /// Further environment variables.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -102,7 +102,9 @@ impl Core {
             .departed
             .keys()
             .map(|key| {
-                let known = old_departures.get(key).cloned();
+                // What was known of an earlier departure of the same boot says nothing about this one.
+                let again = old.as_ref().is_some_and(|old| old.admits(&key.0, key.1));
+                let known = old_departures.get(key).filter(|_| !again).cloned();
                 let anchor = known.as_ref().map(|departure| departure.anchor);
                 let anchor = anchor.or_else(|| anchors.get(&key.0).copied()).unwrap_or(self.now);
                 (key.clone(), Departure { anchor, seen: known.and_then(|departure| departure.seen) })

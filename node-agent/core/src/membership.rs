@@ -174,6 +174,19 @@ impl Core {
                 Departed { is_virtual: member.is_virtual, takeover_wait: self.longest_wait(config, member), evidence };
             value.departed.insert((name.clone(), member.boot), departed);
         }
+        self.complete(config, view, value, members)
+    }
+
+    /// Fills members and acceptors in. A server that comes back with the boot that departed is no departed one any
+    /// more: its next departure needs evidence of its own (found by the simulator, seed 278).
+    fn complete(
+        &self,
+        config: &Config,
+        view: &View,
+        mut value: View,
+        members: BTreeMap<ServerName, Member>,
+    ) -> Option<View> {
+        value.departed.retain(|(name, boot), _| members.get(name).is_none_or(|member| member.boot != *boot));
         value.acceptors = self.acceptors_for(config, &members, view);
         value.members = members;
         Some(value)
@@ -290,9 +303,7 @@ impl Core {
                 value.departed.insert(key, departed);
             }
         }
-        value.acceptors = self.acceptors_for(config, &members, view);
-        value.members = members;
-        Some(value)
+        self.complete(config, view, value, members)
     }
 
     /// Whether a start from the newest known view needs no operator (R18): it was shut down as a whole, or the return

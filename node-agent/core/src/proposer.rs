@@ -116,8 +116,7 @@ impl Core {
     /// that runs fewer groups leaves the lock to a rival that is alive there.
     fn patience(&self, config: &crate::config::Config, value: &View, base: &View) -> std::time::Duration {
         let me = &self.boot.server;
-        let staying = value.members.keys().filter(|name| base.members.contains_key(*name));
-        let rank = staying.take_while(|name| *name != me).count() as u32;
+        let rank = Self::proposers(value, base).iter().take_while(|name| **name != me).count() as u32;
         let contested = base.acceptors.contains_key(&Acceptor::Lock)
             && base.members.keys().filter(|name| !value.members.contains_key(*name)).any(|rival| {
                 let theirs = self.groups_held_by(rival);
@@ -129,9 +128,19 @@ impl Core {
         3 * config.interval * rank + race
     }
 
+    /// Who may propose `value`: the members that stay, or, when nobody acts under the old view, those that come back.
+    fn proposers<'a>(value: &'a View, base: &View) -> Vec<&'a ServerName> {
+        let staying = |(name, member): &(&ServerName, &crate::view::Member)| base.admits(name, member.boot);
+        let staying: Vec<&ServerName> = value.members.iter().filter(staying).map(|(name, _)| name).collect();
+        if !staying.is_empty() {
+            return staying;
+        }
+        value.members.keys().filter(|name| base.members.contains_key(*name)).collect()
+    }
+
     /// R1: non-binding pre-vote. Everybody who would stay says the same set in its frames.
     fn others_agree(&self, value: &View, base: &View) -> bool {
-        value.members.keys().filter(|name| **name != self.boot.server && base.members.contains_key(*name)).all(|name| {
+        Self::proposers(value, base).into_iter().filter(|name| **name != self.boot.server).all(|name| {
             let frame = self.peers.get(name).and_then(|peer| peer.frame.as_ref());
             frame.is_some_and(|frame| frame.candidate == self.desire.members)
         })

@@ -43,7 +43,7 @@ pub use init::init_main;
 pub use lab::{CableConfig, HostConfig, Lab};
 pub use loopdev::devices_below;
 pub use network::Cable;
-pub use overlap::{Line, Tenure, check_overlap, parse_lines};
+pub use overlap::{Line, Tenure, check_overlap, merge_tenures, parse_lines};
 pub use poller::{Answer, Outage, POLL_INTERVAL, POLL_TIMEOUT, Poller};
 pub use shell::{boottime_ns, finish, run, wait_for};
 pub use spec::{BIN_DIR, DeviceSpec, HostSpec, LOG_DIR, STATE_DIR, ServiceSpec};

@@ -103,14 +103,46 @@ pub fn check_overlap(lines: &[Line], acknowledged: &BTreeMap<String, Vec<Line>>)
             None => broken.push(format!("`{line}` was durable and is gone")),
         }
     }
-    let mut spans: Vec<Tenure> = acknowledged.values().flat_map(|lines| tenures(lines)).collect();
+    broken.extend(interleaved(acknowledged));
+    if broken.is_empty() { Ok(tenures(lines)) } else { Err(broken) }
+}
+
+/// Who held the group when, from the hosts' own files alone: for groups without a shared disk. Rules 3 and 5.
+///
+/// # Errors
+/// One sentence per broken rule, with the lines that break it.
+pub fn merge_tenures(acknowledged: &BTreeMap<String, Vec<Line>>) -> Result<Vec<Tenure>, Vec<String>> {
+    let broken = interleaved(acknowledged);
+    if !broken.is_empty() {
+        return Err(broken);
+    }
+    let mut found: Vec<Tenure> = acknowledged.values().flat_map(|lines| epochs(lines)).collect();
+    found.sort_by_key(|tenure| tenure.span_ns);
+    Ok(found)
+}
+
+/// Rule 5 over the hosts' own files: the stretches of one epoch each may not overlap, nor come in another order
+/// than their epochs.
+fn interleaved(acknowledged: &BTreeMap<String, Vec<Line>>) -> Vec<String> {
+    let mut spans: Vec<Tenure> = acknowledged.values().flat_map(|lines| epochs(lines)).collect();
     spans.sort_by_key(|tenure| tenure.span_ns);
+    let mut broken = Vec::new();
     for (earlier, later) in spans.iter().zip(spans.iter().skip(1)) {
         if later.span_ns.0 <= earlier.span_ns.1 {
             broken.push(format!("active on two hosts at once: {earlier:?} and {later:?}"));
         }
+        if later.epoch < earlier.epoch {
+            broken.push(format!("{later:?} came after {earlier:?}: the epoch went back"));
+        }
     }
-    if broken.is_empty() { Ok(tenures(lines)) } else { Err(broken) }
+    broken
+}
+
+/// Splits one host's lines where its sequence has a gap or its epoch changes: only there another host can have
+/// held the group in between.
+fn epochs(lines: &[Line]) -> Vec<Tenure> {
+    let same = |a: &Line, b: &Line| a.epoch == b.epoch;
+    lines.chunk_by(same).flat_map(tenures).collect()
 }
 
 /// Joins consecutive lines of one host. A gap in the sequence ends a stretch, too: in a host's own file it means

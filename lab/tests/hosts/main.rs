@@ -1,0 +1,10 @@
+//! Tests on real hosts: whole sub-clusters of the examples in a lab, broken in every way that part of mission.md's
+//! fault table names. Each proves "never on two servers" by what a writer in the group left on the shared disk and
+//! on the hosts, not by what Holdfast says about itself.
+
+mod control_plane;
+mod harness;
+mod partition;
+mod power;
+mod process;
+mod three_servers;

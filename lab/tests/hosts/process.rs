@@ -1,0 +1,98 @@
+//! Programs die, hang, or are moved.
+
+use std::time::Duration;
+
+use holdfast_api::v1::EvidenceKind;
+use holdfast_lab::{Process, boottime_ns, wait_for};
+use nix::sys::signal::Signal;
+
+use crate::harness::{GROUP, LIMIT, Trial};
+
+/// The web server's processes on a host.
+fn nginx(trial: &Trial, server: &str) -> Vec<Process> {
+    let all = trial.host(server).processes().expect("its processes");
+    all.into_iter().filter(|process| process.args[0].contains("nginx")).collect()
+}
+
+#[test]
+fn a_killed_application_is_restarted_where_it_is() {
+    let trial = Trial::two("app-killed");
+    let active = trial.active();
+    let victims = nginx(&trial, &active);
+    assert!(!victims.is_empty(), "the web server runs on {active}");
+    let before = boottime_ns();
+    trial.host(&active).signal(&victims, Signal::SIGKILL).expect("killed");
+    trial.served_by(std::slice::from_ref(&active), boottime_ns());
+    let outage = trial.outage_since(before);
+    assert!(outage < Duration::from_secs(1), "the client saw {outage:?}");
+    assert_ne!(nginx(&trial, &active), victims);
+    wait_for("the restart to be counted", LIMIT, |last| {
+        let status = trial.status();
+        *last = format!("{:?}", status.resources);
+        Ok(status.resources.iter().any(|r| r.name == "nginx" && r.restarts == 1).then_some(()))
+    })
+    .expect("the status says so");
+    assert_eq!(trial.history(), [active]);
+    trial.cluster.close().expect("the lab goes");
+}
+
+#[test]
+fn an_agent_that_dies_comes_back_without_stopping_its_groups() {
+    let trial = Trial::two("agent-killed");
+    let active = trial.active();
+    let (web, agents) = (nginx(&trial, &active), trial.host(&active).holdfast_processes("agent").expect("its agent"));
+    assert!(!agents.is_empty(), "an agent runs on {active}");
+    let before = boottime_ns();
+    trial.host(&active).signal(&agents, Signal::SIGKILL).expect("killed");
+    wait_for("a new agent", LIMIT, |last| {
+        let now = trial.host(&active).holdfast_processes("agent")?;
+        *last = format!("{now:?}");
+        Ok((!now.is_empty() && now.iter().all(|process| !agents.contains(process))).then_some(()))
+    })
+    .expect("the agent is started again");
+    trial.pass(trial.cluster.blueprint().timeout * 3);
+    trial.all_active();
+    assert_eq!(nginx(&trial, &active), web, "the same processes serve on");
+    let outage = trial.outage_since(before);
+    assert!(outage < Duration::from_millis(300), "the client saw {outage:?}");
+    assert_eq!(trial.history(), [active]);
+    trial.cluster.close().expect("the lab goes");
+}
+
+#[test]
+fn a_frozen_agents_groups_are_stopped_by_its_guard_before_the_other_server_starts_them() {
+    let trial = Trial::two("agent-frozen");
+    let active = trial.active();
+    let standby = trial.others(&active);
+    let before = boottime_ns();
+    trial.host(&active).freeze_agent().expect("an agent to freeze");
+    let survivor = trial.served_by(&standby, before);
+    assert_eq!(trial.traces(&active), Vec::<String>::new(), "the guard has removed everything of the group");
+    trial.cluster.wait_online(GROUP, Some(&survivor), LIMIT).expect("the status follows");
+    assert_eq!(trial.history(), [active, survivor]);
+    // The guard killed the frozen agent, the supervisor started a new one: the server comes back by itself.
+    trial.all_active();
+    trial.cluster.close().expect("the lab goes");
+}
+
+#[test]
+fn a_planned_move_loses_little_and_nothing_is_written_twice() {
+    let trial = Trial::two("move");
+    let from = trial.active();
+    let to = trial.others(&from).remove(0);
+    let before = boottime_ns();
+    let namespace = trial.cluster.blueprint().namespace.clone();
+    trial.cluster.holdfast(&["move", GROUP, "--to", &to, "--namespace", &namespace]).expect("it is moved");
+    trial.served_by(std::slice::from_ref(&to), before);
+    let outage = trial.outage_since(before);
+    assert!(outage < Duration::from_secs(1), "the client saw {outage:?}");
+    trial.comes_clean(&from);
+    let status = trial.cluster.wait_online(GROUP, Some(&to), LIMIT).expect("online there").status.expect("a status");
+    assert_ne!(
+        status.transitions.first().and_then(|t| t.evidence),
+        Some(EvidenceKind::Time),
+        "it was stopped in order"
+    );
+    assert_eq!(trial.history(), [from, to]);
+    trial.cluster.close().expect("the lab goes");
+}

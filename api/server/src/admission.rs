@@ -1,9 +1,8 @@
-//! The rules that are more than one object's schema: which deletions are let through, and which status reports are
-//! stale. Pure; what must be looked up is an argument.
+//! The rules that are more than one object's schema: which deletions are let through. Pure; what must be looked up is
+//! an argument. That stale reports are refused is a rule of the schemas.
 
 use serde_json::Value;
 
-use crate::error::Cause;
 use crate::object::meta;
 use crate::registry::ResourceDef;
 
@@ -105,32 +104,6 @@ fn names_of(objects: &[Value], used: impl Fn(&Value) -> bool) -> String {
     objects.iter().filter(|object| used(object)).map(|object| meta(object, "name")).collect::<Vec<_>>().join(", ")
 }
 
-/// Refuses a status report that is older than what is stored: agents that were cut off must not overwrite what their
-/// successors reported. The rule is that of the API's model (stale writers).
-pub(crate) fn stale_report(def: &ResourceDef, old: &Value, new: &Value) -> Option<Cause> {
-    if def.group != holdfast_api::GROUP || !matches!(def.kind.as_str(), "SubCluster" | "FailoverGroup") {
-        return None;
-    }
-    let (old, new) = (&old["status"], &new["status"]);
-    if old["clusterID"] != new["clusterID"] {
-        return None;
-    }
-    let number = |status: &Value, field: &str| status[field].as_u64().unwrap_or(0);
-    let stored = (number(old, "epoch"), number(old, "revision"));
-    let reported = (number(new, "epoch"), number(new, "revision"));
-    (reported < stored).then(|| {
-        Cause::invalid(
-            "status",
-            &serde_json::json!({"epoch": reported.0, "revision": reported.1}),
-            format!(
-                "this report is older than the stored one (epoch {}, revision {}); read the object again and report only \
-                 if you still coordinate the sub-cluster",
-                stored.0, stored.1
-            ),
-        )
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -170,17 +143,5 @@ mod tests {
         let group = |ns: &str| json!({"metadata": {"name": "ledger", "namespace": ns}, "spec": {"subCluster": "db"}});
         assert!(deletion(&def("SubCluster"), &object, &[group("ha")]).is_err());
         assert!(deletion(&def("SubCluster"), &object, &[group("other")]).is_ok());
-    }
-
-    #[test]
-    fn reports_of_an_older_view_are_refused() {
-        let status = |id: &str, epoch: u64, revision: u64| json!({"status": {"clusterID": id, "epoch": epoch, "revision": revision}});
-        let stale = |old: Value, new: Value| stale_report(&def("SubCluster"), &old, &new).is_some();
-        assert!(stale(status("a", 17, 4), status("a", 16, 9)));
-        assert!(stale(status("a", 17, 4), status("a", 17, 3)));
-        assert!(!stale(status("a", 17, 4), status("a", 17, 4)));
-        assert!(!stale(status("a", 17, 4), status("a", 18, 0)));
-        assert!(!stale(status("a", 17, 4), status("b", 1, 0)));
-        assert!(!stale(json!({}), status("a", 1, 0)));
     }
 }

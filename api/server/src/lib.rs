@@ -34,6 +34,7 @@ mod ops;
 mod patch;
 pub mod pki;
 mod prepare;
+mod protobuf;
 mod query;
 pub mod registry;
 mod request;

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::decode::{Decoded, decode};
 use crate::error::{ApiError, ApiResult};
+use crate::protobuf;
 
 /// The largest request body, in bytes; the same as on a stock server.
 pub(crate) const BODY_LIMIT: usize = 3 * 1024 * 1024;
@@ -126,11 +127,15 @@ pub(crate) fn content_type(headers: &HeaderMap) -> &str {
     }
 }
 
-/// Decodes a body that is an object in JSON or YAML.
-pub(crate) fn read_body(headers: &HeaderMap, body: &Bytes) -> ApiResult<Decoded> {
+/// Decodes a body that is an object in JSON or YAML, or a built-in kind in protobuf.
+pub(crate) fn read_body(headers: &HeaderMap, body: &Bytes, builtin: bool) -> ApiResult<Decoded> {
     let yaml = match content_type(headers) {
         "application/json" => false,
         "application/yaml" => true,
+        protobuf::MEDIA_TYPE if builtin => {
+            let value = protobuf::decode(body).map_err(ApiError::bad_request)?;
+            return Ok(Decoded { value, duplicates: Vec::new() });
+        }
         other => return Err(ApiError::unsupported_media_type(other, BODIES)),
     };
     decode(body, yaml).map_err(ApiError::bad_request)

@@ -18,7 +18,7 @@ const GENERATE_ATTEMPTS: usize = 8;
 /// Creates an object.
 pub(crate) async fn create(state: &State, request: &Request) -> ApiResult<Answer> {
     let options = WriteOptions::of(&request.query)?;
-    let decoded = read_body(&request.headers, &request.body)?;
+    let decoded = read_body(&request.headers, &request.body, request.def.is_builtin())?;
     check_kind(&request.def, &decoded.value)?;
     create_object(state, request, &options, decoded.value, duplicate_findings(&decoded.duplicates)).await
 }

@@ -35,7 +35,7 @@ fn options(request: &Request) -> ApiResult<DeleteOptions> {
     } else if content_type(&request.headers).ends_with("json") {
         decode(&request.body, false).map_err(ApiError::bad_request)?.value
     } else {
-        read_body(&request.headers, &request.body)?.value
+        read_body(&request.headers, &request.body, true)?.value
     };
     DeleteOptions::of(&request.query, &body)
 }

@@ -11,7 +11,7 @@ use crate::state::State;
 
 /// POST on a review kind.
 pub(crate) fn review(state: &State, request: &Request) -> ApiResult<Answer> {
-    let mut body = read_body(&request.headers, &request.body)?.value;
+    let mut body = read_body(&request.headers, &request.body, request.def.is_builtin())?.value;
     check_kind(&request.def, &body)?;
     let identity = &request.identity;
     let text = |value: &Value, field: &str| value[field].as_str().unwrap_or_default().to_owned();

@@ -4,12 +4,11 @@ use holdfast_store::{Error, Expect};
 use serde_json::Value;
 
 use super::{Answer, check, check_kind, duplicate_findings, invalid_if_any, set_kind};
-use crate::admission;
 use crate::error::{ApiError, ApiResult, Cause};
 use crate::negotiation::{content_type, read_body};
 use crate::object::{Object, encode, meta, metadata_mut, set_revision};
 use crate::patch::PatchBody;
-use crate::prepare::{self, Endpoint};
+use crate::prepare;
 use crate::query::WriteOptions;
 use crate::registry::ResourceDef;
 use crate::request::Request;
@@ -31,7 +30,7 @@ pub(crate) enum Outcome {
 pub(crate) async fn replace(state: &State, request: &Request) -> ApiResult<Answer> {
     let def = &*request.def;
     let options = WriteOptions::of(&request.query)?;
-    let decoded = read_body(&request.headers, &request.body)?;
+    let decoded = read_body(&request.headers, &request.body, request.def.is_builtin())?;
     check_kind(def, &decoded.value)?;
     let mut body = decoded.value;
     set_kind(def, &mut body);
@@ -118,11 +117,7 @@ pub(crate) async fn write(
     let name = meta(&old.value, "name");
     let stored = prepare::update(def, &old.value, def.absorb(new), request.endpoint)?;
     let mut stored = check(def, stored, Some(&old.value), options.validation, findings, warnings)?;
-    let mut causes = check_immutable(def, &old.value, &stored);
-    if request.endpoint == Endpoint::Status {
-        causes.extend(admission::stale_report(def, &old.value, &stored));
-    }
-    invalid_if_any(def, name, &causes)?;
+    invalid_if_any(def, name, &check_immutable(def, &old.value, &stored))?;
     prepare::count_generation(def, &old.value, &mut stored);
     set_revision(&mut stored, old.revision);
     save(state, def, old, stored, options.dry_run).await

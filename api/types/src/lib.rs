@@ -10,8 +10,10 @@ pub mod duration;
 pub mod error;
 pub mod reasons;
 pub mod schema;
+pub mod support;
 pub mod timing;
 pub mod v1;
+pub mod validation;
 
 /// The API group of every kind.
 pub const GROUP: &str = "holdfast.dev";

@@ -59,6 +59,7 @@ macro_rules! choices {
 
 pub mod common;
 pub mod data_service;
+pub mod effective;
 pub mod failover_group;
 pub mod failover_group_status;
 pub mod heartbeat;
@@ -75,6 +76,7 @@ pub mod super_cluster;
 
 pub use common::*;
 pub use data_service::*;
+pub use effective::*;
 pub use failover_group::*;
 pub use failover_group_status::*;
 pub use heartbeat::*;

@@ -1,0 +1,168 @@
+//! What the schema has and this version does not carry out. The controller refuses it with
+//! `Accepted=False/UnsupportedByServer`; nothing is accepted and ignored.
+//!
+//! When a part is built, its lines here go away.
+
+use crate::{
+    error::{ErrorKind, FieldError},
+    v1::{
+        ControllerBrakes, DataServiceSpec, ExecPolicy, Failback, FailoverGroupSpec, FilesystemType, GroupPolicy,
+        OperationMode, OperationSpec, OperationType, QuorumType, Recovery, RecoveryAction, Reservation, Resource,
+        ScriptSource, ServerDeclaredState, SubClusterBrakes, SubClusterSpec, SubClusterState, SuperClusterSpec,
+        TargetKind,
+    },
+};
+
+/// Collects what is not carried out.
+struct Refusals(Vec<FieldError>);
+
+impl Refusals {
+    fn add(&mut self, unsupported: bool, field: impl Into<String>, found: impl ToString, advice: &str) {
+        if unsupported {
+            let message = format!("this version does not carry it out; {advice}");
+            self.0.push(FieldError::new(ErrorKind::NotSupported, field, found.to_string(), message));
+        }
+    }
+}
+
+const REMOVE: &str = "remove the field";
+
+/// Fields of a super-cluster that this version does not carry out.
+pub fn unsupported_super_cluster(spec: &SuperClusterSpec) -> Vec<FieldError> {
+    let mut r = Refusals(Vec::new());
+    r.add(spec.brakes != ControllerBrakes::default(), "spec.brakes", "", "leave the brakes at their defaults");
+    r.0
+}
+
+/// Fields of a sub-cluster that this version does not carry out.
+pub fn unsupported_sub_cluster(spec: &SubClusterSpec) -> Vec<FieldError> {
+    let mut r = Refusals(Vec::new());
+    r.add(spec.state == SubClusterState::Stopped, "spec.state", spec.state, "set the groups Offline instead");
+    for (i, server) in spec.servers.iter().enumerate() {
+        let at = format!("spec.servers[{i}]");
+        let detached = server.state == ServerDeclaredState::Detached;
+        r.add(detached, format!("{at}.state"), server.state, "use Active");
+        r.add(!server.site.is_empty(), format!("{at}.site"), &server.site, REMOVE);
+    }
+    for (i, disk) in spec.disks.iter().enumerate() {
+        let reserved = disk.reservation != Reservation::None;
+        r.add(reserved, format!("spec.disks[{i}].reservation"), disk.reservation, "use None");
+    }
+    for (i, path) in spec.heartbeat.paths.iter().enumerate() {
+        r.add(path.serial.is_some(), format!("spec.heartbeat.paths[{i}].serial"), "", "use a lan or disk path");
+    }
+    let quorum_server = spec.quorum.type_ == QuorumType::QuorumServer;
+    r.add(quorum_server, "spec.quorum.type", spec.quorum.type_, "use LockDisk for two servers, Majority for more");
+    r.add(spec.fencing.is_some(), "spec.fencing", "", REMOVE);
+    r.add(spec.brakes != SubClusterBrakes::default(), "spec.brakes", "", "leave the brakes at their defaults");
+    r.add(!spec.monitors.is_empty(), "spec.monitors", "", REMOVE);
+    r.add(spec.group_policy != GroupPolicy::default(), "spec.groupPolicy", "", "leave it at its default, all");
+    r.add(spec.exec != ExecPolicy::default(), "spec.exec.enabled", spec.exec.enabled, "leave it at its default, false");
+    r.0
+}
+
+/// Changes of a sub-cluster, whose agents have met, that this version does not carry out: servers, disks, paths, timing,
+/// quorum, watchdog, drain. `old` is the specification that is in force.
+pub fn unsupported_change(old: &SubClusterSpec, new: &SubClusterSpec) -> Vec<FieldError> {
+    let mut r = Refusals(Vec::new());
+    let advice = "a formed sub-cluster keeps it; put the old value back";
+    r.add(old.servers != new.servers, "spec.servers", "a change", advice);
+    r.add(old.disks != new.disks, "spec.disks", "a change", advice);
+    r.add(old.heartbeat != new.heartbeat, "spec.heartbeat", "a change", advice);
+    r.add(old.quorum != new.quorum, "spec.quorum", "a change", advice);
+    r.add(old.watchdog != new.watchdog, "spec.watchdog", "a change", advice);
+    r.add(old.evidence != new.evidence, "spec.evidence", "a change", advice);
+    r.0
+}
+
+/// Fields of a failover group that this version does not carry out.
+pub fn unsupported_group(spec: &FailoverGroupSpec) -> Vec<FieldError> {
+    let mut r = Refusals(Vec::new());
+    let placement = &spec.placement;
+    r.add(placement.requires.is_some(), "spec.placement.requires", "", REMOVE);
+    let failback = placement.failback != Failback::default();
+    r.add(failback, "spec.placement.failback", placement.failback.mode, "use mode Manual without delay");
+    r.add(!placement.separate_from.is_empty(), "spec.placement.separateFrom", "", REMOVE);
+    r.add(!placement.together.is_empty(), "spec.placement.together", "", REMOVE);
+    r.add(!placement.after.is_empty(), "spec.placement.after", "", REMOVE);
+    recovery(&spec.recovery, &mut r);
+    r.add(spec.disaster.is_some(), "spec.disaster", "", REMOVE);
+    for (i, one) in spec.resources.iter().enumerate() {
+        resource(one, &format!("spec.resources[{i}]"), &mut r);
+    }
+    r.add(!spec.monitors.is_empty(), "spec.monitors", "", REMOVE);
+    r.0
+}
+
+fn recovery(recovery: &Recovery, r: &mut Refusals) {
+    let default = Recovery::default();
+    let advice = "leave it at its default";
+    let server_down = recovery.then == RecoveryAction::ServerDown;
+    r.add(server_down, "spec.recovery.then", recovery.then, "use Failover, Stop or Report");
+    let failovers = recovery.max_failovers;
+    r.add(failovers != default.max_failovers, "spec.recovery.maxFailovers", failovers, advice);
+    let window = &recovery.failover_window;
+    r.add(*window != default.failover_window, "spec.recovery.failoverWindow", window, advice);
+    // Without fence devices Fence is Block, so both values of onStopFailure are carried out.
+    let left = recovery.no_server_left;
+    r.add(left != default.no_server_left, "spec.recovery.noServerLeft", left, advice);
+    let decay = &recovery.failure_decay;
+    r.add(*decay != default.failure_decay, "spec.recovery.failureDecay", decay, advice);
+}
+
+fn resource(resource: &Resource, at: &str, r: &mut Refusals) {
+    let use_built = "use filesystem, floatingIP, process or script";
+    for (member, given) in [
+        ("virtualIP", resource.virtual_ip.is_some()),
+        ("systemd", resource.systemd.is_some()),
+        ("ocf", resource.ocf.is_some()),
+        ("volumeGroup", resource.volume_group.is_some()),
+        ("mirrorDisk", resource.mirror_disk.is_some()),
+        ("nfsExport", resource.nfs_export.is_some()),
+        ("dataService", resource.data_service.is_some()),
+    ] {
+        r.add(given, format!("{at}.{member}"), "", use_built);
+    }
+    if let Some(fs) = &resource.filesystem {
+        let nfs = fs.type_ == FilesystemType::Nfs;
+        r.add(nfs, format!("{at}.filesystem.type"), fs.type_, "use ext4, xfs, btrfs or bind");
+    }
+    if let Some(process) = &resource.process {
+        let secrets = !process.environment_from.is_empty();
+        r.add(secrets, format!("{at}.process.environmentFrom"), "", "use environment");
+    }
+    if let Some(script) = &resource.script {
+        let mut source = |name: &str, source: &ScriptSource| {
+            r.add(source.config_map.is_some(), format!("{at}.script.{name}.configMap"), "", "use path or inline");
+        };
+        source("start", &script.start);
+        source("stop", &script.stop);
+        if let Some(check) = &script.check {
+            source("check", check);
+        }
+    }
+    if let Some(own) = &resource.recovery {
+        let server_down = own.then == Some(RecoveryAction::ServerDown);
+        r.add(server_down, format!("{at}.recovery.then"), RecoveryAction::ServerDown, "use Failover, Stop or Report");
+    }
+}
+
+/// Fields of a data service that this version does not carry out: all of it.
+pub fn unsupported_data_service(_: &DataServiceSpec) -> Vec<FieldError> {
+    let mut r = Refusals(Vec::new());
+    r.add(true, "spec", "", "use script resources in the groups");
+    r.0
+}
+
+/// Fields of an operation that this version does not carry out.
+pub fn unsupported_operation(spec: &OperationSpec) -> Vec<FieldError> {
+    let mut r = Refusals(Vec::new());
+    let built = matches!(spec.type_, OperationType::Move | OperationType::Stop | OperationType::Start);
+    r.add(!built, "spec.type", spec.type_, "use Move, Stop or Start");
+    let group = spec.target.kind == TargetKind::FailoverGroup;
+    r.add(built && !group, "spec.target.kind", spec.target.kind, "use FailoverGroup");
+    r.add(spec.mode == OperationMode::Plan, "spec.mode", spec.mode, "use Execute");
+    r.add(spec.plan_digest.is_some(), "spec.planDigest", "", REMOVE);
+    r.add(spec.preconditions.is_some(), "spec.preconditions", "", REMOVE);
+    r.0
+}

@@ -1,0 +1,42 @@
+//! Rules that CEL can't say: the timing arithmetic of a sub-cluster, and what the resources of a group are to each other.
+//!
+//! Rules over several objects are the controller's; the rules that one object shows by itself stand in its schema.
+
+mod group;
+
+use std::time::Duration;
+
+pub use group::{dependency_cycle, resource_graph, validate_group};
+
+use crate::{
+    error::FieldError,
+    timing::Timing,
+    v1::{SubClusterSpec, WatchdogMode},
+};
+
+/// The timing inequalities of a sub-cluster. With `watchdog.mode: IfPresent` they must hold with and without the device,
+/// because either can be found on a server.
+pub fn validate_sub_cluster(spec: &SubClusterSpec) -> Vec<FieldError> {
+    let device: Option<Duration> = Some(spec.watchdog.timeout.get());
+    let cases: &[Option<Duration>] = match spec.watchdog.mode {
+        WatchdogMode::Required => &[device],
+        WatchdogMode::Disabled => &[None],
+        WatchdogMode::IfPresent => &[device, None],
+    };
+    let mut errors: Vec<FieldError> = Vec::new();
+    for watchdog in cases {
+        for error in Timing::of(spec, *watchdog).err().unwrap_or_default() {
+            // The same field breaks the same rule in both cases; the first case has the larger numbers.
+            let known = |e: &FieldError| e.field == error.field && rule(e) == rule(&error);
+            if !errors.iter().any(known) {
+                errors.push(error);
+            }
+        }
+    }
+    errors
+}
+
+/// The formula at the begin of a timing message.
+fn rule(error: &FieldError) -> &str {
+    error.message.split(" does not hold").next().unwrap_or_default()
+}

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_lab::{
-    CableConfig, Host, HostConfig, Lab, Poller, ServiceSpec, boottime_ns, check_overlap, devices_below, parse_lines,
-    run, unified_mount, wait_for,
+    CableConfig, Host, HostConfig, Lab, Poller, ServiceSpec, boottime_ns, check_overlap, clean, devices_below,
+    parse_lines, run, unified_mount, wait_for,
 };
 
 const DEVICE: &str = "/dev/holdfast/data";
@@ -264,4 +264,38 @@ fn nothing_is_left_when_a_lab_is_closed_or_dropped() {
         assert!(!directory.exists());
         assert_eq!(devices_below(&directory).expect("loop devices"), vec![]);
     }
+}
+
+/// Set in the process that builds a lab and dies.
+const DOOMED: &str = "HOLDFAST_TEST_DOOMED";
+
+#[test]
+fn what_a_killed_lab_leaves_is_removed_by_clean() {
+    if std::env::var_os(DOOMED).is_some() {
+        let (lab, a, _b) = two_hosts("doomed");
+        mount(&a);
+        a.start_service("sleeper").expect("started");
+        // A frozen host can't notice that its lab is gone.
+        a.freeze().expect("frozen");
+        eprintln!("lab {}", lab.directory().display());
+        std::process::abort();
+    }
+    let own = std::env::current_exe().expect("this program");
+    let child = std::process::Command::new(own)
+        .args(["--exact", "what_a_killed_lab_leaves_is_removed_by_clean", "--nocapture"])
+        .env(DOOMED, "1")
+        .output()
+        .expect("the doomed process runs");
+    let text = String::from_utf8_lossy(&child.stderr);
+    let directory = text.lines().find_map(|line| line.strip_prefix("lab ")).expect("the lab's directory");
+    let directory = PathBuf::from(directory);
+    let cgroup = unified_mount().expect("cgroup2").join(directory.file_name().expect("a name"));
+    assert!(directory.exists() && cgroup.exists(), "it left something: {text}");
+    let (running, _a, _b) = two_hosts("alive");
+    let removed = clean().expect("left-overs are removed");
+    assert!(removed.iter().any(|line| line.contains(&*directory.to_string_lossy())), "{removed:?}");
+    assert!(!directory.exists() && !cgroup.exists());
+    assert_eq!(devices_below(&directory).expect("loop devices"), vec![]);
+    assert!(running.directory().exists(), "a lab that runs is left alone");
+    running.close().expect("the lab goes");
 }

@@ -78,7 +78,7 @@ impl PathKind {
 pub struct GroupConfig {
     /// Generation of the object.
     pub generation: u64,
-    /// `state: Online`.
+    /// `state: Online`, and not to be stopped because it is being deleted.
     pub online: bool,
     /// `startup: Auto`.
     pub auto_start: bool,
@@ -88,8 +88,6 @@ pub struct GroupConfig {
     pub priority: u16,
     /// Goes back by itself.
     pub failback: bool,
-    /// Recovery of resources that say nothing else.
-    pub recovery: Recovery,
     /// Resources by name.
     pub resources: BTreeMap<ResourceName, ResourceConfig>,
     /// Holds data on a shared disk: time on a virtual machine is no evidence for it unless allowed.
@@ -102,8 +100,6 @@ pub struct GroupConfig {
     pub stop_when_no_server_left: bool,
     /// The controller's target (R15).
     pub target: Option<Target>,
-    /// The object is being deleted and may be stopped: its specification says Offline then.
-    pub deleting: bool,
 }
 
 /// The controller's target for a group.
@@ -117,7 +113,7 @@ pub struct Target {
     pub stop: Option<bool>,
 }
 
-/// `recovery` of a group or resource.
+/// `recovery` of a resource, or the group's where the resource says nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovery {
     /// Restarts in place inside `window`.
@@ -141,8 +137,6 @@ pub enum Then {
     Failover,
     /// Stop the group.
     Stop,
-    /// Bring the server down: it leaves the view.
-    ServerDown,
     /// Say so and leave it.
     Report,
 }

@@ -110,9 +110,8 @@ impl Core {
         self.coordinator.decisions =
             plan.decisions.into_iter().map(|(name, decision)| (GroupName(name), decision)).collect();
         if !news.is_empty() {
-            let mut revision = self.durable.highest.revision;
-            for (name, assignment) in &mut news {
-                revision += 1;
+            let first = self.durable.highest.revision + 1;
+            for (revision, (name, assignment)) in (first..).zip(&mut news) {
                 assignment.tag = Tag { lineage: view.lineage, epoch: view.epoch, revision };
                 self.begin_transition(name, assignment);
             }
@@ -245,7 +244,7 @@ impl Core {
                     GroupPhase::Starting => Phase::Starting,
                     _ => Phase::Online,
                 };
-                Current::On { server: (*server).0.clone(), phase }
+                Current::On { server: server.0.clone(), phase }
             }
             several => Current::Conflict { servers: several.iter().map(|(server, _)| server.0.clone()).collect() },
         }
@@ -271,7 +270,11 @@ impl Core {
         };
         let group = |name: &GroupName, group: &GroupConfig| {
             let next = self.durable.table.get(name).and_then(|assignment| assignment.next.clone());
-            let request = self.valid_target(name, group).and_then(|target| target.server.clone());
+            let target = self.valid_target(name, group);
+            let request = target.and_then(|target| target.server.clone());
+            // An operator who starts a group says that the cause of its failures is gone.
+            let forgiven = target.is_some_and(|target| target.stop == Some(false));
+            let failures = if forgiven { BTreeMap::new() } else { self.failures_of(name) };
             let current = self.current(view, name, group);
             let next = next.filter(|_| current == Current::Offline);
             planner::Group {
@@ -280,11 +283,7 @@ impl Core {
                 policy: group.policy.iter().map(|server| server.0.clone()).collect(),
                 priority: group.priority,
                 failback: group.failback,
-                failed_on: self
-                    .failures_of(name)
-                    .into_iter()
-                    .map(|(server, failure)| (server.0, failure.message))
-                    .collect(),
+                failed_on: failures.into_iter().map(|(server, failure)| (server.0, failure.message)).collect(),
                 request: request.or(next).map(|server| planner::Request { server: server.0 }),
                 stop_when_no_server_left: group.stop_when_no_server_left || self.leaving,
                 current,

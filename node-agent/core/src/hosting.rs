@@ -25,11 +25,14 @@ pub(crate) struct Inspection {
     again: Option<Instant>,
 }
 
+/// Content of a report: groups, table, highest tag.
+type Said = (BTreeMap<GroupName, GroupReport>, BTreeMap<GroupName, Assignment>, Tag);
+
 /// Reporting to the coordinator.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Reporter {
     number: u64,
-    last: Option<(BTreeMap<GroupName, GroupReport>, BTreeMap<GroupName, Assignment>, Tag)>,
+    last: Option<Said>,
     sent: Instant,
 }
 
@@ -219,7 +222,8 @@ impl Core {
         if !changed {
             return;
         }
-        let acting = self.acting();
+        // Whoever has said that it leaves takes nothing more: the others may already count on that (R20).
+        let acting = self.acting() && !self.leaving;
         for (name, assignment) in &news {
             let here = assignment.server.as_ref() == Some(&self.boot.server);
             if here && acting && !self.machines.contains_key(name) {
@@ -341,6 +345,20 @@ impl Core {
     pub(crate) fn own_reports(&self) -> BTreeMap<GroupName, GroupReport> {
         let mut reports: BTreeMap<GroupName, GroupReport> =
             self.machines.iter().map(|(name, machine)| (name.clone(), machine.report())).collect();
+        for (name, assignment) in self.durable.held.iter().filter(|(name, _)| !self.machines.contains_key(*name)) {
+            // Held, but without its specification nothing can be probed or stopped: it counts as running.
+            let report = GroupReport {
+                tag: assignment.tag,
+                generation: assignment.generation,
+                digest: 0,
+                phase: GroupPhase::Stuck,
+                resources: BTreeMap::new(),
+                failure: None,
+                steps: Vec::new(),
+                message: "this server may hold it, but has lost its specification".into(),
+            };
+            reports.insert(name.clone(), report);
+        }
         for (name, inspection) in &self.inspections {
             let Some(config) = self.groups.get(name) else { continue };
             if reports.contains_key(name) || !inspection.done {

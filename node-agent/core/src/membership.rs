@@ -137,7 +137,7 @@ impl Core {
         };
         let i_am_done = self.leaving && self.machines.is_empty() && self.durable.held.is_empty();
         let staying: BTreeSet<ServerName> =
-            clique.iter().filter(|name| !gone(name) && !(i_am_done && *name == me)).cloned().collect();
+            clique.iter().filter(|name| !(gone(name) || i_am_done && *name == me)).cloned().collect();
         if staying.is_empty() {
             // R20: the last one turns off the light; the members stay, so that they can start again.
             let mut value = self.successor(view);
@@ -167,7 +167,7 @@ impl Core {
         }
         let mut value = self.successor(view);
         for (name, member) in
-            view.members.iter().filter(|(name, member)| !members.get(*name).is_some_and(|m| m.boot == member.boot))
+            view.members.iter().filter(|(name, member)| members.get(*name).is_none_or(|m| m.boot != member.boot))
         {
             let evidence = if gone(name) { Some(Evidence::Clean) } else { None };
             let departed =
@@ -248,7 +248,7 @@ impl Core {
         if unproven {
             return Err("there is no evidence yet that its old incarnation has ended".into());
         }
-        let lock_needed = config.has_lock && (members.len() + 1) % 2 == 0;
+        let lock_needed = config.has_lock && (members.len() + 1).is_multiple_of(2);
         if lock_needed && !(self.lock_usable() && frame.lock_reachable && frame.lock == self.lock.id) {
             return Err("the lock disk is not reachable from both".into());
         }

@@ -146,7 +146,6 @@ pub fn group(servers: &[&str]) -> GroupConfig {
         policy: servers.iter().map(|name| ServerName::from(*name)).collect(),
         priority: 100,
         failback: false,
-        recovery: recovery(),
         resources: BTreeMap::from([
             ("data".into(), resource(&[])),
             ("app".into(), resource(&["data"])),
@@ -157,7 +156,6 @@ pub fn group(servers: &[&str]) -> GroupConfig {
         digest: 1,
         stop_when_no_server_left: true,
         target: None,
-        deleting: false,
     }
 }
 
@@ -410,8 +408,7 @@ impl World {
     }
 
     fn drain(&mut self, server: usize) {
-        loop {
-            let Some(output) = self.hosts[server].core.as_mut().and_then(Core::poll_output) else { break };
+        while let Some(output) = self.hosts[server].core.as_mut().and_then(Core::poll_output) {
             self.carry_out(server, output);
         }
         let Some(core) = &self.hosts[server].core else { return };

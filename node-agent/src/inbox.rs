@@ -36,6 +36,8 @@ pub struct Adoption {
     pub config: Arc<Config>,
     /// For the core.
     pub groups: BTreeMap<GroupName, Arc<GroupConfig>>,
+    /// For the core: what ran before this process started, where that differs.
+    pub running: BTreeMap<GroupName, Arc<GroupConfig>>,
     /// For the paths.
     pub wiring: Wiring,
     /// For the executor: the specifications as the API has them.

@@ -3,14 +3,27 @@
 //! `holdfast-core` decides; here is everything that touches a clock, a disk, a network, a process. The core has one
 //! thread of its own and is never asked to wait for anything.
 
+pub mod api_sync;
 pub mod boot;
+pub mod cgroup;
 pub mod clock;
 pub mod config;
+pub mod convert;
+pub mod deadline;
 pub mod disk;
+pub mod driver_loop;
+pub mod executor;
+pub mod guard;
+pub mod helper;
 pub mod inbox;
 pub mod ledger;
+pub mod notes;
 pub mod paths;
 pub mod realtime;
+pub mod resources;
+pub mod spawn;
+pub mod spec_cache;
+pub mod watchdog;
 
 #[cfg(test)]
 mod testing;

@@ -1,0 +1,293 @@
+//! One connection to the API: three watches in, reports out, until something fails.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use holdfast_api::v1::{FailoverGroup, SubCluster};
+use k8s_openapi::api::core::v1::Secret;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::report::Reporter;
+use super::{ApiError, Sources, events};
+use crate::boot;
+use crate::config::AgentConfig;
+use crate::convert::config as convert;
+use crate::executor::RunningGroup;
+use crate::inbox::{self, Inbox};
+use crate::paths::Keys;
+use crate::paths::seal::Keyring;
+use crate::spec_cache::SpecCache;
+
+/// Time between two complete reports.
+const FULL: Duration = Duration::from_secs(60);
+/// Least time between two reports of changes.
+const SOON: Duration = Duration::from_secs(1);
+
+type Watch<K> = Pin<Box<dyn Stream<Item = Result<Event<K>, watcher::Error>> + Send>>;
+
+/// Takes specifications: keeps them durably, then hands them to the driver loop.
+pub struct Follower {
+    config: AgentConfig,
+    cache: SpecCache,
+    keys: Keys,
+    inbox: Inbox,
+    /// Groups that ran before this process started, as they were started.
+    running: Vec<RunningGroup>,
+    /// Timeout of the watchdog that the guard holds, as it was read back.
+    watchdog: watch::Receiver<Option<Duration>>,
+    /// Groups that the API has; unknown before it was asked.
+    present: Option<BTreeSet<String>>,
+    /// Said already.
+    refused: BTreeMap<String, String>,
+}
+
+impl Follower {
+    /// A follower over an opened cache.
+    pub fn new(
+        config: AgentConfig,
+        cache: SpecCache,
+        keys: Keys,
+        inbox: Inbox,
+        running: Vec<RunningGroup>,
+        watchdog: watch::Receiver<Option<Duration>>,
+    ) -> Follower {
+        Follower { config, cache, keys, inbox, running, watchdog, present: None, refused: BTreeMap::new() }
+    }
+
+    /// The cache, for what is read from a manifest at the first start.
+    pub fn cache_mut(&mut self) -> &mut SpecCache {
+        &mut self.cache
+    }
+
+    /// Groups that the API has; before it was asked, those that are held here.
+    pub fn present(&self) -> BTreeSet<String> {
+        self.present.clone().unwrap_or_else(|| self.cache.specs().groups.keys().map(|name| name.0.clone()).collect())
+    }
+
+    /// The Secret with the keys; none before the sub-cluster is known.
+    fn key_secret(&self) -> Option<String> {
+        let sub_cluster = self.cache.specs().sub_cluster.as_ref()?;
+        Some(sub_cluster.spec.key_secret(&self.config.sub_cluster))
+    }
+
+    /// Puts the keys of the cache into force.
+    pub fn adopt_keys(&mut self) {
+        let data = &self.cache.specs().keys;
+        if data.is_empty() {
+            return;
+        }
+        let made = boot::random_id().map_err(|e| e.to_string()).and_then(|process| {
+            Keyring::new(&self.config.namespace, &self.config.sub_cluster, data, process).map_err(|e| e.to_string())
+        });
+        match made {
+            Ok(ring) => {
+                if let Ok(mut keys) = self.keys.write() {
+                    *keys = Some(Arc::new(ring));
+                }
+                self.said("keys", None);
+            }
+            Err(e) => self.said("keys", Some(format!("the heartbeat keys can't be used: {e}"))),
+        }
+    }
+
+    /// Hands what the cache holds to the driver loop. What can't be acted on is said once and leaves what is in force.
+    pub fn adopt(&mut self) {
+        let watchdog = *self.watchdog.borrow();
+        let made = convert::adoption(self.cache.specs(), &self.config.server_name(), watchdog, &self.running);
+        match made {
+            Ok((adoption, left_out)) => {
+                self.said("sub-cluster", None);
+                for (group, reason) in left_out {
+                    self.said(&group.0, Some(format!("group {group} is not acted on: {reason}")));
+                }
+                self.inbox.deliver(inbox::Event::Adopt(Box::new(adoption)));
+            }
+            Err(reason) => self.said("sub-cluster", Some(reason)),
+        }
+    }
+
+    /// Logs each problem once, and again only when it changes.
+    fn said(&mut self, about: &str, problem: Option<String>) {
+        match problem {
+            None => drop(self.refused.remove(about)),
+            Some(problem) => {
+                if self.refused.get(about) != Some(&problem) {
+                    tracing::error!("{problem}");
+                    self.refused.insert(about.to_owned(), problem);
+                }
+            }
+        }
+    }
+
+    fn take_secret(&mut self, secret: &Secret) -> Result<(), ApiError> {
+        let data: BTreeMap<String, Vec<u8>> =
+            secret.data.iter().flatten().map(|(name, bytes)| (name.clone(), bytes.0.clone())).collect();
+        // An emptied Secret takes no key away: without one the servers would not hear each other.
+        if !data.is_empty() && self.cache.take_keys(&data)? {
+            self.adopt_keys();
+        }
+        Ok(())
+    }
+}
+
+/// What the watch of groups has brought since it began anew.
+#[derive(Default)]
+struct Listing {
+    names: BTreeSet<String>,
+    complete: bool,
+}
+
+/// Runs until something fails (the error), or until the last report after the end was asked for (`Ok`).
+pub(super) async fn run(
+    client: Client,
+    config: &AgentConfig,
+    follower: &mut Follower,
+    sources: &Sources,
+) -> Result<(), ApiError> {
+    let sub_clusters: Api<SubCluster> = Api::namespaced(client.clone(), &config.namespace);
+    let groups: Api<FailoverGroup> = Api::namespaced(client.clone(), &config.namespace);
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), &config.namespace);
+    let mut reporter = Reporter::new(client.clone(), config.clone(), sources.clone());
+    let mut poster = events::Poster::new(client.clone(), config.clone(), sources.notes.clone());
+
+    let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut sub_cluster: Watch<SubCluster> = Box::pin(watcher::watcher(sub_clusters, named(&config.sub_cluster)));
+    let of_ours = watcher::Config::default().fields(&format!("spec.subCluster={}", config.sub_cluster));
+    let mut group: Watch<FailoverGroup> = Box::pin(watcher::watcher(groups, of_ours));
+    let mut secret: Option<(String, Watch<Secret>)> = None;
+
+    let mut listing = Listing::default();
+    let mut snapshots = sources.snapshots.clone();
+    let mut guard = sources.guard.clone();
+    let mut watchdog = follower.watchdog.clone();
+    let (mut next_full, mut earliest, mut changed) = (Instant::now(), Instant::now(), true);
+    loop {
+        let wanted = follower.key_secret();
+        if secret.as_ref().map(|(name, _)| name) != wanted.as_ref() {
+            secret = wanted.map(|name| {
+                let stream: Watch<Secret> = Box::pin(watcher::watcher(secrets.clone(), named(&name)));
+                (name, stream)
+            });
+        }
+        let report_at = if changed { earliest.min(next_full) } else { next_full };
+        tokio::select! {
+            event = sub_cluster.next() => {
+                if let Some(object) = applied(event, "the sub-cluster")? {
+                    if follower.cache.take_sub_cluster(&object)? && listing.complete {
+                        follower.adopt();
+                    }
+                    poster.knows_sub_cluster(&object);
+                    reporter.knows_sub_cluster(object);
+                }
+            }
+            event = group.next() => follow_group(event, follower, &mut listing, &mut reporter, &mut poster)?,
+            event = next_of(&mut secret) => {
+                if let Some(object) = applied(event, "the heartbeat keys")? {
+                    follower.take_secret(&object)?;
+                }
+            }
+            result = watchdog.changed() => {
+                if result.is_ok() {
+                    follower.adopt();
+                }
+            }
+            result = snapshots.changed(), if !changed => changed = result.is_ok(),
+            result = guard.changed(), if !changed => changed = result.is_ok(),
+            () = tokio::time::sleep_until(report_at) => {
+                let full = Instant::now() >= next_full;
+                let wrote = reporter.report(&follower.present(), full).await?;
+                let now = Instant::now();
+                changed = false;
+                snapshots.mark_unchanged();
+                if wrote {
+                    earliest = now + SOON;
+                } else {
+                    // Nothing worth a report has changed; look again soon, but not at every heartbeat.
+                    earliest = now + Duration::from_millis(100);
+                }
+                if full {
+                    next_full = now + FULL;
+                }
+            }
+            () = sources.notes.wait() => poster.post().await?,
+            () = sources.ending.notified() => {
+                poster.post().await?;
+                reporter.report(&follower.present(), true).await?;
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The object of an event, if it brings one.
+fn applied<K>(event: Option<Result<Event<K>, watcher::Error>>, what: &'static str) -> Result<Option<K>, ApiError> {
+    match event.ok_or(ApiError::Ended(what))?.map_err(|source| ApiError::Watch { what, source })? {
+        Event::Apply(object) | Event::InitApply(object) => Ok(Some(object)),
+        // Absence is not deletion: what is in force stays in force.
+        Event::Delete(_) | Event::Init | Event::InitDone => Ok(None),
+    }
+}
+
+async fn next_of(secret: &mut Option<(String, Watch<Secret>)>) -> Option<Result<Event<Secret>, watcher::Error>> {
+    match secret {
+        Some((_, stream)) => stream.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn follow_group(
+    event: Option<Result<Event<FailoverGroup>, watcher::Error>>,
+    follower: &mut Follower,
+    listing: &mut Listing,
+    reporter: &mut Reporter,
+    poster: &mut events::Poster,
+) -> Result<(), ApiError> {
+    const WHAT: &str = "the groups";
+    let name = |group: &FailoverGroup| group.metadata.name.clone().unwrap_or_default();
+    let mut take = |follower: &mut Follower, group: FailoverGroup| -> Result<bool, ApiError> {
+        if group.spec.sub_cluster != follower.config.sub_cluster {
+            return Ok(false);
+        }
+        let changed = follower.cache.take_group(&group)?;
+        poster.knows_group(&group);
+        reporter.knows_group(group);
+        Ok(changed)
+    };
+    match event.ok_or(ApiError::Ended(WHAT))?.map_err(|source| ApiError::Watch { what: WHAT, source })? {
+        Event::Init => *listing = Listing::default(),
+        Event::InitApply(group) => {
+            listing.names.insert(name(&group));
+            take(follower, group)?;
+        }
+        Event::InitDone => {
+            listing.complete = true;
+            follower.present = Some(listing.names.clone());
+            follower.cache.vanished(|name| listing.names.contains(name))?;
+            follower.adopt();
+        }
+        Event::Apply(group) => {
+            listing.names.insert(name(&group));
+            follower.present = Some(listing.names.clone());
+            if take(follower, group)? {
+                follower.adopt();
+            }
+        }
+        Event::Delete(group) => {
+            listing.names.remove(&name(&group));
+            follower.present = Some(listing.names.clone());
+            // The last state of the object says whether its deletion was admitted.
+            let mut changed = take(follower, group)?;
+            changed |= follower.cache.vanished(|name| listing.names.contains(name))?;
+            if changed {
+                follower.adopt();
+            }
+        }
+    }
+    Ok(())
+}

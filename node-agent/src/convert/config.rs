@@ -1,0 +1,323 @@
+//! Accepted API objects to what the core, the paths and the executor act by.
+//!
+//! Nothing is validated twice: the controller accepts only what passes the same functions. What can't be converted all
+//! the same is told and leaves what is in force.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_api::timing::Timing;
+use holdfast_api::v1 as api;
+use holdfast_api::validation::resource_graph;
+use holdfast_core::config::{Config, GroupConfig, PathKind, Recovery, ResourceConfig, Target, Then};
+use holdfast_core::names::{GroupName, PathName, ResourceName, ServerName};
+use sha2::{Digest, Sha256};
+
+use crate::executor::RunningGroup;
+use crate::inbox::Adoption;
+use crate::paths::{DiskWiring, LanWiring, Wiring};
+use crate::spec_cache::{Specs, is_deleted};
+
+/// Groups that can't be acted on, with the reason.
+pub type LeftOut = Vec<(GroupName, String)>;
+
+/// Everything that is in force with these specifications. `watchdog`: timeout of the device that this server's guard
+/// holds, as it was read back. `running`: what ran here before this process started.
+pub fn adoption(
+    specs: &Specs,
+    me: &ServerName,
+    watchdog: Option<Duration>,
+    running: &[RunningGroup],
+) -> Result<(Adoption, LeftOut), String> {
+    let sub_cluster = specs.sub_cluster.clone().ok_or("the sub-cluster is not known yet")?;
+    let config = cluster_config(&sub_cluster, watchdog)?;
+    if !config.servers.contains_key(me) {
+        let names = config.servers.keys().map(|name| name.0.as_str()).collect::<Vec<_>>().join(", ");
+        return Err(format!(
+            "this server is called {me} in the agent file, but the sub-cluster has {names}; correct one of them"
+        ));
+    }
+    let wiring = wiring(&sub_cluster, me)?;
+    let mut groups = BTreeMap::new();
+    let mut left_out = Vec::new();
+    for (name, group) in &specs.groups {
+        match group_config(group, &sub_cluster) {
+            Ok(config) => drop(groups.insert(name.clone(), Arc::new(config))),
+            Err(reason) => left_out.push((name.clone(), reason)),
+        }
+    }
+    let running = running
+        .iter()
+        .filter_map(|group| {
+            let config = running_config(group, specs.groups.get(&group.group).map(AsRef::as_ref), &sub_cluster)?;
+            Some((group.group.clone(), Arc::new(config)))
+        })
+        .collect();
+    let adoption =
+        Adoption { config: Arc::new(config), groups, running, wiring, specs: specs.groups.clone(), sub_cluster };
+    Ok((adoption, left_out))
+}
+
+/// The sub-cluster as the core sees it.
+pub fn cluster_config(object: &api::SubCluster, watchdog: Option<Duration>) -> Result<Config, String> {
+    let spec = &object.spec;
+    if spec.watchdog.mode == api::WatchdogMode::Required && watchdog.is_none() {
+        return Err(format!(
+            "watchdog.mode is Required and this server's guard holds no watchdog ({}); this server does not take part",
+            spec.watchdog.device
+        ));
+    }
+    let watchdog = watchdog.filter(|_| spec.watchdog.mode != api::WatchdogMode::Disabled);
+    let timing = Timing::of(spec, watchdog).map_err(|errors| {
+        let all = errors.iter().map(|e| format!("{}: {}", e.field, e.message)).collect::<Vec<_>>();
+        format!("the timing of the sub-cluster does not hold on this server: {}", all.join("; "))
+    })?;
+    let paths = spec.heartbeat.paths.iter().filter_map(|path| Some((PathName(path.name.clone()), kind(path)?)));
+    Ok(Config {
+        generation: generation(object.metadata.generation),
+        servers: spec.servers.iter().map(|s| (ServerName(s.name.clone()), s.id)).collect(),
+        paths: paths.collect(),
+        has_lock: spec.quorum.type_ == api::QuorumType::LockDisk,
+        interval: timing.interval,
+        timeout: timing.timeout,
+        stall: timing.stall,
+        lease: timing.lease,
+        soft_stop: timing.soft_stop,
+        kill: timing.kill,
+        renew: timing.renew,
+        io_timeout: timing.io_timeout,
+        reset: timing.reset,
+        watchdog: timing.watchdog.is_some(),
+        drain: timing.drain,
+        takeover_wait: timing.takeover_wait,
+        grace: spec.startup.grace_period.get(),
+        automatic_return: spec.return_policy == api::ReturnPolicy::Automatic,
+        time_on_virtual_machines: spec.evidence.time_on_virtual_machines == api::TimeOnVirtualMachines::Allow,
+        stopped: spec.state == api::SubClusterState::Stopped,
+    })
+}
+
+fn generation(generation: Option<i64>) -> u64 {
+    generation.and_then(|g| u64::try_from(g).ok()).unwrap_or(0)
+}
+
+fn kind(path: &api::HeartbeatPath) -> Option<PathKind> {
+    match (&path.lan, &path.disk, &path.serial) {
+        (Some(lan), ..) => Some(match lan.role {
+            api::LanRole::Interconnect => PathKind::Interconnect,
+            api::LanRole::Public => PathKind::Public,
+        }),
+        (_, Some(_), _) => Some(PathKind::Disk),
+        (.., Some(_)) => Some(PathKind::Serial),
+        _ => None,
+    }
+}
+
+/// The paths of this server.
+pub fn wiring(object: &api::SubCluster, me: &ServerName) -> Result<Wiring, String> {
+    let spec = &object.spec;
+    let mut lans = Vec::new();
+    for path in &spec.heartbeat.paths {
+        let Some(lan) = &path.lan else { continue };
+        let mut endpoints = BTreeMap::new();
+        for endpoint in &lan.endpoints {
+            let address: IpAddr = endpoint.address.parse().map_err(|_| {
+                format!("heartbeat.paths {}: {:?} of {} is no address", path.name, endpoint.address, endpoint.server)
+            })?;
+            endpoints.insert(ServerName(endpoint.server.clone()), address);
+        }
+        lans.push(LanWiring {
+            name: PathName(path.name.clone()),
+            kind: kind(path).unwrap_or(PathKind::Public),
+            port: lan.port,
+            interface: lan.interface.clone(),
+            endpoints,
+        });
+    }
+    let slots: BTreeMap<ServerName, u8> = spec.servers.iter().map(|s| (ServerName(s.name.clone()), s.id)).collect();
+    let lock = spec.quorum.lock_disk.as_ref().map(|lock| lock.disk.as_str());
+    let mut disks = Vec::new();
+    for disk in &spec.disks {
+        let is_path = |path: &&api::HeartbeatPath| path.disk.as_ref().is_some_and(|d| d.disk == disk.name);
+        let path = spec.heartbeat.paths.iter().find(is_path).map(|path| PathName(path.name.clone()));
+        let lock = lock == Some(disk.name.as_str());
+        if path.is_none() && !lock {
+            continue;
+        }
+        let area = disk
+            .area
+            .as_ref()
+            .ok_or_else(|| format!("disks {}: it carries a heartbeat path or the lock, but has no area", disk.name))?;
+        disks.push(DiskWiring {
+            disk: disk.name.clone(),
+            device: PathBuf::from(&area.device),
+            offset: area.offset,
+            path,
+            lock,
+            slots: slots.clone(),
+        });
+    }
+    Ok(Wiring { me: me.clone(), lans, disks })
+}
+
+/// A group as the core sees it.
+pub fn group_config(object: &api::FailoverGroup, sub_cluster: &api::SubCluster) -> Result<GroupConfig, String> {
+    let spec = &object.spec;
+    if let Some(circle) = holdfast_api::validation::dependency_cycle(spec) {
+        return Err(format!("its resources depend on each other in a circle: {}", circle.join(", ")));
+    }
+    let status = object.status.as_ref();
+    Ok(GroupConfig {
+        generation: generation(object.metadata.generation),
+        online: spec.state == api::GroupState::Online && !is_deleted(object),
+        auto_start: spec.startup == api::GroupStartup::Auto,
+        policy: spec.placement_servers(&sub_cluster.spec).into_iter().map(ServerName).collect(),
+        priority: spec.placement.priority,
+        failback: spec.placement.failback.mode == api::FailbackMode::Automatic,
+        resources: resources(spec)?,
+        shared_data: spec.resources.iter().any(|r| r.filesystem.as_ref().is_some_and(|f| f.disk.is_some())),
+        restart_on_change: spec.change.on_restart_needed == api::OnRestartNeeded::Restart,
+        digest: digest(spec)?,
+        stop_when_no_server_left: spec.recovery.no_server_left == api::NoServerLeftAction::Stop,
+        target: status.and_then(|s| s.target.as_ref()).and_then(target),
+    })
+}
+
+/// What ran before this process started, if it differs from what is accepted now. Resources that were not started
+/// then are not part of it.
+fn running_config(
+    running: &RunningGroup,
+    accepted: Option<&api::FailoverGroup>,
+    sub_cluster: &api::SubCluster,
+) -> Option<GroupConfig> {
+    let generation = running.resources.values().map(|r| r.generation).max()?;
+    if accepted.is_some_and(|a| self::generation(a.metadata.generation) == generation) {
+        return None;
+    }
+    let mut object = accepted.cloned().unwrap_or_else(|| {
+        let spec = api::FailoverGroupSpec {
+            sub_cluster: sub_cluster.metadata.name.clone().unwrap_or_default(),
+            state: api::GroupState::Online,
+            startup: api::GroupStartup::Auto,
+            placement: api::Placement::default(),
+            recovery: api::Recovery::default(),
+            change: api::Change::default(),
+            disaster: None,
+            resources: Vec::new(),
+            monitors: Vec::new(),
+        };
+        api::FailoverGroup::new(&running.group.0, spec)
+    });
+    object.metadata.generation = i64::try_from(generation).ok();
+    object.spec.resources = running.resources.values().map(|r| r.spec.clone()).collect();
+    group_config(&object, sub_cluster).ok()
+}
+
+/// A target by an Operation. What the controller computes without one is what the coordinator's planner says anyway.
+fn target(target: &api::Target) -> Option<Target> {
+    if target.operation.is_empty() {
+        return None;
+    }
+    let online = target.state == api::GroupState::Online;
+    Some(Target {
+        server: Some(&target.server).filter(|name| online && !name.is_empty()).map(|name| ServerName(name.clone())),
+        computed_from: (target.epoch, target.revision.unwrap_or(0)),
+        stop: Some(!online),
+    })
+}
+
+fn recovery(spec: &api::FailoverGroupSpec, resource: &api::Resource) -> Result<Recovery, String> {
+    let own = spec.recovery_of(resource);
+    Ok(Recovery {
+        restarts: u32::from(own.restarts),
+        window: own.window,
+        then: match own.then {
+            api::RecoveryAction::Failover => Then::Failover,
+            api::RecoveryAction::Stop => Then::Stop,
+            api::RecoveryAction::Report => Then::Report,
+            other => {
+                return Err(format!(
+                    "resource {}: recovery.then {other} is not carried out by this version",
+                    resource.name
+                ));
+            }
+        },
+        max_failovers: u32::from(spec.recovery.max_failovers),
+        failover_window: spec.recovery.failover_window.get(),
+        decay: spec.recovery.failure_decay.get(),
+    })
+}
+
+fn resources(spec: &api::FailoverGroupSpec) -> Result<BTreeMap<ResourceName, ResourceConfig>, String> {
+    let mut graph = resource_graph(spec);
+    let one = |resource: &api::Resource| {
+        let after: BTreeSet<ResourceName> =
+            graph.remove(&resource.name).unwrap_or_default().into_iter().map(ResourceName).collect();
+        let config = ResourceConfig {
+            requires: after.iter().filter(|name| needs(spec, resource, &name.0)).cloned().collect(),
+            after,
+            critical: resource.critical,
+            start_timeout: resource.start_timeout(),
+            stop_timeout: resource.stop_timeout(),
+            probe_timeout: resource.probe_timeout(),
+            monitor_interval: resource.check_interval(),
+            monitor_timeout: resource.check_timeout(),
+            monitor_threshold: u32::from(resource.check_threshold()),
+            recovery: recovery(spec, resource)?,
+        };
+        Ok((ResourceName(resource.name.clone()), config))
+    };
+    spec.resources.iter().map(one).collect()
+}
+
+/// Whether a resource can't go on while another one, which it starts after, is restarted: it names it, or it lives in a
+/// file system of it.
+fn needs(spec: &api::FailoverGroupSpec, resource: &api::Resource, other: &str) -> bool {
+    if resource.depends_on.iter().any(|name| name == other) {
+        return true;
+    }
+    let Some(below) = spec.resources.iter().find(|r| r.name == other).and_then(|r| r.filesystem.as_ref()) else {
+        return false;
+    };
+    let mut used: Vec<&str> = Vec::new();
+    if let Some(filesystem) = &resource.filesystem {
+        used.extend([filesystem.device.as_str(), filesystem.mount_point.as_str()]);
+    }
+    if let Some(process) = &resource.process {
+        used.extend(process.command.iter().map(String::as_str));
+        used.extend(process.working_directory.as_deref());
+    }
+    if let Some(script) = &resource.script {
+        used.extend(script.working_directory.as_deref());
+        for source in [Some(&script.start), Some(&script.stop), script.check.as_ref()].into_iter().flatten() {
+            used.extend(source.path.as_deref());
+            used.extend(source.args.iter().map(String::as_str));
+        }
+    }
+    used.into_iter().any(|path| Path::new(path).starts_with(&below.mount_point))
+}
+
+/// A number that changes with everything whose change needs a restart: what the resources are, not how they are timed,
+/// ordered, checked and recovered.
+fn digest(spec: &api::FailoverGroupSpec) -> Result<u64, String> {
+    let mut all = BTreeMap::new();
+    for resource in &spec.resources {
+        let mut value = serde_json::to_value(resource).map_err(|e| e.to_string())?;
+        if let Some(fields) = value.as_object_mut() {
+            for live in ["dependsOn", "stage", "critical", "timeouts", "monitor", "recovery"] {
+                fields.remove(live);
+            }
+        }
+        all.insert(&resource.name, value);
+    }
+    let text = serde_json::to_vec(&all).map_err(|e| e.to_string())?;
+    let hash = Sha256::digest(text);
+    Ok(hash.iter().take(8).fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

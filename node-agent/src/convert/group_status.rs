@@ -1,0 +1,326 @@
+//! What the coordinator says about a group: status of the FailoverGroup object (api.md §5).
+//!
+//! `target` and the conditions `Accepted` and `AgentReporting` are the controller's and stay as they are.
+
+use std::collections::BTreeSet;
+
+use holdfast_api::conditions::{self, State};
+use holdfast_api::reasons::{condition, ready, stalled};
+use holdfast_api::v1 as api;
+use holdfast_core::config::GroupConfig;
+use holdfast_core::message::Reason;
+use holdfast_core::names::{GroupName, ServerName};
+use holdfast_core::status::{GroupPhase, MemberState, PlacedGroup, Step, Transition};
+use holdfast_core::view::View;
+use holdfast_planner as planner;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+
+use super::{Wall, clip, evidence, reported, word};
+use crate::driver_loop::Snapshot;
+
+/// Transitions kept in status; the rest is in Events and logs.
+const TRANSITIONS: usize = 10;
+/// Failures kept in status.
+const FAILURES: usize = 16;
+
+/// The status as it is to be, from what stands in the API and what the coordinator knows.
+pub fn group_status(
+    snapshot: &Snapshot,
+    name: &GroupName,
+    placed: &PlacedGroup,
+    old: &api::FailoverGroupStatus,
+    wall: Wall,
+    now: Timestamp,
+) -> api::FailoverGroupStatus {
+    let adoption = snapshot.adoption.as_deref();
+    let config = adoption.and_then(|a| a.groups.get(name)).map(AsRef::as_ref);
+    let spec = adoption.and_then(|a| a.specs.get(name));
+    let view = snapshot.status.view.as_ref();
+    let mut new = old.clone();
+    new.observed_generation = config.and_then(|c| i64::try_from(c.generation).ok()).or(old.observed_generation);
+    new.applied_generation = placed
+        .report
+        .as_ref()
+        .filter(|_| placed.server.is_some())
+        .and_then(|r| i64::try_from(r.generation).ok())
+        .or(old.applied_generation);
+    new.cluster_id = view.map(|v| v.cluster.to_string());
+    // The tag of the placement: what a target has to be computed from (R15); zeros before there is one.
+    let (epoch, revision) = placed.assignment.as_ref().map_or((0, 0), |a| (a.tag.epoch, a.tag.revision));
+    (new.epoch, new.revision) = (Some(epoch), Some(revision));
+    new.phase = Some(phase(placed.phase));
+    new.server = placed.server.as_ref().map(|s| s.0.clone());
+    let same = new.phase == old.phase && new.server == old.server;
+    new.since = old.since.clone().filter(|_| same).or(Some(Time(now)));
+    new.resources = resources(placed, config, old, now);
+    if let Some(spec) = spec {
+        new.claims = holdfast_api::claims::texts(&spec.spec);
+    }
+    new.holds = holds(placed, old, now);
+    new.failures = failures(placed, old, now);
+    new.decision = placed.decision.as_ref().map(decision);
+    new.pending_changes = pending(placed, config);
+    new.transitions = transitions(placed, old, wall);
+    set_conditions(&mut new, snapshot, placed, config, now);
+    new
+}
+
+fn phase(phase: GroupPhase) -> api::GroupPhase {
+    word(api::GroupPhase::ALL, phase.name(), api::GroupPhase::as_str).unwrap_or_default()
+}
+
+fn resources(
+    placed: &PlacedGroup,
+    config: Option<&GroupConfig>,
+    old: &api::FailoverGroupStatus,
+    now: Timestamp,
+) -> Vec<api::ResourceStatus> {
+    let reports = placed.report.as_ref().map(|r| &r.resources);
+    let mut names: BTreeSet<_> = reports.into_iter().flat_map(|r| r.keys()).collect();
+    names.extend(config.into_iter().flat_map(|c| c.resources.keys()));
+    let one = |name: &holdfast_core::names::ResourceName| {
+        let report = reports.and_then(|r| r.get(name));
+        // Without a report nothing of it runs, unless nobody can tell.
+        let found = report
+            .map_or(if placed.phase == GroupPhase::Unknown { GroupPhase::Unknown } else { GroupPhase::Offline }, |r| {
+                r.phase
+            });
+        let state = word(api::ResourceState::ALL, found.name(), api::ResourceState::as_str).unwrap_or_default();
+        let before = old.resources.iter().find(|r| r.name == name.0 && r.state == state);
+        api::ResourceStatus {
+            name: name.0.clone(),
+            state,
+            since: before.and_then(|r| r.since.clone()).or(Some(Time(now))),
+            restarts: report.map_or(0, |r| r.restarts),
+            message: report.map(|r| clip(&r.message)).unwrap_or_default(),
+        }
+    };
+    names.into_iter().map(one).collect()
+}
+
+fn holds(placed: &PlacedGroup, old: &api::FailoverGroupStatus, now: Timestamp) -> Vec<api::Hold> {
+    let one = |type_: &String| {
+        let before = old.holds.iter().find(|h| h.type_ == *type_);
+        before.cloned().unwrap_or_else(|| api::Hold {
+            name: type_.to_lowercase(),
+            type_: type_.clone(),
+            by: "holdfast".to_owned(),
+            since: Some(Time(now)),
+            until: None,
+            message: match type_.as_str() {
+                "ManualStart" => "startup is Manual; start it with an Operation of type Start".to_owned(),
+                "Stopped" => "stopped by an Operation; start it with an Operation of type Start".to_owned(),
+                "FailureLimit" => "it failed too often; remove the cause, then start it with an Operation".to_owned(),
+                _ => String::new(),
+            },
+        })
+    };
+    placed.holds.iter().map(one).collect()
+}
+
+fn failures(placed: &PlacedGroup, old: &api::FailoverGroupStatus, now: Timestamp) -> Vec<api::Failure> {
+    let one = |(server, failure): (&ServerName, &holdfast_core::status::Failure)| {
+        let same =
+            |f: &&api::Failure| f.server == server.0 && f.resource == failure.resource.0 && f.count == failure.count;
+        let last_time = old.failures.iter().find(same).and_then(|f| f.last_time.clone()).or(Some(Time(now)));
+        api::Failure {
+            server: server.0.clone(),
+            resource: failure.resource.0.clone(),
+            count: failure.count,
+            last_time,
+            message: clip(&failure.message),
+        }
+    };
+    placed.failures.iter().take(FAILURES).map(one).collect()
+}
+
+fn decision(decision: &planner::Decision) -> api::Decision {
+    let candidate = |c: &planner::Candidate| api::Candidate {
+        server: c.server.clone(),
+        verdict: if c.eligible { api::CandidateVerdict::Eligible } else { api::CandidateVerdict::Excluded },
+        reasons: c
+            .reasons
+            .iter()
+            .filter_map(|r| word(api::ExclusionReason::ALL, &format!("{r:?}"), api::ExclusionReason::as_str))
+            .collect(),
+    };
+    api::Decision {
+        server: decision.server.clone().unwrap_or_default(),
+        rule: format!("{:?}", decision.rule),
+        candidates: decision.candidates.iter().map(candidate).collect(),
+    }
+}
+
+/// What runs differs from what is accepted in something that needs a restart.
+fn pending(placed: &PlacedGroup, config: Option<&GroupConfig>) -> Vec<api::PendingChange> {
+    let running = placed.report.as_ref().filter(|_| placed.server.is_some() && placed.phase == GroupPhase::Online);
+    match (running, config) {
+        (Some(report), Some(config)) if report.digest != config.digest => {
+            vec![api::PendingChange { path: "spec.resources".to_owned(), effect: api::ChangeEffect::RestartGroup }]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn transitions(placed: &PlacedGroup, old: &api::FailoverGroupStatus, wall: Wall) -> Vec<api::Transition> {
+    // Those of earlier coordinators stay; one that is known is the same even if its number here was another.
+    let mut all = old.transitions.clone();
+    for transition in placed.transitions.iter().rev() {
+        let mut new = one_transition(transition, wall);
+        let same = |t: &api::Transition| t.epoch == new.epoch && t.type_ == new.type_ && near(&t.time, &new.time);
+        if let Some(known) = all.iter_mut().find(|t| same(t)) {
+            (new.id, new.time) = (known.id, known.time.clone());
+            *known = new;
+        } else {
+            new.id = all.iter().map(|t| t.id).max().unwrap_or(0) + 1;
+            all.insert(0, new);
+        }
+    }
+    all.sort_by_key(|t| std::cmp::Reverse(t.id));
+    all.truncate(TRANSITIONS);
+    all
+}
+
+/// The wall time of one moment differs a little between reports when the wall clock is corrected.
+fn near(a: &Option<Time>, b: &Option<Time>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => (a.0.as_second() - b.0.as_second()).abs() <= 1,
+        _ => false,
+    }
+}
+
+fn one_transition(transition: &Transition, wall: Wall) -> api::Transition {
+    let type_ = match transition.reason {
+        Reason::Start => api::TransitionType::Start,
+        Reason::Failover => api::TransitionType::Failover,
+        Reason::Failback => api::TransitionType::Failback,
+        Reason::Move => api::TransitionType::Move,
+        Reason::Recovery if transition.from != transition.to && transition.to.is_some() => {
+            api::TransitionType::Failover
+        }
+        Reason::Recovery => api::TransitionType::Recovery,
+        Reason::Stop => api::TransitionType::Stop,
+    };
+    let name = |server: &Option<ServerName>| server.as_ref().map(|s| s.0.clone()).unwrap_or_default();
+    let step = |s: &Step| api::ChartStep { step: s.step.clone(), at: reported(s.at), took: reported(s.took) };
+    api::Transition {
+        id: transition.id,
+        type_,
+        from: name(&transition.from),
+        to: name(&transition.to),
+        cause: transition.cause.to_owned(),
+        evidence: transition.evidence.and_then(evidence),
+        epoch: transition.tag.epoch,
+        time: Some(wall.time(transition.began)),
+        predicted: None,
+        actual: transition.took.map(reported),
+        message: clip(&transition.message),
+        chart: transition.chart.iter().map(step).collect(),
+    }
+}
+
+/// Members of the view beside the one that runs it, which the policy allows and where it has not failed.
+fn standbys<'a>(snapshot: &Snapshot, view: &'a View, placed: &PlacedGroup, config: &GroupConfig) -> Vec<&'a str> {
+    let active =
+        |name: &ServerName| snapshot.status.peers.get(name).is_none_or(|peer| peer.state == MemberState::Active);
+    view.members
+        .keys()
+        .filter(|name| config.policy.contains(name) && placed.server.as_ref() != Some(name))
+        .filter(|name| !placed.failures.contains_key(*name) && active(name))
+        .map(|name| name.0.as_str())
+        .collect()
+}
+
+fn set_conditions(
+    new: &mut api::FailoverGroupStatus,
+    snapshot: &Snapshot,
+    placed: &PlacedGroup,
+    config: Option<&GroupConfig>,
+    now: Timestamp,
+) {
+    let generation = new.observed_generation;
+    let stopped = snapshot.adoption.as_ref().is_some_and(|a| a.config.stopped);
+    let declared = config.is_some_and(|c| c.online) && !stopped;
+    let place = new.server.clone().unwrap_or_default();
+    let report = placed.report.as_ref().map(|r| r.message.as_str()).unwrap_or_default();
+    let failed =
+        placed.failures.iter().map(|(s, f)| format!("{} on {s}: {}", f.resource, f.message)).collect::<Vec<_>>();
+    let rule = placed.decision.as_ref().map(|d| d.rule);
+    let no_server = matches!(rule, Some(planner::Rule::NoServerLeft));
+    let told = |text: String| if report.is_empty() { text } else { format!("{text}: {report}") };
+    let (state, reason, message) = match placed.phase {
+        GroupPhase::Stuck => (State::False, ready::RESOURCE_FAILED, told(format!("its stop on {place} is not proven"))),
+        GroupPhase::Unknown => {
+            let text = "a lost server may still run it; waiting for evidence that it does not".to_owned();
+            (State::False, ready::SERVER_LOST, text)
+        }
+        GroupPhase::Online if declared && placed.holds.is_empty() => {
+            (State::True, ready::CONVERGED, format!("online on {place}"))
+        }
+        GroupPhase::Starting => (State::False, ready::STARTING, told(format!("starting on {place}"))),
+        GroupPhase::Stopping => (State::False, ready::STOPPING, told(format!("stopping on {place}"))),
+        GroupPhase::Online => (State::False, ready::STOPPING, format!("online on {place}, declared to be stopped")),
+        GroupPhase::Failed => (State::False, ready::RESOURCE_FAILED, told(failed.join("; "))),
+        GroupPhase::Offline if declared && !placed.holds.is_empty() => {
+            let holds = placed.holds.iter().cloned().collect::<Vec<_>>().join(", ");
+            (State::False, ready::HELD, format!("held: {holds}"))
+        }
+        GroupPhase::Offline if declared && no_server => {
+            let text = if failed.is_empty() { "no server may run it now".to_owned() } else { failed.join("; ") };
+            (State::False, ready::NO_SERVER_LEFT, text)
+        }
+        GroupPhase::Offline if declared => (State::False, ready::STARTING, "about to be started".to_owned()),
+        GroupPhase::Offline => (State::True, ready::CONVERGED, "offline as declared".to_owned()),
+    };
+    let standby = config.zip(snapshot.status.view.as_ref()).map(|(c, view)| standbys(snapshot, view, placed, c));
+    let list = &mut new.conditions;
+    let mut set = |type_: &str, state: State, reason: &str, message: &str| {
+        conditions::set(list, type_, state, reason, message, generation, now);
+    };
+    set(condition::READY, state, reason, &message);
+    set(condition::ONLINE, State::from(placed.phase == GroupPhase::Online), placed.phase.name(), &message);
+    if let Some(standby) = standby {
+        let (state, reason, text) = if standby.is_empty() {
+            (State::False, "NoStandby", "no other server could run it now".to_owned())
+        } else {
+            (State::True, "Standby", standby.join(", "))
+        };
+        set(condition::STANDBY_AVAILABLE, state, reason, &text);
+    }
+    let busy = matches!(placed.phase, GroupPhase::Starting | GroupPhase::Stopping);
+    let optional = [
+        (condition::RECONCILING, busy.then(|| (placed.phase.name().to_owned(), message.clone()))),
+        (condition::HELD, placed.holds.iter().next().map(|first| (first.clone(), format!("held: {first}")))),
+        (condition::STALLED, stalled_by(placed, &message)),
+        (
+            condition::CONFIG_PENDING,
+            (!new.pending_changes.is_empty()).then(|| {
+                let text = "a change of the specification is taken at the next start".to_owned();
+                ("RestartNeeded".to_owned(), text)
+            }),
+        ),
+    ];
+    for (type_, value) in optional {
+        match value {
+            Some((reason, text)) => {
+                conditions::set(&mut new.conditions, type_, State::True, &reason, &text, generation, now);
+            }
+            None => {
+                conditions::clear(&mut new.conditions, type_);
+            }
+        }
+    }
+}
+
+fn stalled_by(placed: &PlacedGroup, message: &str) -> Option<(String, String)> {
+    if placed.phase == GroupPhase::Stuck {
+        return Some((stalled::STOP_UNPROVEN.to_owned(), message.to_owned()));
+    }
+    let limit = placed.holds.contains(stalled::FAILURE_LIMIT);
+    limit.then(|| (stalled::FAILURE_LIMIT.to_owned(), "it failed too often on every server".to_owned()))
+}
+
+#[cfg(test)]
+#[path = "group_status_tests.rs"]
+mod tests;

@@ -1,0 +1,257 @@
+//! What this server says about itself: status of its Server object (api.md §4).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use holdfast_api::conditions::{self, State};
+use holdfast_api::reasons::{condition, hold, ready, stalled};
+use holdfast_api::v1 as api;
+use holdfast_core::names::{PathName, ServerName};
+use holdfast_core::status::{GroupPhase, MemberState, PathStatus};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+
+use super::{Wall, anchor, clip, reported, server_state};
+use crate::driver_loop::Snapshot;
+use crate::paths::disk::Health;
+
+/// What doesn't change while the agent runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// This server.
+    pub server: ServerName,
+    /// The kernel's boot id.
+    pub boot: String,
+    /// The boot before ended without a clean leave.
+    pub unclean: bool,
+    /// It is a virtual machine.
+    pub is_virtual: bool,
+    /// Distribution.
+    pub os: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// Processors.
+    pub processors: usize,
+    /// Memory in bytes.
+    pub memory: Option<u64>,
+}
+
+/// The guard as the agent sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GuardView {
+    /// It runs.
+    pub present: bool,
+    /// It stops what an earlier lease held.
+    pub enforcing: bool,
+    /// Something is held that it watches over.
+    pub holding: bool,
+    /// Name of the watchdog device that it holds.
+    pub watchdog: Option<String>,
+    /// Timeout read back from it.
+    pub watchdog_timeout: Option<Duration>,
+    /// Real-time priority.
+    pub real_time: bool,
+    /// Locked memory.
+    pub memory_locked: bool,
+}
+
+/// The whole status; `old` is what stands in the API: times of conditions continue.
+pub fn server_status(
+    snapshot: &Snapshot,
+    facts: &Facts,
+    guard: &GuardView,
+    old: &api::ServerStatus,
+    generation: Option<i64>,
+    wall: Wall,
+    now: Timestamp,
+) -> api::ServerStatus {
+    let status = &snapshot.status;
+    let mut new = api::ServerStatus {
+        observed_generation: generation,
+        report_time: Some(Time(Timestamp::from_second(now.as_second()).unwrap_or(now))),
+        epoch: status.view.as_ref().map(|view| view.epoch),
+        state: Some(server_state(status.member)),
+        boot: Some(api::Boot {
+            id: facts.boot.clone(),
+            time: Some(wall.time(holdfast_core::time::Instant::ZERO)),
+            unclean: facts.unclean,
+        }),
+        authority: Some(api::Authority {
+            held: status.leased,
+            anchor: anchor(status.lease_anchor),
+            smallest_margin: status.smallest_margin.map(reported),
+        }),
+        paths: paths(snapshot, wall),
+        disks: disks(snapshot),
+        guard: Some(guard_status(guard)),
+        platform: Some(api::Platform {
+            r#virtual: facts.is_virtual,
+            os: clip(&facts.os),
+            kernel: facts.kernel.clone(),
+        }),
+        agent: Some(api::AgentInfo { version: env!("CARGO_PKG_VERSION").to_owned(), features: Vec::new() }),
+        capacity: Some(api::Capacity {
+            cpu: Some(Quantity(facts.processors.to_string())),
+            memory: facts.memory.map(|bytes| Quantity(format!("{}Mi", bytes >> 20))),
+            ..api::Capacity::default()
+        }),
+        groups: status
+            .groups
+            .iter()
+            .filter(|(_, g)| g.phase != GroupPhase::Offline)
+            .map(|(n, _)| n.0.clone())
+            .collect(),
+        holds: holds(snapshot, facts, old, now),
+        conditions: old.conditions.clone(),
+    };
+    let mut list = std::mem::take(&mut new.conditions);
+    set_conditions(&mut list, snapshot, facts, guard, &new, generation, now);
+    new.conditions = list;
+    new
+}
+
+/// The parts whose change is worth a report of its own: without measurements and report time.
+pub fn essence(status: &api::ServerStatus) -> api::ServerStatus {
+    let mut essence = status.clone();
+    essence.report_time = None;
+    for path in &mut essence.paths {
+        (path.latency, path.loss_percent, path.longest_gap) = (None, None, None);
+    }
+    for disk in &mut essence.disks {
+        disk.read_latency = None;
+    }
+    if let Some(authority) = &mut essence.authority {
+        authority.smallest_margin = None;
+    }
+    essence
+}
+
+fn paths(snapshot: &Snapshot, wall: Wall) -> Vec<api::PathStatus> {
+    let one = |peer: &ServerName, path: &PathName, seen: &PathStatus| {
+        let error = snapshot.lan_errors.get(path);
+        let state = match (error, seen.receiving, seen.two_way) {
+            (_, true, true) => api::PathState::Up,
+            (_, true, false) => api::PathState::OneWay,
+            (Some(_), false, _) => api::PathState::Error,
+            (None, false, _) => api::PathState::Down,
+        };
+        let (expected, received) = seen.loss;
+        let lost = expected.saturating_sub(received);
+        api::PathStatus {
+            path: path.0.clone(),
+            peer: peer.0.clone(),
+            state,
+            since: Some(wall.time(seen.since)),
+            latency: seen.latency.map(reported),
+            loss_percent: (expected > 0).then(|| format!("{:.1}", lost as f64 * 100.0 / expected as f64)),
+            longest_gap: (!seen.longest_gap.is_zero()).then(|| reported(seen.longest_gap)),
+            carries_exchange: seen.carries_exchange,
+            message: error.map(|e| clip(e)).filter(|_| state == api::PathState::Error).unwrap_or_default(),
+        }
+    };
+    let peers = snapshot.status.peers.iter();
+    peers.flat_map(|(peer, seen)| seen.paths.iter().map(move |(path, seen)| one(peer, path, seen))).collect()
+}
+
+fn disks(snapshot: &Snapshot) -> Vec<api::DiskStatus> {
+    let ours = snapshot.status.view.as_ref().map(|view| view.cluster);
+    let timeout = snapshot.adoption.as_ref().map_or(Duration::from_secs(3), |a| a.config.timeout);
+    let one = |(name, health): &(String, Health)| {
+        let foreign = ours.and_then(|ours| health.clusters.iter().find(|found| **found != ours));
+        let waiting = health.busy_since.map(|since| snapshot.at.since(since)).filter(|waited| *waited > timeout);
+        let (state, message) = if let Some(waited) = waiting {
+            (api::DiskState::Hung, format!("no answer for {} s", waited.as_secs()))
+        } else if let Some(error) = &health.error {
+            (api::DiskState::Error, error.clone())
+        } else if let Some(foreign) = foreign {
+            (api::DiskState::Foreign, format!("the area is in use by the sub-cluster {foreign}"))
+        } else {
+            (api::DiskState::Reachable, String::new())
+        };
+        let latency = health.latency.map(reported);
+        api::DiskStatus { name: name.clone(), state, read_latency: latency, message: clip(&message) }
+    };
+    snapshot.disks.iter().map(one).collect()
+}
+
+fn guard_status(guard: &GuardView) -> api::GuardStatus {
+    let state = match (guard.present, guard.enforcing, guard.holding) {
+        (false, ..) => api::GuardState::Lost,
+        (true, true, _) => api::GuardState::Stopping,
+        (true, false, true) => api::GuardState::Watching,
+        (true, false, false) => api::GuardState::Idle,
+    };
+    api::GuardStatus {
+        state,
+        watchdog: guard.watchdog.clone().unwrap_or_default(),
+        watchdog_timeout: guard.watchdog_timeout.map(super::bound),
+        real_time: guard.real_time,
+        memory_locked: guard.memory_locked,
+    }
+}
+
+fn holds(snapshot: &Snapshot, facts: &Facts, old: &api::ServerStatus, now: Timestamp) -> Vec<api::Hold> {
+    if snapshot.status.member != MemberState::Detached {
+        return Vec::new();
+    }
+    let type_ = if facts.unclean { hold::UNCLEAN_RETURN } else { hold::DETACHED };
+    let since = old.holds.iter().find(|h| h.type_ == type_).and_then(|h| h.since.clone()).unwrap_or(Time(now));
+    vec![api::Hold {
+        name: type_.to_lowercase(),
+        type_: type_.to_owned(),
+        by: "holdfast".to_owned(),
+        since: Some(since),
+        until: None,
+        message: clip(&snapshot.status.sentence),
+    }]
+}
+
+fn set_conditions(
+    list: &mut Vec<k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition>,
+    snapshot: &Snapshot,
+    facts: &Facts,
+    guard: &GuardView,
+    new: &api::ServerStatus,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
+    let mut set = |type_: &str, state: State, reason: &str, message: &str| {
+        conditions::set(list, type_, state, reason, message, generation, now);
+    };
+    let sentence = snapshot.stuck.as_deref().unwrap_or(&snapshot.status.sentence);
+    let (is_ready, reason) = match snapshot.status.member {
+        _ if snapshot.stuck.is_some() => (State::False, "Stuck"),
+        MemberState::Active => (State::True, ready::ACTIVE),
+        MemberState::Joining | MemberState::Unknown => (State::False, ready::STARTING),
+        MemberState::Leaving => (State::False, ready::STOPPING),
+        MemberState::Detached => (State::False, ready::HELD),
+        MemberState::Partitioned | MemberState::Suspect | MemberState::Lost => (State::False, ready::SERVER_LOST),
+    };
+    set(condition::READY, is_ready, reason, sentence);
+
+    let mut down: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for path in new.paths.iter().filter(|path| path.state != api::PathState::Up) {
+        down.entry(&path.path).or_default().push(&path.peer);
+    }
+    let told: Vec<String> = down.iter().map(|(path, peers)| format!("{path} to {}", peers.join(", "))).collect();
+    let (healthy, reason, message) = match (new.paths.is_empty(), told.is_empty()) {
+        (true, _) => (State::Unknown, "NoPeer", "no peer is configured yet".to_owned()),
+        (false, true) => (State::True, "AllUp", String::new()),
+        (false, false) => (State::False, "PathDown", format!("not two-way: {}", told.join("; "))),
+    };
+    set(condition::PATHS_HEALTHY, healthy, reason, &message);
+
+    let (armed, reason, message) = match (&guard.watchdog, guard.present) {
+        (_, false) => (State::False, "GuardLost", "the guard process is gone; it is started again".to_owned()),
+        (Some(device), true) => (State::True, "Armed", device.clone()),
+        (None, true) => (State::False, "NoDevice", "no watchdog device stands behind the guard".to_owned()),
+    };
+    set(condition::WATCHDOG_ARMED, armed, reason, &message);
+
+    if snapshot.status.member == MemberState::Detached && facts.unclean {
+        set(condition::STALLED, State::True, stalled::UNCLEAN_RETURN, &snapshot.status.sentence);
+    } else {
+        conditions::clear(list, condition::STALLED);
+    }
+}

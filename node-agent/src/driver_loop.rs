@@ -1,0 +1,312 @@
+//! The one thread that owns the core: takes what happens, hands it to the core, carries out what the core asks for.
+//!
+//! It never waits for a disk, a network or a process: each of those has a thread of its own, and answers by an event.
+//! Inputs are drained before timers (R24). It decides nothing.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use holdfast_core::message::Envelope;
+use holdfast_core::names::{GroupName, PathName, ResourceName, ServerName};
+use holdfast_core::status::Status;
+use holdfast_core::time::Instant;
+use holdfast_core::{Action, Boot, Context, Core, Input, OpId, Output};
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::inbox::{Adoption, Event};
+use crate::ledger::{Ledger, LedgerError};
+use crate::notes::Notes;
+use crate::paths::{Paths, disk::Health};
+
+/// Least time between two published snapshots.
+const PUBLISH_SOON: Duration = Duration::from_millis(50);
+/// Time between two snapshots when nothing happens: latencies and gaps move all the same.
+const PUBLISH_IDLE: Duration = Duration::from_millis(500);
+/// Events taken in one go before timers have their turn: a flood must not starve them for good.
+const DRAIN: usize = 8192;
+
+/// What a resource operation is, as the core asks for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operation {
+    /// To be answered.
+    pub op: OpId,
+    /// Group.
+    pub group: GroupName,
+    /// Resource.
+    pub resource: ResourceName,
+    /// Generation of the specification.
+    pub generation: u64,
+    /// What to do.
+    pub action: Action,
+    /// What scripts are told.
+    pub context: Context,
+    /// After this everything that was started for it is killed.
+    pub timeout: Duration,
+}
+
+/// What the loop needs of this machine beside ledger and paths. None of it may block.
+pub trait Effects: Send {
+    /// New specifications are in force.
+    fn adopt(&mut self, adoption: &Adoption);
+    /// Starts an operation; its answer comes as an event.
+    fn operate(&mut self, operation: Operation);
+    /// The group is verified stopped here.
+    fn released(&mut self, group: &GroupName);
+    /// Authority ends then (R9).
+    fn deadline(&mut self, soft: Instant, kill: Instant, end: Instant);
+    /// The loop works; the executor is asked, too. Says what is stuck, if something is (protocol-why D24).
+    fn checkpoint(&mut self, now: Instant) -> Result<(), String>;
+}
+
+/// Everything that a report needs, at one moment.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// When it was taken.
+    pub at: Instant,
+    /// The core's word.
+    pub status: Status,
+    /// Shared disks.
+    pub disks: Vec<(String, Health)>,
+    /// LAN paths that can't be used here, with the reason.
+    pub lan_errors: std::collections::BTreeMap<PathName, String>,
+    /// The specifications in force.
+    pub adoption: Option<Arc<Adoption>>,
+    /// What is stuck, if something is: heartbeats have stopped.
+    pub stuck: Option<String>,
+}
+
+/// Why the loop ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    /// A clean leave is complete.
+    #[error("left cleanly")]
+    Left,
+    /// A promise can't be kept durable.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// Something else that the agent can't go on after.
+    #[error("{0}")]
+    Fatal(String),
+}
+
+/// The loop's state.
+pub struct Driver<E: Effects> {
+    core: Core,
+    me: ServerName,
+    boot: Boot,
+    events: Receiver<Event>,
+    /// Answers that were known at once; taken before anything else.
+    answers: VecDeque<Input>,
+    ledger: Ledger,
+    paths: Paths,
+    effects: E,
+    notes: Notes,
+    snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    adoption: Option<Arc<Adoption>>,
+    published: Instant,
+    dirty: bool,
+    sentence: String,
+    stuck: Option<String>,
+    last: Option<Status>,
+}
+
+impl<E: Effects> Driver<E> {
+    /// A loop around a core that was made from what the ledger holds.
+    #[expect(clippy::too_many_arguments, reason = "called once; each argument is another part of the machine")]
+    pub fn new(
+        core: Core,
+        boot: Boot,
+        events: Receiver<Event>,
+        ledger: Ledger,
+        paths: Paths,
+        effects: E,
+        notes: Notes,
+        snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    ) -> Driver<E> {
+        Driver {
+            core,
+            me: boot.server.clone(),
+            boot,
+            events,
+            answers: VecDeque::new(),
+            ledger,
+            paths,
+            effects,
+            notes,
+            snapshots,
+            adoption: None,
+            published: Instant::ZERO,
+            dirty: true,
+            sentence: String::new(),
+            stuck: None,
+            last: None,
+        }
+    }
+
+    /// Runs until the core says that the process may end, or until it can't go on.
+    pub fn run(mut self) -> Ended {
+        loop {
+            match self.turn() {
+                Ok(()) => {}
+                Err(ended) => {
+                    self.publish(clock::now());
+                    return ended;
+                }
+            }
+        }
+    }
+
+    /// Waits for something, takes all that is there, then lets timers act.
+    fn turn(&mut self) -> Result<(), Ended> {
+        let now = clock::now();
+        let next = self.core.next_deadline().min(self.publication_due());
+        match self.events.recv_timeout(next.since(now)) {
+            Ok(event) => self.event(event)?,
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err(Ended::Fatal("nothing can happen any more".into())),
+        }
+        for _ in 0..DRAIN {
+            let Ok(event) = self.events.try_recv() else { break };
+            self.event(event)?;
+        }
+        let now = clock::now();
+        let working = self.working(now);
+        if working != self.stuck {
+            match &working {
+                Some(reason) => tracing::error!("heartbeats stop: {reason}"),
+                None => tracing::info!("heartbeats go on"),
+            }
+            self.stuck = working;
+            self.dirty = true;
+        }
+        if now >= self.core.next_deadline() {
+            self.core.tick(now);
+            self.outputs()?;
+        }
+        if now >= self.publication_due() {
+            self.publish(now);
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, event: Event) -> Result<(), Ended> {
+        match event {
+            Event::Input(input) => {
+                self.dirty |= !matches!(input, Input::Frame { .. } | Input::Durable { .. } | Input::Lock { .. });
+                self.input(input)
+            }
+            Event::Adopt(adoption) => {
+                let adoption = Arc::new(*adoption);
+                self.paths.rewire(&adoption.wiring);
+                self.effects.adopt(&adoption);
+                self.adoption = Some(adoption.clone());
+                self.dirty = true;
+                let Adoption { config, groups, running, .. } = (*adoption).clone();
+                self.input(Input::Specs { config, groups, running })
+            }
+            Event::Refresh => {
+                self.dirty = true;
+                Ok(())
+            }
+            Event::Fatal(reason) => Err(Ended::Fatal(reason)),
+        }
+    }
+
+    fn input(&mut self, input: Input) -> Result<(), Ended> {
+        self.core.handle(clock::now(), input);
+        self.outputs()?;
+        while let Some(answer) = self.answers.pop_front() {
+            self.core.handle(clock::now(), answer);
+            self.outputs()?;
+        }
+        Ok(())
+    }
+
+    /// Carries out everything that the core asked for, in its order.
+    fn outputs(&mut self) -> Result<(), Ended> {
+        while let Some(output) = self.core.poll_output() {
+            self.dirty |= !matches!(
+                output,
+                Output::Heartbeat(_) | Output::Deadline { .. } | Output::Lock { .. } | Output::Send { .. }
+            );
+            match output {
+                Output::Persist { token, state } => self.ledger.persist(token, state)?,
+                Output::Heartbeat(frame) => {
+                    // D24: what can't act must not look alive.
+                    if self.stuck.is_none()
+                        && let Err(e) = self.paths.heartbeat(&frame)
+                    {
+                        tracing::error!("a heartbeat can't be sent: {e}");
+                    }
+                }
+                Output::Send { to, message } => self.send(&to, *message),
+                Output::Lock { token, op } => {
+                    if let Err(e) = self.paths.lock(token, op) {
+                        self.answers.push_back(Input::Lock { token, result: Err(e) });
+                    }
+                }
+                Output::Deadline { soft, kill, end } => self.effects.deadline(soft, kill, end),
+                Output::Resource { op, group, resource, generation, action, context, timeout } => {
+                    self.effects.operate(Operation { op, group, resource, generation, action, context, timeout });
+                }
+                Output::Released { group } => self.effects.released(&group),
+                Output::Note(note) => self.notes.push(note),
+                Output::Exit => return Err(Ended::Left),
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&self, to: &ServerName, message: holdfast_core::message::Message) {
+        let envelope = Envelope { from: self.me.clone(), boot: self.boot.boot, message };
+        let two_way: BTreeSet<PathName> = self
+            .last
+            .as_ref()
+            .and_then(|status| status.peers.get(to))
+            .map(|peer| peer.paths.iter().filter(|(_, path)| path.two_way).map(|(name, _)| name.clone()).collect())
+            .unwrap_or_default();
+        // Three missed heartbeats are a doubt: then all LANs are used at once.
+        let interval = self.adoption.as_ref().map_or(Duration::from_secs(1), |a| a.config.interval);
+        if let Err(e) = self.paths.send(to, &envelope, &two_way, clock::now(), interval * 3) {
+            tracing::error!(%to, "a message can't be sent: {e}");
+        }
+    }
+
+    /// What is stuck behind this loop. A slow disk under the ledger is no death, so it gets as long as a peer gets.
+    fn working(&mut self, now: Instant) -> Option<String> {
+        let limit = self.adoption.as_ref().map_or(Duration::from_secs(30), |a| a.config.timeout);
+        if let Some(since) = self.ledger.waiting_since()
+            && now.since(since) > limit
+        {
+            return Some(format!("the ledger has not been written for more than {limit:?}; its disk hangs"));
+        }
+        self.effects.checkpoint(now).err()
+    }
+
+    fn publication_due(&self) -> Instant {
+        self.published + if self.dirty { PUBLISH_SOON } else { PUBLISH_IDLE }
+    }
+
+    fn publish(&mut self, now: Instant) {
+        let status = self.core.status(now);
+        if status.sentence != self.sentence {
+            tracing::info!("{}", status.sentence);
+            self.sentence.clone_from(&status.sentence);
+        }
+        let snapshot = Snapshot {
+            at: now,
+            status: status.clone(),
+            disks: self.paths.disks(),
+            lan_errors: self.paths.lan_errors(),
+            adoption: self.adoption.clone(),
+            stuck: self.stuck.clone(),
+        };
+        self.last = Some(status);
+        self.snapshots.send_replace(Some(Arc::new(snapshot)));
+        self.published = now;
+        self.dirty = false;
+    }
+}

@@ -1,0 +1,370 @@
+//! The last accepted specifications and the heartbeat keys, durable on this server: what it acts by while the API is
+//! away, for however long.
+//!
+//! An object that vanishes from the API stays here (absence is not deletion, protocol-why D13); only one whose deletion
+//! was seen and admitted is dropped. Whether a specification is accepted is the controller's decision; it arrives as
+//! the condition `Accepted` for exactly the object's generation.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use holdfast_api::conditions;
+use holdfast_api::reasons::condition::ACCEPTED;
+use holdfast_api::v1::{FailoverGroup, FailoverGroupStatus, GroupPhase, GroupState, SubCluster};
+use holdfast_core::names::GroupName;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Directory in the data directory.
+pub const DIRECTORY: &str = "specs";
+
+/// Why the cache can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// The system.
+    #[error("{path} can't be {doing}: {source}")]
+    Io {
+        /// File or directory.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A file that isn't what it was.
+    #[error(
+        "{path} is damaged: {reason}. It says how to stop what may run here, so the agent does not start without it. \
+         Remove the file only if nothing of it runs on this server; the specification then comes from the API again"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+}
+
+/// What is held.
+#[derive(Debug, Clone, Default)]
+pub struct Specs {
+    /// The sub-cluster; none before it was read for the first time.
+    pub sub_cluster: Option<Arc<SubCluster>>,
+    /// Its groups.
+    pub groups: BTreeMap<GroupName, Arc<FailoverGroup>>,
+    /// Heartbeat keys by number.
+    pub keys: BTreeMap<String, Vec<u8>>,
+}
+
+/// The directory and what it holds.
+#[derive(Debug)]
+pub struct SpecCache {
+    directory: PathBuf,
+    specs: Specs,
+}
+
+impl SpecCache {
+    /// Opens the cache in the data directory; an absent one is made, empty.
+    pub fn open(data_dir: &Path) -> Result<SpecCache, CacheError> {
+        let directory = data_dir.join(DIRECTORY);
+        let groups = directory.join("groups");
+        fs::create_dir_all(&groups).map_err(fail(&groups, "made"))?;
+        let mut specs =
+            Specs { sub_cluster: read(&directory.join("sub-cluster.json"))?.map(Arc::new), ..Specs::default() };
+        let keys: BTreeMap<String, String> = read(&directory.join("keys.json"))?.unwrap_or_default();
+        for (name, text) in keys {
+            let bytes = STANDARD.decode(text).map_err(|e| CacheError::Damaged {
+                path: directory.join("keys.json"),
+                reason: format!("key {name}: {e}"),
+            })?;
+            specs.keys.insert(name, bytes);
+        }
+        for entry in fs::read_dir(&groups).map_err(fail(&groups, "read"))? {
+            let path = entry.map_err(fail(&groups, "read"))?.path();
+            if path.extension().is_none_or(|ending| ending != "json") {
+                continue;
+            }
+            if let Some(group) = read::<FailoverGroup>(&path)? {
+                let name = GroupName(group.metadata.name.clone().unwrap_or_default());
+                specs.groups.insert(name, Arc::new(group));
+            }
+        }
+        Ok(SpecCache { directory, specs })
+    }
+
+    /// What is held now.
+    pub fn specs(&self) -> &Specs {
+        &self.specs
+    }
+
+    /// Takes a sub-cluster as read from the API; returns whether something changed. Durable when it returns.
+    pub fn take_sub_cluster(&mut self, fresh: &SubCluster) -> Result<bool, CacheError> {
+        let accepted = fresh.status.as_ref().is_some_and(|s| is_accepted(&s.conditions, &fresh.metadata));
+        let held = self.specs.sub_cluster.as_deref();
+        if !accepted || regressed(held.map(|h| &h.metadata), &fresh.metadata) {
+            return Ok(false);
+        }
+        let mut taken = SubCluster { metadata: trimmed(&fresh.metadata), spec: fresh.spec.clone(), status: None };
+        if held == Some(&taken) {
+            return Ok(false);
+        }
+        taken.metadata.managed_fields = None;
+        write(&self.directory.join("sub-cluster.json"), &taken)?;
+        self.specs.sub_cluster = Some(Arc::new(taken));
+        Ok(true)
+    }
+
+    /// Takes a group as read from the API. Of a generation that isn't accepted only the controller's target and a
+    /// deletion are taken, beside the specification accepted before. Returns whether something changed.
+    pub fn take_group(&mut self, fresh: &FailoverGroup) -> Result<bool, CacheError> {
+        let Some(name) = fresh.metadata.name.clone() else { return Ok(false) };
+        let status = fresh.status.clone().unwrap_or_default();
+        let held = self.specs.groups.get(name.as_str());
+        if regressed(held.map(|h| &h.metadata), &fresh.metadata) {
+            return Ok(false);
+        }
+        let accepted = is_accepted(&status.conditions, &fresh.metadata);
+        let mut taken = match held {
+            _ if accepted => {
+                FailoverGroup { metadata: trimmed(&fresh.metadata), spec: fresh.spec.clone(), status: None }
+            }
+            Some(held) if held.metadata.uid == fresh.metadata.uid => FailoverGroup {
+                metadata: ObjectMeta { generation: held.metadata.generation, ..trimmed(&fresh.metadata) },
+                spec: held.spec.clone(),
+                status: None,
+            },
+            _ => return Ok(false),
+        };
+        // Where the group stood when its deletion was asked for says whether that may stop it.
+        let phase = match held.filter(|held| held.metadata.deletion_timestamp.is_some()) {
+            _ if fresh.metadata.deletion_timestamp.is_none() => None,
+            Some(held) => held.status.as_ref().and_then(|s| s.phase),
+            None => status.phase,
+        };
+        if status.target.is_some() || phase.is_some() {
+            taken.status = Some(FailoverGroupStatus { target: status.target, phase, ..FailoverGroupStatus::default() });
+        }
+        if held.is_some_and(|held| **held == taken) {
+            return Ok(false);
+        }
+        write(&self.group_file(&name), &taken)?;
+        self.specs.groups.insert(GroupName(name), Arc::new(taken));
+        Ok(true)
+    }
+
+    /// The API no longer has these groups: those whose admitted deletion was seen are dropped, all others stay. Returns
+    /// whether something changed.
+    pub fn vanished(&mut self, present: impl Fn(&str) -> bool) -> Result<bool, CacheError> {
+        let gone: Vec<GroupName> = self
+            .specs
+            .groups
+            .iter()
+            .filter(|(name, group)| !present(&name.0) && is_deleted(group))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in &gone {
+            let path = self.group_file(&name.0);
+            fs::remove_file(&path).map_err(fail(&path, "removed"))?;
+            sync_directory(&self.directory.join("groups"))?;
+            self.specs.groups.remove(name);
+        }
+        Ok(!gone.is_empty())
+    }
+
+    /// Takes the keys of the Secret; returns whether something changed.
+    pub fn take_keys(&mut self, keys: &BTreeMap<String, Vec<u8>>) -> Result<bool, CacheError> {
+        if self.specs.keys == *keys {
+            return Ok(false);
+        }
+        let texts: BTreeMap<&String, String> = keys.iter().map(|(name, key)| (name, STANDARD.encode(key))).collect();
+        write(&self.directory.join("keys.json"), &texts)?;
+        self.specs.keys.clone_from(keys);
+        Ok(true)
+    }
+
+    fn group_file(&self, name: &str) -> PathBuf {
+        // Names of objects have no slash and are never "." or "..".
+        self.directory.join("groups").join(format!("{name}.json"))
+    }
+}
+
+/// Whether the deletion of a group was asked for and may stop it (api.md §10): it is declared Offline, or did not run
+/// when it was asked for, or the deletion is confirmed by name. `holdfast.dev/on-delete: Orphan` leaves it running.
+pub fn is_deleted(group: &FailoverGroup) -> bool {
+    let annotation = |name: &str| group.metadata.annotations.as_ref().and_then(|a| a.get(name));
+    let confirmed = annotation("holdfast.dev/confirm-delete").is_some()
+        && annotation("holdfast.dev/confirm-delete") == group.metadata.name.as_ref();
+    let phase = group.status.as_ref().and_then(|status| status.phase);
+    let idle = matches!(phase, None | Some(GroupPhase::Offline));
+    let may_stop = group.spec.state == GroupState::Offline || confirmed || idle;
+    let orphan = annotation("holdfast.dev/on-delete").is_some_and(|word| word == "Orphan");
+    group.metadata.deletion_timestamp.is_some() && may_stop && !orphan
+}
+
+fn is_accepted(list: &[Condition], metadata: &ObjectMeta) -> bool {
+    conditions::is_true_for(list, ACCEPTED, metadata.generation)
+}
+
+/// The same object with an older generation: the store was restored from a backup. What was acted on counts.
+fn regressed(held: Option<&ObjectMeta>, fresh: &ObjectMeta) -> bool {
+    held.is_some_and(|held| held.uid == fresh.uid && fresh.generation < held.generation)
+}
+
+/// What of the metadata says something to an agent.
+fn trimmed(metadata: &ObjectMeta) -> ObjectMeta {
+    let own = |annotations: &BTreeMap<String, String>| -> BTreeMap<String, String> {
+        annotations
+            .iter()
+            .filter(|(key, _)| key.starts_with("holdfast.dev/"))
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect()
+    };
+    ObjectMeta {
+        name: metadata.name.clone(),
+        namespace: metadata.namespace.clone(),
+        uid: metadata.uid.clone(),
+        generation: metadata.generation,
+        deletion_timestamp: metadata.deletion_timestamp.clone(),
+        annotations: metadata.annotations.as_ref().map(own).filter(|a| !a.is_empty()),
+        ..ObjectMeta::default()
+    }
+}
+
+fn fail(path: &Path, doing: &'static str) -> impl Fn(io::Error) -> CacheError {
+    let path = path.to_owned();
+    move |source| CacheError::Io { path: path.clone(), doing, source }
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, CacheError> {
+    let bytes = match fs::read(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(fail(path, "read"))?,
+    };
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|e| CacheError::Damaged { path: path.to_owned(), reason: e.to_string() })
+}
+
+/// Replaces a file as a whole: after a crash it has the old content or the new one.
+fn write(path: &Path, content: &impl Serialize) -> Result<(), CacheError> {
+    let bytes = serde_json::to_vec(content).map_err(|e| CacheError::Damaged {
+        path: path.to_owned(),
+        reason: format!("it can't be written as JSON: {e}"),
+    })?;
+    let temporary = path.with_extension("new");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)
+        .map_err(fail(&temporary, "made"))?;
+    file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(fail(&temporary, "written"))?;
+    fs::rename(&temporary, path).map_err(fail(path, "put in place"))?;
+    path.parent().map_or(Ok(()), sync_directory)
+}
+
+fn sync_directory(path: &Path) -> Result<(), CacheError> {
+    File::open(path).and_then(|d| d.sync_all()).map_err(fail(path, "synced"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn group(generation: i64, accepted: i64, mount: &str, extra: serde_json::Value) -> FailoverGroup {
+        let mut object = json!({
+            "apiVersion": "holdfast.dev/v1", "kind": "FailoverGroup",
+            "metadata": {"name": "ledger", "namespace": "ha", "uid": "u1", "generation": generation,
+                "resourceVersion": "77", "managedFields": []},
+            "spec": {"subCluster": "db", "resources": [
+                {"name": "data", "filesystem": {"device": "/dev/disk/by-id/x", "mountPoint": mount, "type": "ext4"}}]},
+            "status": {"phase": "Online", "conditions": [{"type": "Accepted", "status": "True", "reason": "Accepted",
+                "message": "", "observedGeneration": accepted, "lastTransitionTime": "2026-03-02T01:00:00Z"}]}
+        });
+        json_patch(&mut object, extra);
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn json_patch(object: &mut serde_json::Value, patch: serde_json::Value) {
+        match (object, patch) {
+            (serde_json::Value::Object(object), serde_json::Value::Object(patch)) => {
+                for (key, value) in patch {
+                    json_patch(object.entry(key).or_insert(json!({})), value);
+                }
+            }
+            (object, patch) => *object = patch,
+        }
+    }
+
+    fn mount_point(cache: &SpecCache) -> String {
+        cache.specs().groups["ledger"].spec.resources[0].filesystem.as_ref().unwrap().mount_point.clone()
+    }
+
+    #[test]
+    fn only_accepted_generations_are_taken_and_they_survive_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut cache = SpecCache::open(dir.path()).unwrap();
+        assert!(!cache.take_group(&group(1, 0, "/srv/a", json!({}))).unwrap());
+        assert!(cache.take_group(&group(1, 1, "/srv/a", json!({}))).unwrap());
+        assert!(!cache.take_group(&group(1, 1, "/srv/a", json!({"status": {"phase": "Stopping"}}))).unwrap());
+        assert!(!cache.take_group(&group(2, 1, "/srv/b", json!({}))).unwrap());
+        assert_eq!(mount_point(&SpecCache::open(dir.path()).unwrap()), "/srv/a");
+        assert!(cache.take_group(&group(2, 2, "/srv/b", json!({}))).unwrap());
+        assert!(!cache.take_group(&group(1, 1, "/srv/a", json!({}))).unwrap(), "a restored backup");
+        assert_eq!(mount_point(&SpecCache::open(dir.path()).unwrap()), "/srv/b");
+    }
+
+    #[test]
+    fn a_target_arrives_even_while_a_newer_spec_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut cache = SpecCache::open(dir.path()).unwrap();
+        cache.take_group(&group(1, 1, "/srv/a", json!({}))).unwrap();
+        let target = json!({"status": {"target": {"server": "db2", "epoch": 4}}});
+        assert!(cache.take_group(&group(2, 1, "/srv/b", target)).unwrap());
+        let held = &cache.specs().groups["ledger"];
+        assert_eq!(held.status.as_ref().unwrap().target.as_ref().unwrap().server, "db2");
+        assert_eq!((mount_point(&cache), held.metadata.generation), ("/srv/a".to_owned(), Some(1)));
+    }
+
+    #[test]
+    fn a_group_that_vanishes_is_kept_unless_its_deletion_was_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut cache = SpecCache::open(dir.path()).unwrap();
+        cache.take_group(&group(1, 1, "/srv/a", json!({}))).unwrap();
+        assert!(!cache.vanished(|_| false).unwrap());
+        assert_eq!(SpecCache::open(dir.path()).unwrap().specs().groups.len(), 1);
+        // It ran when the deletion was asked for, nobody confirmed it: it goes on.
+        let deleted = json!({"metadata": {"deletionTimestamp": "2026-03-02T01:00:00Z"}});
+        assert!(cache.take_group(&group(1, 1, "/srv/a", deleted.clone())).unwrap());
+        assert!(!cache.vanished(|_| false).unwrap());
+        let mut confirmed = deleted;
+        confirmed["metadata"]["annotations"] = json!({"holdfast.dev/confirm-delete": "ledger"});
+        assert!(cache.take_group(&group(1, 1, "/srv/a", confirmed)).unwrap());
+        assert!(!cache.vanished(|_| true).unwrap());
+        assert!(cache.vanished(|_| false).unwrap());
+        assert_eq!(SpecCache::open(dir.path()).unwrap().specs().groups.len(), 0);
+    }
+
+    #[test]
+    fn keys_are_kept_for_root_only_and_damage_is_told() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let mut cache = SpecCache::open(dir.path()).unwrap();
+        let keys = BTreeMap::from([("1".to_owned(), vec![0, 255, 7])]);
+        assert!(cache.take_keys(&keys).unwrap() && !cache.take_keys(&keys).unwrap());
+        assert_eq!(SpecCache::open(dir.path()).unwrap().specs().keys, keys);
+        let file = dir.path().join(DIRECTORY).join("keys.json");
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::write(&file, "{").unwrap();
+        let error = SpecCache::open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("keys.json is damaged"), "{error}");
+    }
+}

@@ -6,10 +6,9 @@
 use crate::{
     error::{ErrorKind, FieldError},
     v1::{
-        ControllerBrakes, DataServiceSpec, ExecPolicy, Failback, FailoverGroupSpec, FilesystemType, GroupPolicy,
-        OperationMode, OperationSpec, OperationType, QuorumType, Recovery, RecoveryAction, Reservation, Resource,
-        ScriptSource, ServerDeclaredState, SubClusterBrakes, SubClusterSpec, SubClusterState, SuperClusterSpec,
-        TargetKind,
+        ControllerBrakes, DataServiceSpec, ExecPolicy, Failback, FailoverGroupSpec, FilesystemType, OperationMode,
+        OperationSpec, OperationType, QuorumType, RecoveryAction, Reservation, Resource, ScriptSource,
+        ServerDeclaredState, SubClusterBrakes, SubClusterSpec, SubClusterState, SuperClusterSpec, TargetKind,
     },
 };
 
@@ -56,7 +55,6 @@ pub fn unsupported_sub_cluster(spec: &SubClusterSpec) -> Vec<FieldError> {
     r.add(spec.fencing.is_some(), "spec.fencing", "", REMOVE);
     r.add(spec.brakes != SubClusterBrakes::default(), "spec.brakes", "", "leave the brakes at their defaults");
     r.add(!spec.monitors.is_empty(), "spec.monitors", "", REMOVE);
-    r.add(spec.group_policy != GroupPolicy::default(), "spec.groupPolicy", "", "leave it at its default, all");
     r.add(spec.exec != ExecPolicy::default(), "spec.exec.enabled", spec.exec.enabled, "leave it at its default, false");
     r.0
 }
@@ -85,29 +83,15 @@ pub fn unsupported_group(spec: &FailoverGroupSpec) -> Vec<FieldError> {
     r.add(!placement.separate_from.is_empty(), "spec.placement.separateFrom", "", REMOVE);
     r.add(!placement.together.is_empty(), "spec.placement.together", "", REMOVE);
     r.add(!placement.after.is_empty(), "spec.placement.after", "", REMOVE);
-    recovery(&spec.recovery, &mut r);
+    // Without fence devices onStopFailure: Fence is Block, so both values are carried out.
+    let then = spec.recovery.then;
+    r.add(then == RecoveryAction::ServerDown, "spec.recovery.then", then, "use Failover, Stop or Report");
     r.add(spec.disaster.is_some(), "spec.disaster", "", REMOVE);
     for (i, one) in spec.resources.iter().enumerate() {
         resource(one, &format!("spec.resources[{i}]"), &mut r);
     }
     r.add(!spec.monitors.is_empty(), "spec.monitors", "", REMOVE);
     r.0
-}
-
-fn recovery(recovery: &Recovery, r: &mut Refusals) {
-    let default = Recovery::default();
-    let advice = "leave it at its default";
-    let server_down = recovery.then == RecoveryAction::ServerDown;
-    r.add(server_down, "spec.recovery.then", recovery.then, "use Failover, Stop or Report");
-    let failovers = recovery.max_failovers;
-    r.add(failovers != default.max_failovers, "spec.recovery.maxFailovers", failovers, advice);
-    let window = &recovery.failover_window;
-    r.add(*window != default.failover_window, "spec.recovery.failoverWindow", window, advice);
-    // Without fence devices Fence is Block, so both values of onStopFailure are carried out.
-    let left = recovery.no_server_left;
-    r.add(left != default.no_server_left, "spec.recovery.noServerLeft", left, advice);
-    let decay = &recovery.failure_decay;
-    r.add(*decay != default.failure_decay, "spec.recovery.failureDecay", decay, advice);
 }
 
 fn resource(resource: &Resource, at: &str, r: &mut Refusals) {
@@ -163,6 +147,5 @@ pub fn unsupported_operation(spec: &OperationSpec) -> Vec<FieldError> {
     r.add(built && !group, "spec.target.kind", spec.target.kind, "use FailoverGroup");
     r.add(spec.mode == OperationMode::Plan, "spec.mode", spec.mode, "use Execute");
     r.add(spec.plan_digest.is_some(), "spec.planDigest", "", REMOVE);
-    r.add(spec.preconditions.is_some(), "spec.preconditions", "", REMOVE);
     r.0
 }

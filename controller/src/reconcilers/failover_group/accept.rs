@@ -1,0 +1,236 @@
+//! Whether a FailoverGroup is accepted: what this version carries out, names that must exist in the sub-cluster, an order
+//! of resources that can be followed, and what the sub-cluster allows. Claims are in `claims.rs`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use holdfast_api::reasons::accepted;
+use holdfast_api::support;
+use holdfast_api::v1::{FailoverGroup, FailoverGroupSpec, Resource, SubCluster, SubClusterSpec};
+
+use super::super::{Rejection, list};
+
+/// The verdict, but for claims.
+pub(crate) fn accept(group: &FailoverGroup, sub_cluster: Option<&SubCluster>) -> Result<(), Rejection> {
+    let spec = &group.spec;
+    let unsupported = support::unsupported_group(spec);
+    if !unsupported.is_empty() {
+        let fields: Vec<String> = unsupported.iter().map(ToString::to_string).collect();
+        return Err(Rejection::new(accepted::UNSUPPORTED_BY_SERVER, fields.join("; ")));
+    }
+    let Some(sub) = sub_cluster else {
+        let message = format!("spec.subCluster: {} does not exist in this namespace; create it", spec.sub_cluster);
+        return Err(Rejection::new(accepted::NOT_FOUND, message));
+    };
+    known_names(spec, &sub.spec)?;
+    if let Some(cycle) = cycle(spec) {
+        let message =
+            format!("spec.resources: dependsOn goes in a circle: {}; take one of these out", cycle.join(" → "));
+        return Err(Rejection::new(accepted::DEPENDENCY_CYCLE, message));
+    }
+    allowed(spec, &sub.spec)
+}
+
+fn path(resource: &Resource) -> String {
+    format!("spec.resources[name={}]", resource.name)
+}
+
+fn known_names(spec: &FailoverGroupSpec, sub: &SubClusterSpec) -> Result<(), Rejection> {
+    let servers: Vec<&str> = sub.servers.iter().map(|server| server.name.as_str()).collect();
+    let mut seen = BTreeSet::new();
+    for name in &spec.placement.servers {
+        if !servers.contains(&name.as_str()) {
+            let message = format!(
+                "spec.placement.servers: sub-cluster {} has no server {name}; it has {}",
+                spec.sub_cluster,
+                list(&servers)
+            );
+            return Err(Rejection::new(accepted::UNKNOWN_SERVER, message));
+        }
+        if !seen.insert(name) {
+            let message =
+                format!("spec.placement.servers: {name} is given twice; give each server once, most preferred first");
+            return Err(Rejection::new(accepted::UNKNOWN_SERVER, message));
+        }
+    }
+    let disks: Vec<&str> = sub.disks.iter().map(|disk| disk.name.as_str()).collect();
+    let lans: Vec<&str> =
+        sub.heartbeat.paths.iter().filter(|path| path.lan.is_some()).map(|path| path.name.as_str()).collect();
+    for resource in &spec.resources {
+        let disk = resource.filesystem.as_ref().and_then(|filesystem| filesystem.disk.as_deref());
+        if let Some(disk) = disk.filter(|disk| !disks.contains(disk)) {
+            let has = if disks.is_empty() { "none".to_string() } else { list(&disks) };
+            let message = format!(
+                "{}.filesystem.disk: sub-cluster {} has no disk {disk}; it has {has}",
+                path(resource),
+                spec.sub_cluster
+            );
+            return Err(Rejection::new(accepted::UNKNOWN_DISK, message));
+        }
+        let lan = resource.floating_ip.as_ref().and_then(|ip| ip.path.as_deref());
+        if let Some(lan) = lan.filter(|lan| !lans.contains(lan)) {
+            let message = format!(
+                "{}.floatingIP.path: sub-cluster {} has no LAN path {lan}; it has {}",
+                path(resource),
+                spec.sub_cluster,
+                list(&lans)
+            );
+            return Err(Rejection::new(accepted::NOT_FOUND, message));
+        }
+    }
+    Ok(())
+}
+
+/// A circle in `dependsOn`, as the names along it with the first one repeated at the end.
+fn cycle(spec: &FailoverGroupSpec) -> Option<Vec<String>> {
+    let edges: BTreeMap<&str, &[String]> =
+        spec.resources.iter().map(|resource| (resource.name.as_str(), resource.depends_on.as_slice())).collect();
+    let mut done = BTreeSet::new();
+    for start in edges.keys() {
+        // Depth first with an explicit trail: each entry is a name and how many of its dependencies were followed.
+        let mut trail: Vec<(&str, usize)> = vec![(start, 0)];
+        while let Some((name, next)) = trail.last_mut() {
+            let (name, follow) = (*name, edges.get(name).and_then(|dependencies| dependencies.get(*next)));
+            *next += 1;
+            let Some(dependency) = follow else {
+                done.insert(name);
+                trail.pop();
+                continue;
+            };
+            if let Some(at) = trail.iter().position(|(on_trail, _)| on_trail == dependency) {
+                let circle = trail[at..].iter().map(|(name, _)| name.to_string());
+                return Some(circle.chain([dependency.clone()]).collect());
+            }
+            if !done.contains(dependency.as_str()) {
+                trail.push((dependency, 0));
+            }
+        }
+    }
+    None
+}
+
+/// What kind of resource it is, by the name of its member.
+fn member(resource: &Resource) -> &'static str {
+    let r = resource;
+    let members = [
+        ("filesystem", r.filesystem.is_some()),
+        ("floatingIP", r.floating_ip.is_some()),
+        ("virtualIP", r.virtual_ip.is_some()),
+        ("script", r.script.is_some()),
+        ("process", r.process.is_some()),
+        ("systemd", r.systemd.is_some()),
+        ("ocf", r.ocf.is_some()),
+        ("volumeGroup", r.volume_group.is_some()),
+        ("mirrorDisk", r.mirror_disk.is_some()),
+        ("nfsExport", r.nfs_export.is_some()),
+        ("dataService", r.data_service.is_some()),
+    ];
+    members.into_iter().find(|(_, given)| *given).map_or("none", |(name, _)| name)
+}
+
+fn allowed(spec: &FailoverGroupSpec, sub: &SubClusterSpec) -> Result<(), Rejection> {
+    let allows = |allowed: &[String], asked: &str| allowed.iter().any(|name| name == "*" || name == asked);
+    let policy = &sub.group_policy;
+    for resource in &spec.resources {
+        let member = member(resource);
+        if !allows(&policy.resource_types, member) {
+            let message = format!(
+                "{}.{member}: sub-cluster {} allows {} in spec.groupPolicy.resourceTypes",
+                path(resource),
+                spec.sub_cluster,
+                allowed_names(&policy.resource_types)
+            );
+            return Err(Rejection::new(accepted::POLICY_VIOLATION, message));
+        }
+        let run_as = resource.process.as_ref().map(|process| &process.run_as);
+        let run_as = run_as.or(resource.script.as_ref().map(|script| &script.run_as));
+        if let Some(run_as) = run_as.filter(|run_as| !allows(&policy.run_as, &run_as.user)) {
+            let message = format!(
+                "{}.{member}.runAs.user: {}, sub-cluster {} allows {} in spec.groupPolicy.runAs",
+                path(resource),
+                run_as.user,
+                spec.sub_cluster,
+                allowed_names(&policy.run_as)
+            );
+            return Err(Rejection::new(accepted::RUN_AS_NOT_ALLOWED, message));
+        }
+    }
+    Ok(())
+}
+
+fn allowed_names(names: &[String]) -> String {
+    if names.is_empty() { "nothing".into() } else { list(names) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::super::sub_cluster::tests::sub_cluster;
+    use super::super::tests::group;
+    use super::*;
+
+    fn verdict(edit: impl Fn(&mut FailoverGroup, &mut SubCluster)) -> Result<(), (&'static str, String)> {
+        let (mut group, mut sub) = (group("ledger"), sub_cluster("db"));
+        edit(&mut group, &mut sub);
+        accept(&group, Some(&sub)).map_err(|r| (r.reason, r.message))
+    }
+
+    fn resources(json: serde_json::Value) -> Vec<Resource> {
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn a_sound_group_is_accepted_once_its_sub_cluster_exists() {
+        assert_eq!(verdict(|_, _| {}), Ok(()));
+        assert_eq!(accept(&group("ledger"), None).unwrap_err().reason, "NotFound");
+    }
+
+    #[test]
+    fn unknown_names_are_answered_with_the_known_ones() {
+        let (reason, message) = verdict(|group, _| group.spec.placement.servers = vec!["db9".into()]).unwrap_err();
+        assert_eq!(reason, "UnknownServer");
+        assert!(message.ends_with("no server db9; it has db1 and db2"), "{message}");
+        let (reason, message) = verdict(|_, sub| sub.spec.disks.clear()).unwrap_err();
+        assert_eq!(reason, "UnknownDisk");
+        let begin = "spec.resources[name=data].filesystem.disk: sub-cluster db has no disk san";
+        assert!(message.starts_with(begin), "{message}");
+    }
+
+    #[test]
+    fn a_circle_is_shown() {
+        let process =
+            |name: &str, on: &[&str]| json!({"name": name, "dependsOn": on, "process": {"command": ["/bin/true"]}});
+        let (reason, message) = verdict(|group, _| {
+            group.spec.resources = resources(json!([
+                process("a", &["b"]),
+                process("b", &["c", "d"]),
+                process("c", &[]),
+                process("d", &["b"]),
+            ]));
+        })
+        .unwrap_err();
+        assert_eq!(reason, "DependencyCycle");
+        assert!(message.contains("b → d → b;"), "{message}");
+        // Two ways to the same place are no circle.
+        let diamond = verdict(|group, _| {
+            group.spec.resources = resources(json!([
+                process("a", &["b", "c"]),
+                process("b", &["d"]),
+                process("c", &["d"]),
+                process("d", &[]),
+            ]));
+        });
+        assert_eq!(diamond, Ok(()));
+    }
+
+    #[test]
+    fn the_sub_cluster_says_what_groups_may_use() {
+        let (reason, message) = verdict(|_, sub| sub.spec.group_policy.run_as = vec!["ledger".into()]).unwrap_err();
+        assert_eq!(reason, "RunAsNotAllowed");
+        assert!(message.contains("runAs.user: root, sub-cluster db allows ledger"), "{message}");
+        let (reason, message) =
+            verdict(|_, sub| sub.spec.group_policy.resource_types = vec!["filesystem".into()]).unwrap_err();
+        assert_eq!(reason, "PolicyViolation");
+        assert!(message.starts_with("spec.resources[name=addr].floatingIP: "), "{message}");
+    }
+}

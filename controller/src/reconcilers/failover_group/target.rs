@@ -1,0 +1,265 @@
+//! What the controller wants of a group: the planner's answer on the observed state, tagged with the placement that it was
+//! computed from, so that the agents drop it when they have moved on (R15).
+
+use std::collections::BTreeSet;
+
+use holdfast_api::v1::{
+    ExclusionReason, FailbackMode, FailoverGroup, GroupPhase, GroupState, NoServerLeftAction, OperationType,
+    ServerDeclaredState, ServerState, SubCluster, SubClusterState, Target,
+};
+use holdfast_planner::{Action, Current, Decision, Declared, Group, Input, Phase, Reason, Request, plan};
+use kube::ResourceExt;
+
+/// What a running Operation asks of the group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ask {
+    /// Name of the Operation.
+    pub(crate) operation: String,
+    /// What it does.
+    pub(crate) type_: OperationType,
+    /// The server that it names.
+    pub(crate) to: Option<String>,
+}
+
+/// The state that a server has for the planner.
+fn server_state(sub: &SubCluster, name: &str, declared: ServerDeclaredState) -> holdfast_planner::ServerState {
+    use holdfast_planner::ServerState as Planned;
+    let status = sub.status.as_ref();
+    let reported = status.and_then(|s| s.members.iter().find(|member| member.name == name)).map(|member| member.state);
+    let in_view =
+        status.and_then(|s| s.view.as_ref()).is_some_and(|view| view.members.iter().any(|member| member == name));
+    match reported {
+        _ if declared == ServerDeclaredState::Detached => Planned::Detached,
+        Some(ServerState::Detached | ServerState::Leaving) => Planned::Detached,
+        Some(ServerState::Lost | ServerState::Joining) => Planned::Lost,
+        _ if in_view => Planned::Member,
+        _ => Planned::Lost,
+    }
+}
+
+/// The servers that may run the group, most preferred first.
+fn policy(sub: &SubCluster, group: &FailoverGroup) -> Vec<String> {
+    if !group.spec.placement.servers.is_empty() {
+        return group.spec.placement.servers.clone();
+    }
+    let mut servers: Vec<_> = sub.spec.servers.iter().map(|server| (server.id, server.name.clone())).collect();
+    servers.sort();
+    servers.into_iter().map(|(_, name)| name).collect()
+}
+
+fn current(group: &FailoverGroup) -> Current {
+    let status = group.status.clone().unwrap_or_default();
+    let on = |phase| match &status.server {
+        Some(server) => Current::On { server: server.clone(), phase },
+        None => Current::Unknown { servers: BTreeSet::new() },
+    };
+    match status.phase {
+        None | Some(GroupPhase::Offline) => Current::Offline,
+        // Failed and held nowhere: nothing of it runs, and the failures say where not to try again.
+        Some(GroupPhase::Failed) if status.server.is_none() => Current::Offline,
+        Some(GroupPhase::Failed) => on(Phase::Failed),
+        Some(GroupPhase::Starting) => on(Phase::Starting),
+        Some(GroupPhase::Online) => on(Phase::Online),
+        Some(GroupPhase::Stopping) => on(Phase::Stopping),
+        Some(GroupPhase::Stuck) => on(Phase::Stuck),
+        Some(GroupPhase::Unknown) => Current::Unknown { servers: status.server.into_iter().collect() },
+    }
+}
+
+/// Servers that the coordinator excludes because the group failed there.
+fn failed_on(group: &FailoverGroup) -> impl Iterator<Item = (String, String)> {
+    let status = group.status.clone().unwrap_or_default();
+    let candidates = status.decision.map(|decision| decision.candidates).unwrap_or_default();
+    let failed = candidates.into_iter().filter(|candidate| candidate.reasons.contains(&ExclusionReason::Failed));
+    failed.map(move |candidate| {
+        let failure = status.failures.iter().find(|failure| failure.server == candidate.server);
+        let message = failure.map(|failure| format!("{}: {}", failure.resource, failure.message)).unwrap_or_default();
+        (candidate.server, message)
+    })
+}
+
+/// The planner's question about one group. `offline`: it shall not run, whatever the spec says.
+pub(crate) fn question(sub: &SubCluster, group: &FailoverGroup, ask: Option<&Ask>, offline: bool) -> Input {
+    let stopped = sub.spec.state == SubClusterState::Stopped;
+    let is_start = ask.is_some_and(|ask| ask.type_ == OperationType::Start);
+    let is_stop = ask.is_some_and(|ask| ask.type_ == OperationType::Stop);
+    let holds = group.status.iter().flat_map(|status| &status.holds).map(|hold| hold.type_.clone());
+    // A Start releases these; the agents do that when they take its target.
+    let holds = holds.filter(|hold| !(is_start && super::released_by_start(hold)));
+    let offline = offline || stopped || is_stop || group.spec.state == GroupState::Offline;
+    let planned = Group {
+        declared: if offline { Declared::Offline } else { Declared::Online },
+        holds: holds.collect(),
+        policy: policy(sub, group),
+        priority: group.spec.placement.priority,
+        failback: group.spec.placement.failback.mode == FailbackMode::Automatic,
+        current: current(group),
+        failed_on: failed_on(group).collect(),
+        request: ask.and_then(|ask| ask.to.clone()).map(|server| Request { server }),
+        stop_when_no_server_left: group.spec.recovery.no_server_left == NoServerLeftAction::Stop,
+    };
+    let servers = sub.spec.servers.iter();
+    Input {
+        servers: servers.map(|s| (s.name.clone(), server_state(sub, &s.name, s.state))).collect(),
+        groups: [(group.name_any(), planned)].into(),
+    }
+}
+
+/// The planner's decision about one group.
+pub(crate) fn decide(sub: &SubCluster, group: &FailoverGroup, ask: Option<&Ask>, offline: bool) -> Option<Decision> {
+    plan(&question(sub, group, ask, offline)).decisions.remove(&group.name_any())
+}
+
+/// Why the group can't run on `server`, by the planner; empty if it can.
+pub(crate) fn exclusions(sub: &SubCluster, group: &FailoverGroup, server: &str) -> Vec<Reason> {
+    let question = question(sub, group, None, false);
+    question
+        .groups
+        .get(&group.name_any())
+        .map(|planned| holdfast_planner::exclusions(&question, planned, server))
+        .unwrap_or_default()
+}
+
+/// The target that should stand in the status now; none when nothing is asked for and what runs is what is wanted.
+///
+/// `accepted`: the present spec is accepted; else only an Operation is followed. `offline`: the object goes, stop it.
+pub(crate) fn target(
+    sub: &SubCluster,
+    group: &FailoverGroup,
+    ask: Option<&Ask>,
+    accepted: bool,
+    offline: bool,
+) -> Option<Target> {
+    let status = group.status.as_ref();
+    // Before the servers have met there is no placement to compute from.
+    let epoch = status.and_then(|s| s.epoch).or_else(|| sub.status.as_ref().and_then(|s| s.epoch))?;
+    let tagged = |server: Option<&str>, state| {
+        Some(Target {
+            server: server.unwrap_or_default().to_string(),
+            state,
+            epoch,
+            revision: status.and_then(|s| s.revision),
+            operation: ask.map(|ask| ask.operation.clone()).unwrap_or_default(),
+        })
+    };
+    if let Some(ask) = ask {
+        return match ask.type_ {
+            OperationType::Stop => tagged(None, GroupState::Offline),
+            _ => {
+                let decision = decide(sub, group, Some(ask), offline)?;
+                tagged(ask.to.as_deref().or(decision.server.as_deref()), GroupState::Online)
+            }
+        };
+    }
+    if !accepted && !offline {
+        return None;
+    }
+    match decide(sub, group, None, offline)?.action {
+        Action::Start { server } => tagged(Some(&server), GroupState::Online),
+        Action::Stop { then, .. } => match then {
+            Some(server) => tagged(Some(&server), GroupState::Online),
+            None => tagged(None, GroupState::Offline),
+        },
+        // Under way: what asked for it stays as it was computed, so that it is not written again at every step.
+        Action::Wait => status.and_then(|s| s.target.clone()).filter(|target| target.operation.is_empty()),
+        Action::Keep => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_api::v1::{Candidate, CandidateVerdict, Hold};
+
+    use super::super::super::sub_cluster::tests::sub_cluster;
+    use super::super::tests::{group, placed, running};
+    use super::*;
+
+    fn sub(members: &[&str]) -> SubCluster {
+        running(sub_cluster("db"), members)
+    }
+
+    fn ask(type_: OperationType, to: Option<&str>) -> Ask {
+        Ask { operation: "op-1".into(), type_, to: to.map(String::from) }
+    }
+
+    fn words(target: Option<Target>) -> String {
+        target.map_or("nothing".into(), |t| {
+            let revision = t.revision.map_or("-".into(), |revision| revision.to_string());
+            format!("{} on [{}] from {}/{revision} by [{}]", t.state, t.server, t.epoch, t.operation)
+        })
+    }
+
+    #[test]
+    fn nothing_is_wanted_before_the_servers_have_met_and_when_all_is_well() {
+        assert_eq!(target(&sub_cluster("db"), &group("ledger"), None, true, false), None);
+        let online = placed(group("ledger"), GroupPhase::Online, "db2");
+        assert_eq!(target(&sub(&["db1", "db2"]), &online, None, true, false), None);
+    }
+
+    #[test]
+    fn the_declared_state_is_wanted_from_the_placement_that_was_seen() {
+        let both = sub(&["db1", "db2"]);
+        let fresh = group("ledger");
+        assert_eq!(words(target(&both, &fresh, None, true, false)), "Online on [db1] from 17/- by []");
+        let mut stopping = placed(group("ledger"), GroupPhase::Online, "db2");
+        stopping.spec.state = GroupState::Offline;
+        assert_eq!(words(target(&both, &stopping, None, true, false)), "Offline on [] from 17/412 by []");
+        // Of an unaccepted spec nothing is wanted; a deletion that may go on still stops the group.
+        assert_eq!(words(target(&both, &stopping, None, false, false)), "nothing");
+        let confirmed = placed(group("ledger"), GroupPhase::Online, "db2");
+        assert_eq!(words(target(&both, &confirmed, None, false, true)), "Offline on [] from 17/412 by []");
+    }
+
+    #[test]
+    fn a_hold_and_a_lost_server_are_respected() {
+        let mut held = group("ledger");
+        let hold = Hold { name: "stop-1".into(), type_: "Stopped".into(), ..Default::default() };
+        held.status.get_or_insert_default().holds = vec![hold];
+        assert_eq!(words(target(&sub(&["db1", "db2"]), &held, None, true, false)), "nothing");
+        assert_eq!(
+            words(target(&sub(&["db2"]), &group("ledger"), None, true, false)),
+            "Online on [db2] from 17/- by []"
+        );
+        let unknown = placed(group("ledger"), GroupPhase::Unknown, "db1");
+        assert_eq!(words(target(&sub(&["db2"]), &unknown, None, true, false)), "nothing");
+    }
+
+    #[test]
+    fn an_operation_is_followed_with_its_name() {
+        let (both, online) = (sub(&["db1", "db2"]), placed(group("ledger"), GroupPhase::Online, "db1"));
+        let to = target(&both, &online, Some(&ask(OperationType::Move, Some("db2"))), true, false);
+        assert_eq!(words(to), "Online on [db2] from 17/412 by [op-1]");
+        let stop = target(&both, &online, Some(&ask(OperationType::Stop, None)), true, false);
+        assert_eq!(words(stop), "Offline on [] from 17/412 by [op-1]");
+        let mut held = placed(group("ledger"), GroupPhase::Offline, "");
+        let hold = Hold { name: "stop-1".into(), type_: "Stopped".into(), ..Default::default() };
+        held.status.get_or_insert_default().holds = vec![hold];
+        let start = target(&both, &held, Some(&ask(OperationType::Start, None)), true, false);
+        assert_eq!(words(start), "Online on [db1] from 17/412 by [op-1]");
+    }
+
+    #[test]
+    fn what_is_under_way_is_not_written_again() {
+        let both = sub(&["db1", "db2"]);
+        let mut group = group("ledger");
+        let wanted = target(&both, &group, None, true, false);
+        group.status.get_or_insert_default().target.clone_from(&wanted);
+        let mut starting = placed(group, GroupPhase::Starting, "db1");
+        starting.status.as_mut().unwrap().revision = Some(413);
+        assert_eq!(target(&both, &starting, None, true, false), wanted);
+    }
+
+    #[test]
+    fn exclusions_come_from_the_coordinator_too() {
+        let mut failed = placed(group("ledger"), GroupPhase::Online, "db1");
+        let candidate = Candidate {
+            server: "db2".into(),
+            verdict: CandidateVerdict::Excluded,
+            reasons: vec![ExclusionReason::Failed],
+        };
+        failed.status.as_mut().unwrap().decision =
+            Some(holdfast_api::v1::Decision { candidates: vec![candidate], ..Default::default() });
+        assert_eq!(exclusions(&sub(&["db1", "db2"]), &failed, "db2"), [Reason::Failed]);
+        assert_eq!(exclusions(&sub(&["db1"]), &failed, "db2"), [Reason::Lost, Reason::Failed]);
+    }
+}

@@ -1,0 +1,170 @@
+//! Operation: carried out step by step, kept as a record, deleted when its time has come. The steps are decided in
+//! `carry_out.rs`; what a running one asks of its group is written by the group's reconciler.
+
+pub(crate) mod carry_out;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_api::conditions;
+use holdfast_api::reasons::condition;
+use holdfast_api::v1::{FailoverGroup, Operation, OperationPhase, OperationType, TargetKind};
+use kube::api::{DeleteParams, ListParams, Preconditions};
+use kube::runtime::controller::Action;
+use kube::runtime::events::{Event, EventType};
+use kube::{Api, Resource, ResourceExt};
+
+use self::carry_out::{Facts, deadline, destination, is_final, next, not_after};
+use super::failover_group::target::Ask;
+use super::reporting::Reporting;
+use super::until;
+use crate::context::{Context, age_order};
+use crate::error::{Error, is_conflict, is_not_found};
+use crate::write::{self, Written};
+
+/// The finalizer of an Operation: a running one ends at a step boundary before it goes.
+const FINALIZER: &str = "holdfast.dev/operation";
+/// Event on the group when an Operation on it is over.
+const OPERATION_FINISHED: &str = "OperationFinished";
+
+/// What the Operation asks of its group while it runs.
+pub(crate) fn ask(operation: &Operation) -> Ask {
+    let to = (operation.spec.type_ == OperationType::Move).then(|| destination(operation)).flatten();
+    ask_of(&operation.name_any(), operation.spec.type_, to)
+}
+
+fn ask_of(name: &str, type_: OperationType, to: Option<String>) -> Ask {
+    Ask { operation: name.to_string(), type_, to }
+}
+
+fn phase_of(operation: &Operation) -> OperationPhase {
+    operation.status.as_ref().and_then(|status| status.phase).unwrap_or_default()
+}
+
+/// Looks at one Operation.
+pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) -> Result<Action, Error> {
+    let api: Api<Operation> = context.api_beside(operation.as_ref());
+    if is_final(phase_of(&operation)) {
+        return finished(&api, &operation, &context).await;
+    }
+    let namespace = operation.namespace();
+    let on_group = operation.spec.target.kind == TargetKind::FailoverGroup;
+    let group = if on_group { context.group(namespace.as_deref(), &operation.spec.target.name) } else { None };
+    let sub = group.as_ref().and_then(|group| context.sub_cluster(namespace.as_deref(), &group.spec.sub_cluster));
+    let ahead = match (&group, phase_of(&operation)) {
+        (Some(_), OperationPhase::Pending) => ahead(&api, &operation).await?,
+        _ => None,
+    };
+    let now = context.now();
+    let servers = sub.as_ref().map(|sub| context.servers_of(sub)).unwrap_or_default();
+    let reporting = Reporting::of(servers.iter().map(AsRef::as_ref), now, context.settings.report_timeout).is_fresh();
+    let facts = Facts {
+        operation: &operation,
+        group: group.as_deref(),
+        sub_cluster: sub.as_deref(),
+        reporting,
+        ahead: ahead.as_deref(),
+        began: &context.steps_began(&operation.uid().unwrap_or_default()),
+        now,
+    };
+    let wanted = next(&facts);
+    context.remember_steps(&operation.uid().unwrap_or_default(), &wanted, now);
+    let phase = wanted.phase.unwrap_or_default();
+    if phase == OperationPhase::Running {
+        write::add_finalizer(&api, operation.as_ref(), FINALIZER).await?;
+    }
+    // What was decided from a copy that is old by now is not written; the news about it brings the next look.
+    let written = write::status(&api, operation.as_ref(), |fresh| {
+        if fresh.metadata.generation == operation.metadata.generation && fresh.status == operation.status {
+            fresh.status = Some(wanted.clone());
+        }
+    })
+    .await?;
+    if let Written::Changed(written) = &written
+        && is_final(phase)
+        && phase_of(written) == phase
+    {
+        announce(written, group.as_deref(), &context).await;
+    }
+    Ok(match (phase, is_final(phase), written.changed()) {
+        // The next look is caused by the change of the object.
+        (_, true, _) => Action::requeue(Duration::from_secs(1)),
+        (OperationPhase::Running, ..) => {
+            let deadline = deadline(&operation).map_or(context.settings.resync, |deadline| until(now, deadline));
+            Action::requeue(deadline.min(context.settings.resync))
+        }
+        _ => {
+            let limit = not_after(&operation).map_or(context.settings.resync, |limit| until(now, limit));
+            Action::requeue(limit.min(context.settings.resync))
+        }
+    })
+}
+
+/// The Operation on the same group that goes before this one: one that runs, else the oldest. Asked of the API server, not
+/// of our copy, so that one that has just begun is seen.
+async fn ahead(api: &Api<Operation>, operation: &Operation) -> Result<Option<String>, Error> {
+    let all = api.list(&ListParams::default()).await.map_err(Error::api("list Operations"))?;
+    let mut others: Vec<&Operation> = all
+        .items
+        .iter()
+        .filter(|other| other.uid() != operation.uid())
+        .filter(|other| other.spec.target.kind == TargetKind::FailoverGroup)
+        .filter(|other| other.spec.target.name == operation.spec.target.name && !is_final(phase_of(other)))
+        .filter(|other| phase_of(other) == OperationPhase::Running || age_order(*other) < age_order(operation))
+        .collect();
+    others.sort_by_key(|other| (phase_of(other) != OperationPhase::Running, age_order(*other)));
+    Ok(others.first().map(|other| other.name_any()))
+}
+
+/// It is over: lets it go when it is being deleted, and deletes it when its time has come.
+async fn finished(api: &Api<Operation>, operation: &Operation, context: &Context) -> Result<Action, Error> {
+    write::drop_finalizer(api, operation, FINALIZER).await?;
+    context.forget_steps(&operation.uid().unwrap_or_default());
+    if operation.meta().deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let status = operation.status.clone().unwrap_or_default();
+    let over = conditions::get(&status.conditions, condition::COMPLETE).map(|complete| complete.last_transition_time.0);
+    let Some(over) = over.or(operation.metadata.creation_timestamp.as_ref().map(|time| time.0)) else {
+        return Ok(Action::requeue(context.settings.resync));
+    };
+    let now = context.now();
+    let end = over.saturating_add(operation.spec.ttl_after_finished.get()).unwrap_or(jiff::Timestamp::MAX);
+    if now < end {
+        return Ok(Action::requeue(until(now, end).min(Duration::from_secs(3600))));
+    }
+    let exactly = Preconditions { uid: operation.uid(), resource_version: None };
+    let parameters = DeleteParams { preconditions: Some(exactly), ..DeleteParams::default() };
+    match api.delete(&operation.name_any(), &parameters).await {
+        Ok(_) => Ok(Action::await_change()),
+        Err(error) if is_not_found(&error) || is_conflict(&error) => Ok(Action::await_change()),
+        Err(error) => Err(Error::api(format!("delete Operation {}", write::full_name(operation)))(error)),
+    }
+}
+
+/// Tells it in an Event, which nobody depends on: an API server that refuses it only costs the Event.
+async fn announce(operation: &Operation, group: Option<&FailoverGroup>, context: &Context) {
+    let status = operation.status.clone().unwrap_or_default();
+    let ready = conditions::get(&status.conditions, condition::READY);
+    let phase = phase_of(operation);
+    let note = format!(
+        "{} {}: {}",
+        operation.spec.type_,
+        phase,
+        ready.map(|ready| ready.message.as_str()).unwrap_or_default()
+    );
+    tracing::info!(operation = %write::full_name(operation), %note, "finished");
+    let event = Event {
+        type_: if phase == OperationPhase::Succeeded { EventType::Normal } else { EventType::Warning },
+        reason: OPERATION_FINISHED.into(),
+        note: Some(note.chars().take(1000).collect()),
+        action: operation.spec.type_.to_string(),
+        secondary: Some(operation.object_ref(&())),
+    };
+    let regarding = group.map_or_else(|| operation.object_ref(&()), |group| group.object_ref(&()));
+    if let Err(error) = context.recorder.publish(&event, &regarding).await {
+        tracing::warn!(%error, "an Event could not be written");
+    }
+}

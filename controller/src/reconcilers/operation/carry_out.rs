@@ -1,0 +1,498 @@
+//! What becomes of an Operation next: from its object, its group and the sub-cluster, as observed, to its new status. All
+//! that is remembered between two looks stands in the status itself.
+//!
+//! Nothing is done here: while an Operation is Running the group's target asks the agents for it, and what they report
+//! moves the steps on.
+
+use std::collections::BTreeMap;
+
+use holdfast_api::conditions;
+use holdfast_api::reasons::{accepted, condition};
+use holdfast_api::v1::{
+    FailoverGroup, GroupPhase, GroupState, Operation, OperationOrigin, OperationPhase, OperationStatus, OperationStep,
+    OperationType, StepState, SubCluster, SubClusterPhase, TransitionType,
+};
+use holdfast_api::{duration, support};
+use holdfast_planner::{Reason, Rule};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{Resource, ResourceExt};
+
+use super::super::failover_group::target::{decide, exclusions};
+use super::super::{failover_group, list};
+
+/// Everything that the next status depends on.
+pub(crate) struct Facts<'a> {
+    /// The Operation.
+    pub(crate) operation: &'a Operation,
+    /// The group that it names.
+    pub(crate) group: Option<&'a FailoverGroup>,
+    /// The group's sub-cluster.
+    pub(crate) sub_cluster: Option<&'a SubCluster>,
+    /// Whether agents of the sub-cluster report.
+    pub(crate) reporting: bool,
+    /// Another Operation on the same group that goes first.
+    pub(crate) ahead: Option<&'a str>,
+    /// When steps began, by name, as far as this process saw it: times in a status have whole seconds.
+    pub(crate) began: &'a BTreeMap<String, Timestamp>,
+    /// The present time.
+    pub(crate) now: Timestamp,
+}
+
+/// Reasons of the conditions of an Operation beyond its phases.
+mod reason {
+    pub(super) const WAITING_FOR_OPERATION: &str = "WaitingForOperation";
+    pub(super) const WAITING_FOR_AGENTS: &str = "WaitingForAgents";
+    pub(super) const WAITING_FOR_GROUP: &str = "WaitingForGroup";
+    pub(super) const PRECONDITION_FAILED: &str = "PreconditionFailed";
+    pub(super) const NOT_ELIGIBLE: &str = "NotEligible";
+    pub(super) const REFUSED: &str = "Refused";
+    pub(super) const STOP_UNPROVEN: &str = "StopUnproven";
+    pub(super) const TIMEOUT: &str = "Timeout";
+    pub(super) const GROUP_FAILED: &str = "GroupFailed";
+}
+
+/// Whether nothing more happens.
+pub(crate) fn is_final(phase: OperationPhase) -> bool {
+    use OperationPhase as P;
+    matches!(phase, P::Succeeded | P::Failed | P::Cancelled | P::Superseded | P::Expired)
+}
+
+/// The server that the steps start the group on.
+pub(crate) fn destination(operation: &Operation) -> Option<String> {
+    let given = operation.spec.move_.as_ref().and_then(|parameters| parameters.to.clone());
+    given.or_else(|| {
+        let prefix = format!("start {} on ", operation.spec.target.name);
+        let steps = operation.status.iter().flat_map(|status| &status.steps);
+        steps.rev().find_map(|step| step.name.strip_prefix(&prefix).map(String::from))
+    })
+}
+
+/// The time by which it must have begun.
+pub(crate) fn not_after(operation: &Operation) -> Option<Timestamp> {
+    let given = operation.spec.not_after.as_ref().map(|time| time.0);
+    given.or_else(|| {
+        operation.metadata.generate_name.as_ref()?;
+        let created = operation.metadata.creation_timestamp.as_ref()?.0;
+        created.saturating_add(jiff::SignedDuration::from_hours(1)).ok()
+    })
+}
+
+/// When a running Operation has taken too long.
+pub(crate) fn deadline(operation: &Operation) -> Option<Timestamp> {
+    let begun = operation.status.as_ref()?.steps.iter().find_map(|step| step.start_time.as_ref())?.0;
+    begun.saturating_add(operation.spec.timeout.get()).ok()
+}
+
+/// The status that the Operation should have now.
+pub(crate) fn next(facts: &Facts<'_>) -> OperationStatus {
+    let mut next = Next {
+        status: facts.operation.status.clone().unwrap_or_default(),
+        generation: facts.operation.metadata.generation,
+        began: facts.began,
+        now: facts.now,
+    };
+    let phase = next.status.phase.unwrap_or_default();
+    if is_final(phase) {
+        return next.status;
+    }
+    next.status.observed_generation = next.generation;
+    next.status.origin.get_or_insert(OperationOrigin::API);
+    match phase {
+        OperationPhase::Running => go_on(facts, &mut next),
+        _ => begin(facts, &mut next),
+    }
+    next.status
+}
+
+/// The status in the making.
+struct Next<'a> {
+    status: OperationStatus,
+    generation: Option<i64>,
+    began: &'a BTreeMap<String, Timestamp>,
+    now: Timestamp,
+}
+
+impl Next<'_> {
+    fn set(&mut self, type_: &str, state: bool, reason: &str, message: &str) {
+        conditions::set(&mut self.status.conditions, type_, state, reason, message, self.generation, self.now);
+    }
+
+    fn wait(&mut self, reason: &str, message: &str) {
+        self.status.phase = Some(OperationPhase::Pending);
+        self.set(condition::READY, false, reason, message);
+        self.set(condition::COMPLETE, false, reason, message);
+    }
+
+    fn run(&mut self, steps: Vec<String>) {
+        self.status.phase = Some(OperationPhase::Running);
+        self.status.steps = steps.into_iter().map(|name| OperationStep { name, ..OperationStep::default() }).collect();
+        if let Some(first) = self.status.steps.first_mut() {
+            first.state = StepState::Running;
+            first.start_time = Some(Time(self.now));
+        }
+        self.say_running();
+    }
+
+    fn say_running(&mut self) {
+        let step = self.status.steps.iter().find(|step| step.state == StepState::Running);
+        let message = step.map(|step| step.name.clone()).unwrap_or_default();
+        self.set(condition::READY, false, OperationPhase::Running.as_str(), &message);
+        self.set(condition::COMPLETE, false, OperationPhase::Running.as_str(), &message);
+    }
+
+    fn finish(&mut self, phase: OperationPhase, reason: &str, message: &str) {
+        self.status.phase = Some(phase);
+        let (good, now, began) = (phase == OperationPhase::Succeeded, self.now, self.began);
+        for step in &mut self.status.steps {
+            match step.state {
+                StepState::Running => {
+                    step.took = took(step, began, now);
+                    step.state = if good { StepState::Done } else { StepState::Failed };
+                    if !good {
+                        step.message = message.to_string();
+                    }
+                }
+                StepState::Pending => step.state = StepState::Skipped,
+                _ => {}
+            }
+        }
+        self.set(condition::READY, good, reason, message);
+        self.set(condition::COMPLETE, true, phase.as_str(), message);
+        if good || phase == OperationPhase::Cancelled {
+            conditions::clear(&mut self.status.conditions, condition::FAILED);
+        } else {
+            self.set(condition::FAILED, true, reason, message);
+        }
+    }
+
+    fn succeed(&mut self, message: &str) {
+        self.finish(OperationPhase::Succeeded, OperationPhase::Succeeded.as_str(), message);
+    }
+
+    fn fail(&mut self, reason: &str, message: &str) {
+        self.finish(OperationPhase::Failed, reason, message);
+    }
+
+    /// The running step, by its number, is done; the next one begins.
+    fn step_done(&mut self, number: usize) {
+        let (now, began) = (self.now, self.began);
+        let Some(step) = self.status.steps.get_mut(number).filter(|step| step.state == StepState::Running) else {
+            return;
+        };
+        step.state = StepState::Done;
+        step.took = took(step, began, now);
+        if let Some(next) = self.status.steps.get_mut(number + 1) {
+            next.state = StepState::Running;
+            next.start_time = Some(Time(now));
+        }
+        self.say_running();
+    }
+}
+
+/// How long a step took: to the millisecond if this process saw it begin, else in whole seconds.
+fn took(step: &OperationStep, began: &BTreeMap<String, Timestamp>, now: Timestamp) -> Option<duration::Duration> {
+    let millis = match began.get(&step.name) {
+        Some(began) => now.duration_since(*began).as_millis(),
+        None => i128::from(now.as_second() - step.start_time.as_ref()?.0.as_second()) * 1000,
+    };
+    Some(duration::Duration::from_millis(u64::try_from(millis).unwrap_or(0)))
+}
+
+/// It has not begun yet: everything is looked at before anything is asked for.
+fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
+    let operation = facts.operation;
+    let (spec, now) = (&operation.spec, facts.now);
+    let unsupported = support::unsupported_operation(spec);
+    if !unsupported.is_empty() {
+        let fields: Vec<String> = unsupported.iter().map(ToString::to_string).collect();
+        return next.fail(accepted::UNSUPPORTED_BY_SERVER, &fields.join("; "));
+    }
+    if spec.cancel || operation.meta().deletion_timestamp.is_some() {
+        let phase = OperationPhase::Cancelled;
+        return next.finish(phase, phase.as_str(), "cancelled before it began");
+    }
+    if let Some(limit) = not_after(operation).filter(|limit| *limit < now) {
+        let phase = OperationPhase::Expired;
+        return next.finish(phase, phase.as_str(), &format!("had not begun by {limit:.0}; nothing was done"));
+    }
+    let target = &spec.target.name;
+    let Some(group) = facts.group else {
+        return next.fail(
+            accepted::NOT_FOUND,
+            &format!("spec.target.name: there is no FailoverGroup {target} in this namespace"),
+        );
+    };
+    if let Some(ahead) = facts.ahead {
+        let message = format!("Operation {ahead} on the same group goes first");
+        return next.wait(reason::WAITING_FOR_OPERATION, &message);
+    }
+    let Some(sub) = facts.sub_cluster else {
+        let message = format!("the sub-cluster {} of the group does not exist", group.spec.sub_cluster);
+        return next.fail(accepted::NOT_FOUND, &message);
+    };
+    if let Some(message) = broken_precondition(operation, group, sub) {
+        return next.fail(reason::PRECONDITION_FAILED, &message);
+    }
+    let running = sub.status.as_ref().and_then(|status| status.phase) == Some(SubClusterPhase::Running);
+    if !facts.reporting || !running {
+        let what = if facts.reporting { "has no quorum" } else { "has no agent that reports" };
+        return next.wait(reason::WAITING_FOR_AGENTS, &format!("sub-cluster {} {what} now", sub.name_any()));
+    }
+    match spec.type_ {
+        OperationType::Move => begin_move(facts, group, sub, next),
+        OperationType::Stop => begin_stop(group, next),
+        OperationType::Start => begin_start(group, sub, next),
+        // `unsupported_operation` names every other one; this keeps it so when that list gets shorter than this match.
+        other => next.fail(accepted::UNSUPPORTED_BY_SERVER, &format!("spec.type: {other} is not carried out")),
+    }
+}
+
+fn broken_precondition(operation: &Operation, group: &FailoverGroup, sub: &SubCluster) -> Option<String> {
+    let wanted = operation.spec.preconditions.as_ref()?;
+    let broken = |field: &str, wanted: String, found: String| {
+        (wanted != found)
+            .then(|| format!("spec.preconditions.{field}: asked for {wanted}, found {found}; nothing was done"))
+    };
+    let uid = wanted.uid.clone().and_then(|uid| broken("uid", uid, group.uid().unwrap_or_default()));
+    let generation = wanted.generation.and_then(|generation| {
+        broken("generation", generation.to_string(), group.metadata.generation.unwrap_or_default().to_string())
+    });
+    let epoch = sub.status.as_ref().and_then(|status| status.epoch).unwrap_or_default();
+    uid.or(generation).or_else(|| wanted.epoch.and_then(|asked| broken("epoch", asked.to_string(), epoch.to_string())))
+}
+
+fn phase_of(group: &FailoverGroup) -> GroupPhase {
+    group.status.as_ref().and_then(|status| status.phase).unwrap_or(GroupPhase::Offline)
+}
+
+fn server_of(group: &FailoverGroup) -> Option<&str> {
+    group.status.as_ref().and_then(|status| status.server.as_deref())
+}
+
+/// Types of holds in force, but for those that `except` names.
+fn holds(group: &FailoverGroup, except: impl Fn(&str) -> bool) -> Vec<String> {
+    let holds = group.status.iter().flat_map(|status| &status.holds);
+    holds.filter(|hold| !except(&hold.type_)).map(|hold| format!("{} ({})", hold.type_, hold.name)).collect()
+}
+
+fn reasons(reasons: &[Reason]) -> String {
+    list(&reasons.iter().map(|reason| reason.name()).collect::<Vec<_>>())
+}
+
+fn begin_move(facts: &Facts<'_>, group: &FailoverGroup, sub: &SubCluster, next: &mut Next<'_>) {
+    let name = group.name_any();
+    let here = server_of(group);
+    if group.spec.state == GroupState::Offline {
+        return next
+            .fail(reason::REFUSED, &format!("{name} has spec.state: Offline; set it to Online to run it anywhere"));
+    }
+    let held = holds(group, |_| false);
+    if !held.is_empty() {
+        return next.fail(reason::REFUSED, &format!("{name} is held: {}; release it first", list(&held)));
+    }
+    match phase_of(group) {
+        GroupPhase::Starting | GroupPhase::Stopping => {
+            return next.wait(reason::WAITING_FOR_GROUP, &format!("{name} is {}", phase_of(group)));
+        }
+        GroupPhase::Stuck => {
+            return next
+                .fail(reason::STOP_UNPROVEN, &format!("a stop of {name} is not proven; it is started nowhere else"));
+        }
+        GroupPhase::Unknown => {
+            return next.fail(
+                reason::REFUSED,
+                &format!("a server that may run {name} does not report; it can't be moved now"),
+            );
+        }
+        GroupPhase::Offline | GroupPhase::Online | GroupPhase::Failed => {}
+    }
+    let candidates =
+        || sub.spec.servers.iter().map(|server| server.name.as_str()).filter(|server| Some(*server) != here);
+    let to = match destination(facts.operation) {
+        Some(to) => to,
+        None => {
+            // The best other one: what the planner would choose if the group had to leave.
+            let order = |server: &&str| group.spec.placement.servers.iter().position(|s| s == server);
+            let id = |server: &&str| sub.spec.servers.iter().find(|s| s.name == *server).map(|s| s.id);
+            let best = candidates()
+                .filter(|server| exclusions(sub, group, server).is_empty())
+                .min_by_key(|server| (order(server).unwrap_or(usize::MAX), id(server)));
+            let Some(best) = best else {
+                let why: Vec<_> = candidates()
+                    .map(|server| format!("{server}: {}", reasons(&exclusions(sub, group, server))))
+                    .collect();
+                return next.fail(reason::NOT_ELIGIBLE, &format!("no other server may run {name}: {}", why.join("; ")));
+            };
+            best.to_string()
+        }
+    };
+    let excluded = exclusions(sub, group, &to);
+    if !excluded.is_empty() {
+        let message = format!("{to} may not run {name}: {}", reasons(&excluded));
+        return next.fail(reason::NOT_ELIGIBLE, &message);
+    }
+    match here {
+        Some(here) if here == to && phase_of(group) == GroupPhase::Online => {
+            next.succeed(&format!("{name} is already online on {to}"));
+        }
+        Some(here) => next.run(vec![format!("stop {name} on {here}"), format!("start {name} on {to}")]),
+        None => next.run(vec![format!("start {name} on {to}")]),
+    }
+}
+
+fn begin_stop(group: &FailoverGroup, next: &mut Next<'_>) {
+    let name = group.name_any();
+    let stopped = group.status.iter().flat_map(|status| &status.holds).any(|hold| hold.type_ == "Stopped");
+    match (phase_of(group), server_of(group)) {
+        (GroupPhase::Stuck, _) => {
+            next.fail(
+                reason::STOP_UNPROVEN,
+                &format!("a stop of {name} is not proven; confirm it on the server first"),
+            );
+        }
+        (GroupPhase::Offline, _) if stopped => next.succeed(&format!("{name} is already stopped and held")),
+        (GroupPhase::Offline, _) | (_, None) => next.run(vec![format!("stop {name}")]),
+        (_, Some(server)) => next.run(vec![format!("stop {name} on {server}")]),
+    }
+}
+
+fn begin_start(group: &FailoverGroup, sub: &SubCluster, next: &mut Next<'_>) {
+    let name = group.name_any();
+    if group.spec.state == GroupState::Offline {
+        let message = format!("{name} has spec.state: Offline; what is declared wins, set it to Online");
+        return next.fail(reason::REFUSED, &message);
+    }
+    let others = holds(group, failover_group::released_by_start);
+    if !others.is_empty() {
+        return next.fail(reason::REFUSED, &format!("{name} is held: {}; Start does not release that", list(&others)));
+    }
+    let released = holds(group, |hold| !failover_group::released_by_start(hold));
+    match phase_of(group) {
+        GroupPhase::Online if released.is_empty() => {
+            return next.succeed(&format!("{name} is already online on {}", server_of(group).unwrap_or_default()));
+        }
+        GroupPhase::Stuck => {
+            return next.fail(reason::STOP_UNPROVEN, &format!("a stop of {name} is not proven; it is started nowhere"));
+        }
+        GroupPhase::Stopping => {
+            return next.wait(reason::WAITING_FOR_GROUP, &format!("{name} is Stopping"));
+        }
+        _ => {}
+    }
+    let ask = super::ask_of(&name, OperationType::Start, None);
+    let decision = decide(sub, group, Some(&ask), false);
+    match decision.as_ref().and_then(|decision| decision.server.clone()) {
+        Some(server) => next.run(vec![format!("start {name} on {server}")]),
+        // Evidence may still come; until then the Operation waits, not the group.
+        None if decision.as_ref().is_some_and(|decision| decision.rule == Rule::WaitForEvidence) => {
+            let message = format!("a lost server may still run {name}; waiting for evidence that it does not");
+            next.wait(reason::WAITING_FOR_GROUP, &message);
+        }
+        None => {
+            let candidates = decision.map(|decision| decision.candidates).unwrap_or_default();
+            let why: Vec<_> = candidates.iter().map(|c| format!("{}: {}", c.server, reasons(&c.reasons))).collect();
+            next.fail(reason::NOT_ELIGIBLE, &format!("no server may run {name} now: {}", why.join("; ")));
+        }
+    }
+}
+
+/// It runs: what the agents report moves it on.
+fn go_on(facts: &Facts<'_>, next: &mut Next<'_>) {
+    let operation = facts.operation;
+    let name = &operation.spec.target.name;
+    let Some(group) = facts.group else {
+        return next.fail(accepted::NOT_FOUND, &format!("the FailoverGroup {name} is gone"));
+    };
+    match operation.spec.type_ {
+        OperationType::Move => go_on_move(facts, group, next),
+        OperationType::Stop => {
+            let held = group.status.iter().flat_map(|status| &status.holds).any(|hold| hold.type_ == "Stopped");
+            match phase_of(group) {
+                GroupPhase::Offline if held => next.succeed(&format!("{name} is stopped and held")),
+                GroupPhase::Stuck => {
+                    next.fail(
+                        reason::STOP_UNPROVEN,
+                        &format!("the stop of {name} failed; it counts as running until proven otherwise"),
+                    );
+                }
+                _ => {}
+            }
+        }
+        _ => {
+            let held = holds(group, |hold| !failover_group::released_by_start(hold));
+            match (phase_of(group), held.is_empty()) {
+                (GroupPhase::Online, true) => {
+                    next.succeed(&format!("{name} is online on {}", server_of(group).unwrap_or_default()));
+                }
+                (GroupPhase::Failed, true) => next.fail(reason::GROUP_FAILED, &failure(group)),
+                (GroupPhase::Stuck, _) => next.fail(reason::STOP_UNPROVEN, &failure(group)),
+                _ => {}
+            }
+        }
+    }
+    if is_final(next.status.phase.unwrap_or_default()) {
+        return;
+    }
+    // Between two steps is when nothing is on its way.
+    let boundary = !matches!(phase_of(group), GroupPhase::Starting | GroupPhase::Stopping);
+    if boundary && (operation.spec.cancel || operation.meta().deletion_timestamp.is_some()) {
+        let phase = OperationPhase::Cancelled;
+        return next.finish(phase, phase.as_str(), &format!("cancelled; {name} is {}", phase_of(group)));
+    }
+    if deadline(operation).is_some_and(|deadline| deadline < facts.now) {
+        let message = format!("not done within spec.timeout {}; {name} is {}", operation.spec.timeout, phase_of(group));
+        next.fail(reason::TIMEOUT, &message);
+    }
+}
+
+fn go_on_move(facts: &Facts<'_>, group: &FailoverGroup, next: &mut Next<'_>) {
+    let (name, Some(to)) = (group.name_any(), destination(facts.operation)) else {
+        return next.fail(reason::REFUSED, "status.steps does not say where to; ask for the move again");
+    };
+    let begun = next.status.steps.iter().find_map(|step| step.start_time.as_ref()).map(|time| time.0);
+    let (phase, here) = (phase_of(group), server_of(group));
+    if phase == GroupPhase::Online && here == Some(to.as_str()) {
+        for number in 0..next.status.steps.len() {
+            next.step_done(number);
+        }
+        return next.succeed(&format!("{name} is online on {to}"));
+    }
+    // Seconds only are reported, so a failover in the second of our begin counts; it was not there when we began.
+    let failover = group.status.iter().flat_map(|status| &status.transitions).find(|transition| {
+        let after = transition.time.as_ref().zip(begun).is_some_and(|(time, begun)| time.0 > begun);
+        transition.type_ == TransitionType::Failover && after
+    });
+    if let Some(failover) = failover {
+        let message = format!("a failover came first: {}", failover.message);
+        return next.finish(OperationPhase::Superseded, OperationPhase::Superseded.as_str(), &message);
+    }
+    if phase == GroupPhase::Stuck {
+        let message = format!("the stop of {name} failed; it counts as running until proven otherwise");
+        return next.fail(reason::STOP_UNPROVEN, &message);
+    }
+    let stop_done = next.status.steps.len() == 2 && (phase == GroupPhase::Offline || here == Some(to.as_str()));
+    if stop_done {
+        next.step_done(0);
+    }
+    let started = next.status.steps.last().is_some_and(|step| step.state == StepState::Running);
+    if started && phase == GroupPhase::Online {
+        let message = format!("{name} is online on {} instead: {}", here.unwrap_or_default(), failure(group));
+        return next.fail(reason::GROUP_FAILED, &message);
+    }
+    let excluded = facts.sub_cluster.map(|sub| exclusions(sub, group, &to)).unwrap_or_default();
+    if !excluded.is_empty() && !matches!(phase, GroupPhase::Starting | GroupPhase::Stopping) {
+        let message = format!("{to} may not run {name} any more: {}", reasons(&excluded));
+        next.fail(reason::NOT_ELIGIBLE, &message);
+    }
+}
+
+/// What the agents say about the last failure.
+fn failure(group: &FailoverGroup) -> String {
+    let failures = group.status.iter().flat_map(|status| &status.failures);
+    let newest = failures.max_by_key(|failure| failure.last_time.as_ref().map(|time| time.0));
+    newest.map_or_else(
+        || format!("{} is {}", group.name_any(), phase_of(group)),
+        |failure| format!("{} failed on {}: {}", failure.resource, failure.server, failure.message),
+    )
+}

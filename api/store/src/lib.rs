@@ -164,8 +164,9 @@ pub trait Store: Send + Sync + 'static {
     /// (0 = all), from the snapshot `at` (none = newest).
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize, at: Option<Revision>) -> Result<Page>;
 
-    /// Writes a key if `expect` holds; `ttl` makes it vanish by itself after that time (not before it, and at most a
-    /// few seconds later) unless written again. Values above [`MAX_VALUE_BYTES`] are refused with [`Error::TooLarge`].
+    /// Writes a key if `expect` holds; `ttl` makes it vanish by itself after that time unless written again: not before
+    /// it (a clock set forward aside), normally within seconds of it, and after a change of etcd's leader up to `ttl`
+    /// later. Values above [`MAX_VALUE_BYTES`] are refused with [`Error::TooLarge`].
     async fn put(&self, key: &str, value: Bytes, expect: Expect, ttl: Option<Duration>) -> Result<Revision>;
 
     /// Deletes a key whose newest write is `modified`.

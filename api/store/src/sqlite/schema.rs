@@ -170,21 +170,27 @@ pub(super) fn snapshot(connection: &Connection, keys: &Keys, limit: usize, at: O
         return Err(Error::Future { asked: at, current });
     }
     check_known(connection, at)?;
-    // The inner query runs on the index alone; one entry more than asked for tells whether there are more. SQLite
-    // reads a negative limit as none.
-    let one_more = if limit == 0 { -1 } else { i64::try_from(limit).unwrap_or(i64::MAX - 1) + 1 };
-    let mut entries: Vec<Entry> = connection
-        .prepare_cached(
-            "SELECT h.revision, h.key, h.created, h.value
-             FROM (SELECT key AS k, max(revision) AS newest FROM history
-                   WHERE key >= ?1 AND key < ?2 AND revision <= ?3 GROUP BY key) JOIN history h ON h.revision = newest
-             WHERE h.value IS NOT NULL ORDER BY k LIMIT ?4",
-        )
-        .and_then(|mut statement| {
-            let rows = statement.query_map(params![keys.low, keys.high, at, one_more], read_row)?;
-            rows.filter_map(|row| row.map(Row::into_entry).transpose()).collect()
-        })
-        .map_err(|e| failed("list the store", e))?;
+    // One entry more than asked for tells whether there are more.
+    let wanted = if limit == 0 { usize::MAX } else { limit.saturating_add(1) };
+    let read = || -> rusqlite::Result<Vec<Entry>> {
+        // The first statement runs on the index alone and in its order, so a short page of many keys costs little; as
+        // one statement with a join, SQLite would go through all keys first.
+        let mut newest = connection.prepare_cached(
+            "SELECT max(revision) FROM history WHERE key >= ? AND key < ? AND revision <= ? GROUP BY key ORDER BY key",
+        )?;
+        let mut row =
+            connection.prepare_cached("SELECT revision, key, created, value FROM history WHERE revision = ?")?;
+        let mut revisions = newest.query(params![keys.low, keys.high, at])?;
+        let mut entries = Vec::new();
+        while entries.len() < wanted
+            && let Some(found) = revisions.next()?
+        {
+            let revision: Revision = found.get(0)?;
+            entries.extend(row.query_row([revision], read_row)?.into_entry());
+        }
+        Ok(entries)
+    };
+    let mut entries = read().map_err(|e| failed("list the store", e))?;
     let more = limit > 0 && entries.len() > limit;
     if more {
         entries.truncate(limit);

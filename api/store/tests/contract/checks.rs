@@ -147,7 +147,7 @@ pub(crate) async fn pages_show_one_snapshot_while_writers_go_on(world: World) {
 pub(crate) async fn a_time_to_live_ends_in_a_deletion(world: World) {
     let store = world.open().await;
     let mut watch = store.watch("/ttl/", store.revision().await.expect("revision")).await.expect("watch");
-    let ttl = Duration::from_secs(2);
+    let ttl = Duration::from_secs(4);
     let begun = Instant::now();
     let kept = store.put("/ttl/kept", text("1"), Expect::Absent, Some(ttl)).await.expect("created");
     let extended = store.put("/ttl/extended", text("1"), Expect::Absent, Some(ttl)).await.expect("created");

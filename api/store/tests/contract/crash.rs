@@ -18,7 +18,7 @@ pub(crate) async fn a_restart_keeps_values_history_and_counter(mut world: World)
     let store = world.open().await;
     let first = store.put("/a", text("1"), Expect::Absent, None).await.expect("created");
     let second = store.put("/a", text("2"), Expect::Modified(first), None).await.expect("updated");
-    let dying = store.put("/dying", text("x"), Expect::Absent, Some(Duration::from_secs(3))).await.expect("created");
+    let dying = store.put("/dying", text("x"), Expect::Absent, Some(Duration::from_secs(8))).await.expect("created");
     let gone = store.put("/gone", text("x"), Expect::Absent, None).await.expect("created");
     let newest = store.delete("/gone", gone).await.expect("deleted");
     if world.is_sqlite() {
@@ -184,7 +184,7 @@ pub(crate) async fn a_lost_backend_is_told_quickly(mut world: World) {
     store.put("/b", text("1"), Expect::Absent, None).await.expect("written at the second endpoint");
 }
 
-/// Every kind of call ends in `Unavailable` within little more than 2 s.
+/// Every kind of call ends in `Unavailable` within 2 s, and a margin for a busy machine.
 async fn all_unavailable(store: &dyn Store) {
     let begun = Instant::now();
     let (put, get, list) =
@@ -193,7 +193,7 @@ async fn all_unavailable(store: &dyn Store) {
     for error in [put.err(), get.err(), list.err()] {
         assert!(matches!(error, Some(Error::Unavailable(_))), "{error:?}");
     }
-    assert!(waited < Duration::from_millis(2500), "took {waited:?}");
+    assert!(waited < Duration::from_millis(3500), "took {waited:?}");
 }
 
 /// One transaction of another program, larger than etcd sends in one piece: still one batch.

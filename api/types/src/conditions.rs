@@ -104,3 +104,31 @@ pub fn is_true(conditions: &[Condition], type_: &str) -> bool {
 pub fn is_true_for(conditions: &[Condition], type_: &str, generation: Option<i64>) -> bool {
     get(conditions, type_).is_some_and(|c| c.status == "True" && c.observed_generation == generation)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reasons::{condition, ready};
+
+    #[test]
+    fn transition_time_changes_only_with_the_state() {
+        let at = |second| Timestamp::from_second(second).expect("a time");
+        let mut all = Vec::new();
+        assert!(set(&mut all, condition::READY, false, ready::STARTING, "", Some(1), at(10)));
+        assert!(set(&mut all, condition::READY, false, ready::MOVING, "to b", Some(2), at(20)));
+        let ready = get(&all, condition::READY).expect("it was set");
+        assert_eq!((ready.last_transition_time.0, ready.reason.as_str()), (at(10), "Moving"));
+        assert!(!set(&mut all, condition::READY, false, "Moving", "to b", Some(2), at(30)), "nothing new was said");
+        assert!(set(&mut all, condition::READY, true, ready::CONVERGED, "", Some(2), at(40)));
+        assert_eq!(get(&all, condition::READY).map(|c| c.last_transition_time.0), Some(at(40)));
+        assert!(is_true_for(&all, condition::READY, Some(2)) && !is_true_for(&all, condition::READY, Some(3)));
+        assert!(clear(&mut all, condition::READY) && !clear(&mut all, condition::READY));
+    }
+
+    #[test]
+    fn messages_are_cut_between_characters() {
+        let mut all = Vec::new();
+        set(&mut all, condition::READY, false, "X", &"ü".repeat(2000), None, Timestamp::UNIX_EPOCH);
+        assert!(all[0].message.len() <= MAX_MESSAGE && all[0].message.ends_with('…'));
+    }
+}

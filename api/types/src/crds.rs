@@ -1,6 +1,8 @@
 //! CustomResourceDefinitions of the six kinds: what `holdfast crds` prints, what `manifests/crds/` holds, and what our own
 //! API server serves from.
 
+use std::sync::OnceLock;
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, CustomResourceValidation, JSONSchemaProps,
 };
@@ -13,8 +15,13 @@ use crate::{
     v1::{self, rules},
 };
 
-/// The definitions of all kinds, by plural name.
+/// The definitions of all kinds, by plural name. They are constants of the program: built once, then copied.
 pub fn crds() -> Vec<CustomResourceDefinition> {
+    static ALL: OnceLock<Vec<CustomResourceDefinition>> = OnceLock::new();
+    ALL.get_or_init(build).clone()
+}
+
+fn build() -> Vec<CustomResourceDefinition> {
     let mut all = vec![
         crd::<v1::DataService, v1::DataServiceSpec, v1::DataServiceStatus>(None),
         crd::<v1::FailoverGroup, v1::FailoverGroupSpec, v1::FailoverGroupStatus>(None),

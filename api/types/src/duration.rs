@@ -192,3 +192,41 @@ impl JsonSchema for Duration {
         schemars::json_schema!({"type": "string", "maxLength": MAX_LENGTH, "pattern": PATTERN})
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_kept_and_lengths_known() {
+        for (text, millis) in
+            [("500ms", 500), ("30s", 30_000), ("1m30s", 90_000), ("1.5h", 5_400_000), ("0ms", 0), ("60s", 60_000)]
+        {
+            let duration: Duration = text.parse().expect(text);
+            assert_eq!(duration.get(), time::Duration::from_millis(millis));
+            assert_eq!(serde_json::to_string(&duration).expect("a text"), format!("{text:?}"));
+        }
+        assert_eq!("210us".parse::<Duration>().expect("reported").get(), time::Duration::from_micros(210));
+        assert_eq!("1m".parse::<Duration>(), "60s".parse());
+    }
+
+    #[test]
+    fn other_texts_are_refused() {
+        for text in ["", "5", "s", "1 s", "-1s", "1.s", ".5s", "1d", "1e3s", "1S", "99999999999h", "1s 2m"] {
+            assert!(text.parse::<Duration>().is_err(), "{text:?} was taken");
+        }
+    }
+
+    #[test]
+    fn lengths_are_written_shortly() {
+        for (millis, text) in
+            [(0, "0ms"), (748, "748ms"), (1100, "1100ms"), (3000, "3s"), (60_000, "1m"), (7_200_000, "2h")]
+        {
+            assert_eq!(Duration::from_millis(millis).as_str(), text);
+        }
+        let short = Duration::from(time::Duration::from_micros(1500));
+        assert_eq!(short.as_str(), "1500us");
+        let range = short.check_range(time::Duration::from_millis(2), time::Duration::from_secs(1));
+        assert_eq!(range, Err("1500us is outside 2ms..1s".to_string()));
+    }
+}

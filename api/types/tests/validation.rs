@@ -1,0 +1,196 @@
+//! The start order of a group, circles in it, timing with either watchdog, and what this version refuses to carry out.
+
+use holdfast_api::{
+    support,
+    v1::{FailoverGroupSpec, OperationSpec, SubClusterSpec, SuperClusterSpec},
+    validation,
+};
+use serde_json::{Value, json};
+
+fn group(resources: Value) -> FailoverGroupSpec {
+    serde_json::from_value(json!({"subCluster": "pg", "resources": resources})).expect("the group is well formed")
+}
+
+fn mount(name: &str, at: &str) -> Value {
+    json!({"name": name, "filesystem": {"device": format!("/dev/vg0/{name}"), "mountPoint": at, "type": "ext4"}})
+}
+
+fn order(spec: &FailoverGroupSpec) -> Vec<String> {
+    let graph = validation::resource_graph(spec);
+    graph
+        .iter()
+        .map(|(name, first)| format!("{name}: {}", first.iter().cloned().collect::<Vec<_>>().join(" ")))
+        .collect()
+}
+
+#[test]
+fn resources_start_by_stage_nesting_and_given_order() {
+    let spec = group(json!([
+        {"name": "app", "process": {"command": ["/usr/bin/app"]}},
+        {"name": "side", "process": {"command": ["/usr/bin/side"]}, "dependsOn": ["app"]},
+        {"name": "addr", "floatingIP": {"address": "192.0.2.10/24", "path": "pub"}},
+        {"name": "late", "script": {"start": {"path": "/s"}, "stop": {"path": "/s"}}, "stage": "Network"},
+        mount("logs", "/srv/data/logs"),
+        mount("data", "/srv/data"),
+        mount("database", "/srv/database"),
+        {"name": "www", "filesystem": {"device": "/srv/data/www", "mountPoint": "/var/www", "type": "bind"}},
+    ]));
+    assert_eq!(
+        order(&spec),
+        [
+            "addr: app data database logs side www",
+            "app: data database logs www",
+            "data: ",
+            "database: ",
+            "late: addr app data database logs side www",
+            "logs: data",
+            "side: app data database logs www",
+            "www: data",
+        ]
+    );
+    assert_eq!(validation::dependency_cycle(&spec), None);
+    assert!(validation::validate_group(&spec).is_empty());
+}
+
+#[test]
+fn circles_are_named() {
+    let spec = group(json!([
+        {"name": "a", "process": {"command": ["/a"]}, "dependsOn": ["c"]},
+        {"name": "b", "process": {"command": ["/b"]}, "dependsOn": ["a"]},
+        {"name": "c", "process": {"command": ["/c"]}, "dependsOn": ["b"]},
+        {"name": "d", "process": {"command": ["/d"]}, "dependsOn": ["a"]},
+    ]));
+    let mut circle = validation::dependency_cycle(&spec).expect("there is a circle");
+    circle.sort();
+    assert_eq!(circle, ["a", "b", "c"]);
+    // A mount that waits for a program of a later stage is a circle, too.
+    let mut data = mount("data", "/srv/data");
+    data["dependsOn"] = json!(["app"]);
+    let spec = group(json!([data, {"name": "app", "process": {"command": ["/a"]}}]));
+    let errors = validation::validate_group(&spec);
+    assert_eq!(errors.len(), 1);
+    assert_eq!((errors[0].field.as_str(), errors[0].found.as_str()), ("spec.resources", "app → data → app"));
+}
+
+#[test]
+fn one_address_in_two_resources_is_refused() {
+    let spec = group(json!([
+        {"name": "x", "floatingIP": {"address": "2001:db8::10/64", "path": "pub"}},
+        {"name": "y", "floatingIP": {"address": "2001:DB8:0::10/64", "interface": "eth1"}},
+    ]));
+    let errors = validation::validate_group(&spec);
+    let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        texts,
+        [
+            "spec.resources[1].floatingIP.address: Duplicate value: \"2001:DB8:0::10/64\": resource x has the same address; give each its own"
+        ]
+    );
+}
+
+fn sub_cluster(extra: Value) -> SubClusterSpec {
+    let mut spec = json!({
+        "servers": [{"name": "a", "id": 1}, {"name": "b", "id": 2}],
+        "disks": [{"name": "san", "device": "/dev/holdfast/san", "area": {"device": "/dev/holdfast/san-area"}}],
+        "quorum": {"type": "LockDisk", "lockDisk": {"disk": "san"}},
+        "heartbeat": {"timeout": "1s", "paths": [{"name": "area", "disk": {"disk": "san"}}]},
+        "evidence": {"drain": "50ms"},
+    });
+    for (name, value) in extra.as_object().expect("an object") {
+        spec[name] = value.clone();
+    }
+    serde_json::from_value(spec).expect("the sub-cluster is well formed")
+}
+
+#[test]
+fn timing_must_hold_with_either_watchdog() {
+    assert!(validation::validate_sub_cluster(&sub_cluster(json!({}))).is_empty());
+    let wait = |mode: &str| {
+        let heartbeat = json!({"timeout": "1s", "advanced": {"takeoverWait": "2s"}, "paths": []});
+        let spec = sub_cluster(json!({"heartbeat": heartbeat, "watchdog": {"mode": mode, "timeout": "2s"}}));
+        validation::validate_sub_cluster(&spec).iter().map(|e| e.field.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(wait("Disabled"), Vec::<String>::new());
+    // With a watchdog the other side waits for its reset: 2 s are too short.
+    assert_eq!(wait("Required"), ["spec.heartbeat.advanced.takeoverWait"]);
+    assert_eq!(wait("IfPresent"), ["spec.heartbeat.advanced.takeoverWait"]);
+}
+
+fn fields(errors: &[holdfast_api::FieldError]) -> Vec<&str> {
+    errors.iter().map(|e| e.field.as_str()).collect()
+}
+
+#[test]
+fn what_is_not_built_is_named() {
+    assert!(support::unsupported_sub_cluster(&sub_cluster(json!({}))).is_empty());
+    let much = sub_cluster(json!({
+        "state": "Stopped",
+        "servers": [{"name": "a", "id": 1, "site": "hall-a"}, {"name": "b", "id": 2, "state": "Detached"}],
+        "quorum": {"type": "QuorumServer", "quorumServer": {"urls": ["https://w"], "lease": {"namespace": "ha", "name": "x"}}},
+        "heartbeat": {"paths": [{"name": "com", "serial": {"devices": []}}]},
+        "fencing": {}, "brakes": {"maxLosses": 1}, "groupPolicy": {"runAs": ["app"]}, "exec": {"enabled": true},
+        "monitors": [{"name": "m", "link": {"path": "pub"}, "action": "FailoverAll"}],
+    }));
+    assert_eq!(
+        fields(&support::unsupported_sub_cluster(&much)),
+        [
+            "spec.state",
+            "spec.servers[0].site",
+            "spec.servers[1].state",
+            "spec.heartbeat.paths[0].serial",
+            "spec.quorum.type",
+            "spec.fencing",
+            "spec.brakes",
+            "spec.monitors",
+            "spec.groupPolicy",
+            "spec.exec.enabled"
+        ]
+    );
+    let built = group(json!([
+        mount("data", "/srv"),
+        {"name": "app", "process": {"command": ["/a"]}, "recovery": {"restarts": 0, "then": "Stop"}},
+        {"name": "s", "script": {"start": {"path": "/s"}, "stop": {"inline": "exit 0"}}, "stage": "Network", "critical": false},
+        {"name": "addr", "floatingIP": {"address": "192.0.2.10/24", "path": "pub"}, "timeouts": {"start": "5s"}, "monitor": {"interval": "1s"}},
+    ]));
+    assert!(support::unsupported_group(&built).is_empty());
+    let mut much: FailoverGroupSpec = group(json!([
+        {"name": "unit", "systemd": {"unit": "x.service"}},
+        {"name": "s", "script": {"start": {"configMap": {"name": "c", "key": "k"}}, "stop": {"path": "/s"}}},
+        {"name": "fs", "filesystem": {"device": "h:/x", "mountPoint": "/srv/x", "type": "nfs"}, "recovery": {"then": "ServerDown"}},
+    ]));
+    much.placement = serde_json::from_value(
+        json!({"requires": {"cpu": "2"}, "after": [{"group": "base"}], "failback": {"mode": "Automatic"}}),
+    )
+    .expect("well formed");
+    assert_eq!(
+        fields(&support::unsupported_group(&much)),
+        [
+            "spec.placement.requires",
+            "spec.placement.failback",
+            "spec.placement.after",
+            "spec.resources[0].systemd",
+            "spec.resources[1].script.start.configMap",
+            "spec.resources[2].filesystem.type",
+            "spec.resources[2].recovery.then"
+        ]
+    );
+    assert_eq!(
+        support::unsupported_group(&much)[3].to_string(),
+        "spec.resources[0].systemd: Unsupported value: this version does not carry it out; use filesystem, floatingIP, process or script"
+    );
+    let operation =
+        |value: Value| serde_json::from_value::<OperationSpec>(value).expect("the operation is well formed");
+    let target = json!({"kind": "FailoverGroup", "name": "pg"});
+    assert!(
+        support::unsupported_operation(&operation(json!({"type": "Move", "target": target, "move": {"to": "b"}})))
+            .is_empty()
+    );
+    let exec = operation(
+        json!({"type": "Exec", "target": {"kind": "SubCluster", "name": "pg"}, "mode": "Plan", "planDigest": "1"}),
+    );
+    assert_eq!(fields(&support::unsupported_operation(&exec)), ["spec.type", "spec.mode", "spec.planDigest"]);
+    let braked: SuperClusterSpec =
+        serde_json::from_value(json!({"brakes": {"maxMovesPerMinute": 1}})).expect("well formed");
+    assert_eq!(fields(&support::unsupported_super_cluster(&braked)), ["spec.brakes"]);
+    assert!(support::unsupported_super_cluster(&SuperClusterSpec::default()).is_empty());
+}

@@ -5,6 +5,7 @@
 
 pub mod api_sync;
 pub mod boot;
+pub mod bootstrap;
 pub mod cgroup;
 pub mod clock;
 pub mod config;
@@ -12,18 +13,24 @@ pub mod convert;
 pub mod deadline;
 pub mod disk;
 pub mod driver_loop;
+pub mod effects;
 pub mod executor;
 pub mod guard;
+pub mod guard_keeper;
 pub mod helper;
 pub mod inbox;
 pub mod ledger;
+pub mod local_socket;
 pub mod notes;
 pub mod paths;
 pub mod realtime;
 pub mod resources;
+pub mod run;
 pub mod spawn;
 pub mod spec_cache;
 pub mod watchdog;
+
+pub use run::{agent_main, local_status};
 
 #[cfg(test)]
 mod testing;

@@ -39,6 +39,7 @@ pub(crate) fn frame(from: &str, sequence: u64) -> Frame {
         held: BTreeMap::new(),
         barred: false,
         candidate: BTreeSet::new(),
+        reports: BTreeMap::new(),
     }
 }
 

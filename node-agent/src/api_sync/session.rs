@@ -19,6 +19,7 @@ use crate::boot;
 use crate::config::AgentConfig;
 use crate::convert::config as convert;
 use crate::executor::RunningGroup;
+use crate::guard_keeper::GuardKeeper;
 use crate::inbox::{self, Inbox};
 use crate::paths::Keys;
 use crate::paths::seal::Keyring;
@@ -41,6 +42,7 @@ pub struct Follower {
     running: Vec<RunningGroup>,
     /// Timeout of the watchdog that the guard holds, as it was read back.
     watchdog: watch::Receiver<Option<Duration>>,
+    guard: GuardKeeper,
     /// Groups that the API has; unknown before it was asked.
     present: Option<BTreeSet<String>>,
     /// Said already.
@@ -56,13 +58,14 @@ impl Follower {
         inbox: Inbox,
         running: Vec<RunningGroup>,
         watchdog: watch::Receiver<Option<Duration>>,
+        guard: GuardKeeper,
     ) -> Follower {
-        Follower { config, cache, keys, inbox, running, watchdog, present: None, refused: BTreeMap::new() }
+        Follower { config, cache, keys, inbox, running, watchdog, guard, present: None, refused: BTreeMap::new() }
     }
 
-    /// The cache, for what is read from a manifest at the first start.
-    pub fn cache_mut(&mut self) -> &mut SpecCache {
-        &mut self.cache
+    /// Whether there is anything to adopt.
+    pub fn knows_sub_cluster(&self) -> bool {
+        self.cache.specs().sub_cluster.is_some()
     }
 
     /// Groups that the API has; before it was asked, those that are held here.
@@ -98,7 +101,8 @@ impl Follower {
 
     /// Hands what the cache holds to the driver loop. What can't be acted on is said once and leaves what is in force.
     pub fn adopt(&mut self) {
-        let watchdog = *self.watchdog.borrow();
+        // The guard first: the times depend on the watchdog that it can arm.
+        let watchdog = self.cache.specs().sub_cluster.clone().and_then(|spec| self.guard.configure(&spec));
         let made = convert::adoption(self.cache.specs(), &self.config.server_name(), watchdog, &self.running);
         match made {
             Ok((adoption, left_out)) => {

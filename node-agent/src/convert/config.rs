@@ -320,4 +320,4 @@ fn digest(spec: &api::FailoverGroupSpec) -> Result<u64, String> {
 
 #[cfg(test)]
 #[path = "config_tests.rs"]
-mod tests;
+pub(crate) mod tests;

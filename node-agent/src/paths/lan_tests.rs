@@ -44,8 +44,11 @@ fn a_heartbeat_arrives_on_every_lan_and_a_message_on_the_best_one() {
     }
     assert_eq!(arrived, [("ic".into(), 5), ("pub".into(), 5)].into());
 
-    let message =
-        Envelope { from: "b".into(), boot: BootId(1), message: Message::ReportHeard { order: (1, 2), number: 3 } };
+    let message = Envelope {
+        from: "b".into(),
+        boot: BootId(1),
+        message: Message::Refused { order: (1, 2), promised: Default::default() },
+    };
     let fresh = Duration::from_secs(60);
     let two_way = ["ic".into(), "pub".into()].into();
     b.send(&"a".into(), &message, &two_way, clock::now(), fresh).unwrap();

@@ -1,0 +1,100 @@
+//! Joins the driver loop with executor and deadline page: finds the specification that an operation is about.
+//!
+//! Older generations are kept while their group may run, so that a resource can be restarted as it was started.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_api::v1 as api;
+use holdfast_core::names::{GroupName, ResourceName};
+use holdfast_core::time::Instant;
+
+use crate::deadline::{Deadline, DeadlinePage, Role};
+use crate::driver_loop::{Effects, Operation};
+use crate::executor::{self, Executor, RunningGroup};
+use crate::inbox::Adoption;
+use crate::resources::Network;
+use crate::resources::plan::PathFacts;
+
+/// The executor shows that it works every second; so long a silence is no delay any more.
+const EXECUTOR: Duration = Duration::from_secs(4);
+
+type Resources = BTreeMap<ResourceName, api::Resource>;
+
+/// Executor, page and the specifications that operations may be about.
+pub struct Machine {
+    executor: Executor,
+    page: Arc<DeadlinePage>,
+    network: Network,
+    specs: BTreeMap<GroupName, BTreeMap<u64, Resources>>,
+}
+
+impl Machine {
+    /// `running`: what was started before this process.
+    pub fn new(executor: Executor, page: Arc<DeadlinePage>, running: &[RunningGroup]) -> Machine {
+        let mut specs: BTreeMap<GroupName, BTreeMap<u64, Resources>> = BTreeMap::new();
+        for group in running {
+            for (name, resource) in &group.resources {
+                let generations = specs.entry(group.group.clone()).or_default();
+                generations.entry(resource.generation).or_default().insert(name.clone(), resource.spec.clone());
+            }
+        }
+        Machine { executor, page, network: Network::new(), specs }
+    }
+}
+
+impl Effects for Machine {
+    fn adopt(&mut self, adoption: &Adoption) {
+        let facts = |lan: &crate::paths::LanWiring| PathFacts {
+            interface: lan.interface.clone(),
+            endpoint: lan.endpoints.get(&adoption.wiring.me).copied(),
+        };
+        self.network = adoption.wiring.lans.iter().map(|lan| (lan.name.0.clone(), facts(lan))).collect();
+        for (name, group) in &adoption.specs {
+            let generation = adoption.groups.get(name).map_or(0, |config| config.generation);
+            let resources = group.spec.resources.iter().map(|r| (ResourceName(r.name.clone()), r.clone())).collect();
+            self.specs.entry(name.clone()).or_default().insert(generation, resources);
+        }
+    }
+
+    fn operate(&mut self, operation: Operation) {
+        let Operation { op, group, resource, generation, action, context, timeout } = operation;
+        let generations = self.specs.get(&group);
+        let spec = generations.and_then(|g| g.get(&generation)).and_then(|r| r.get(&resource)).cloned();
+        let network = self.network.clone();
+        self.executor.submit(executor::Operation {
+            op,
+            group,
+            resource,
+            generation,
+            spec,
+            action,
+            context,
+            timeout,
+            network,
+        });
+    }
+
+    fn released(&mut self, group: &GroupName) {
+        self.executor.released(group);
+        // Nothing of it runs: the newest is what the next start is about.
+        if let Some(generations) = self.specs.get_mut(group) {
+            while generations.len() > 1 {
+                generations.pop_first();
+            }
+        }
+    }
+
+    fn deadline(&mut self, soft: Instant, kill: Instant, end: Instant) {
+        self.page.publish(Deadline { soft, kill, end });
+    }
+
+    fn checkpoint(&mut self, now: Instant) -> Result<(), String> {
+        if now.since(self.executor.checkpoint()) > EXECUTOR {
+            return Err(format!("the executor has not shown for more than {EXECUTOR:?} that it works"));
+        }
+        self.page.checkpoint(Role::Agent);
+        Ok(())
+    }
+}

@@ -1,0 +1,136 @@
+//! Runs one helper: born in a control group of its own, fed one request, killed with all that it started when its time
+//! is over.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::time::Duration;
+
+use nix::fcntl::OFlag;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::unix::pipe;
+use tokio::time::{Instant, timeout_at};
+
+use super::Settings;
+use crate::cgroup::Cgroup;
+use crate::helper::{Request, Verb};
+use crate::resources::{Plan, Verdict, script};
+use crate::spawn::{self, Child, Exit, Spawn};
+
+/// How long the kernel may take to end a killed helper.
+const KILL_WAIT: Duration = Duration::from_secs(1);
+
+/// A descriptor for tokio to wait on.
+#[derive(Debug)]
+pub(super) struct Descriptor<T: AsFd>(pub T);
+
+impl<T: AsFd> AsRawFd for Descriptor<T> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+/// A descriptor whose readiness tokio watches.
+#[expect(unsafe_code, reason = "AsyncFd::register")]
+pub(super) fn watched<T: AsFd>(inner: T) -> io::Result<AsyncFd<Descriptor<T>>> {
+    // SAFETY: what is registered here owns its descriptor and gives the same one as long as it lives.
+    Ok(unsafe { AsyncFd::register_with_interest(Descriptor(inner), Interest::READABLE) }?)
+}
+
+/// Carries the request out in a helper.
+pub(super) async fn helper(settings: &Settings, request: Request, until: Instant) -> Verdict {
+    let cgroup = settings.cgroups.helper(request.op);
+    let victims = killed_on_timeout(settings, &request);
+    let limit = request.timeout;
+    let verdict = match timeout_at(until, talk(settings, &cgroup, &request)).await {
+        Ok(Ok(verdict)) => verdict,
+        Ok(Err(problem)) => Verdict::unknown(format!("the helper could not be run: {problem}")),
+        Err(_) => {
+            let rest = kill(victims).await;
+            Verdict::unknown(format!("it took longer than {limit:?} and was killed{rest}"))
+        }
+    };
+    // Whatever it left behind (it has ended): nothing may go on acting for an operation that was answered.
+    let rest = kill(vec![cgroup.clone()]).await;
+    cgroup.remove();
+    if rest.is_empty() { verdict } else { Verdict::unknown(format!("{}{rest}", verdict.message)) }
+}
+
+/// What a timeout ends beside the helper: all that it started for this operation, but nothing that was started before.
+fn killed_on_timeout(settings: &Settings, request: &Request) -> Vec<Cgroup> {
+    let mut all = vec![settings.cgroups.helper(request.op)];
+    let resource = settings.cgroups.resource(&request.group, &request.resource);
+    match (&request.plan, request.verb) {
+        (Plan::Script(_), Verb::Start) => all.push(resource.child(script::RUN)),
+        (Plan::Script(_), _) => all.push(resource.child(&script::operation_group(request.op))),
+        (Plan::Process(_) | Plan::FloatingIp(_), Verb::Start) => all.push(resource),
+        _ => {}
+    }
+    all
+}
+
+/// Kills them; gives a sentence about what survived, or nothing.
+async fn kill(cgroups: Vec<Cgroup>) -> String {
+    let killed = tokio::task::spawn_blocking(move || {
+        let failures = cgroups.iter().filter_map(|cgroup| cgroup.kill(KILL_WAIT).err());
+        failures.map(|e| format!("; {e}")).collect::<String>()
+    });
+    killed.await.unwrap_or_else(|e| format!("; killing it failed: {e}"))
+}
+
+async fn talk(settings: &Settings, cgroup: &Cgroup, request: &Request) -> Result<Verdict, String> {
+    let text = |e: io::Error| e.to_string();
+    let question = serde_json::to_vec(request).map_err(|e| e.to_string())?;
+    let (their_input, our_output) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| e.to_string())?;
+    let (our_input, their_output) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| e.to_string())?;
+    let child = start(settings, cgroup, their_input, their_output)?;
+    let mut sender = pipe::Sender::from_owned_fd(our_output).map_err(text)?;
+    let mut receiver = pipe::Receiver::from_owned_fd(our_input).map_err(text)?;
+    let mut answer = Vec::new();
+    let ask = async {
+        let sent = sender.write_all(&question).await;
+        drop(sender);
+        sent
+    };
+    let (sent, received) = tokio::join!(ask, receiver.read_to_end(&mut answer));
+    received.map_err(text)?;
+    let exit = wait(&child).await.map_err(text)?;
+    match serde_json::from_slice::<Verdict>(&answer) {
+        Ok(verdict) => Ok(verdict),
+        Err(_) => {
+            let sent = sent.err().map(|e| format!("; it did not take its request: {e}")).unwrap_or_default();
+            Err(format!("it ended without an answer ({exit}){sent}"))
+        }
+    }
+}
+
+fn start(settings: &Settings, cgroup: &Cgroup, input: OwnedFd, output: OwnedFd) -> Result<Child, String> {
+    let directory = cgroup.open().map_err(|e| e.to_string())?;
+    let environment: Vec<(String, String)> = std::env::vars().collect();
+    let error = std::io::stderr();
+    spawn::spawn(&Spawn {
+        program: &settings.program,
+        args: &["holdfast".to_owned(), "helper".to_owned()],
+        environment: &environment,
+        directory: Path::new("/"),
+        stdio: [Some(input.as_fd()), Some(output.as_fd()), Some(error.as_fd())],
+        identity: None,
+        cgroup: Some(directory.as_fd()),
+    })
+    .map_err(|e| e.to_string())
+}
+
+async fn wait(child: &Child) -> io::Result<Exit> {
+    let watched = watched(child.pidfd.try_clone()?)?;
+    loop {
+        let mut ready = watched.readable().await?;
+        if let Some(exit) = child.reap() {
+            return Ok(exit);
+        }
+        if spawn::ended(&child.pidfd, Some(Duration::ZERO)) {
+            return Err(io::Error::other("somebody else waited for it"));
+        }
+        ready.clear_ready();
+    }
+}

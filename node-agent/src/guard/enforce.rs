@@ -1,0 +1,192 @@
+//! The emergency stop (R23, protocol-why D7): SIGKILL to agent and helpers, then to groups; addresses dropped; file
+//! systems shut down without writing anything back; unmounted; all of it verified.
+//!
+//! What may hang (a file system on a dead disk) is done by a child each, so that nothing keeps the others from being
+//! stopped and the guard from noticing.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use nix::libc;
+
+use super::kill_list::{Entry, MountEntry};
+use super::say;
+use crate::cgroup::{Cgroup, Hierarchy};
+use crate::deadline::{DeadlinePage, Party, Role};
+use crate::resources::filesystem;
+use crate::resources::netlink::Netlink;
+use crate::spawn::{self, Child, Exit};
+
+/// How long a round waits for one child; one that takes longer goes on beside the next rounds.
+const CHILD_WAIT: Duration = Duration::from_millis(100);
+
+/// One emergency stop.
+pub(super) struct Enforcement {
+    cgroups: Hierarchy,
+    /// The agent that had authority: a new one, started by its supervisor meanwhile, is let alone.
+    agent: Option<(Party, OwnedFd)>,
+    entries: Vec<Entry>,
+    mounts: Vec<MountWork>,
+}
+
+struct MountWork {
+    mount: MountEntry,
+    group: Cgroup,
+    shutdown: Option<Child>,
+    unmount: Option<Child>,
+    done: bool,
+}
+
+impl Enforcement {
+    /// Kills the agent and all helpers: from here on nobody acts for the old authority.
+    pub(super) fn begin(page: &DeadlinePage, cgroups: Hierarchy, entries: Vec<Entry>) -> Enforcement {
+        let agent = page.party(Role::Agent);
+        let agent = agent.and_then(|a| spawn::pidfd(a.pid).ok().map(|fd| (a, fd))).filter(|(a, _)| a.exists());
+        if let Some((_, pidfd)) = &agent {
+            spawn::signal(pidfd, libc::SIGKILL);
+        }
+        for cgroup in [cgroups.agent(), cgroups.helpers(), cgroups.groups()] {
+            kill(&cgroup);
+        }
+        // Last started first: what was mounted inside another file system goes before it.
+        let mounts = entries
+            .iter()
+            .rev()
+            .filter_map(|entry| {
+                let mount = entry.mount.clone()?;
+                Some(MountWork {
+                    mount,
+                    group: cgroups.group(&entry.group),
+                    shutdown: None,
+                    unmount: None,
+                    done: false,
+                })
+            })
+            .collect();
+        Enforcement { cgroups, agent, entries, mounts }
+    }
+
+    /// One attempt at everything that isn't verified yet. Gives what is left, nothing when all is verified stopped.
+    pub(super) fn round(&mut self) -> Vec<String> {
+        let mut left = Vec::new();
+        // Before each look: a process that was being born when the first kill went out.
+        for cgroup in [self.cgroups.helpers(), self.cgroups.groups()] {
+            kill(&cgroup);
+        }
+        for address in self.entries.iter().filter_map(|e| e.address).collect::<BTreeSet<IpAddr>>() {
+            if let Err(error) = Netlink::open().and_then(|mut netlink| netlink.delete_everywhere(address)) {
+                left.push(format!("address {address}: {error}"));
+            }
+        }
+        self.shut_down();
+        for cgroup in [self.cgroups.helpers(), self.cgroups.groups()] {
+            if let Err(error) = cgroup.wait_empty(Duration::from_millis(20)) {
+                left.push(error.to_string());
+            }
+        }
+        if let Some((agent, pidfd)) = &self.agent
+            && !spawn::ended(pidfd, Some(Duration::from_millis(5)))
+        {
+            left.push(format!("the agent, process {}, is still there", agent.pid));
+        }
+        self.unmount(&mut left);
+        if left.is_empty() {
+            for group in self.entries.iter().map(|e| e.group.as_str()).collect::<BTreeSet<_>>() {
+                self.cgroups.group(group).remove();
+            }
+        }
+        left
+    }
+
+    /// All at once, each in a child: stops the kernel from writing back.
+    fn shut_down(&mut self) {
+        let Ok(cgroup) = self.cgroups.guard().open() else { return };
+        for work in self.mounts.iter_mut().filter(|w| !w.done && w.shutdown.is_none()) {
+            let mount = work.mount.clone();
+            work.shutdown = spawn::fork_into(cgroup.as_fd(), move || shut_down(&mount)).ok();
+        }
+        for work in self.mounts.iter().filter(|w| !w.done) {
+            if let Some(child) = &work.shutdown {
+                child.wait(Some(CHILD_WAIT));
+            }
+        }
+    }
+
+    fn unmount(&mut self, left: &mut Vec<String>) {
+        let Ok(cgroup) = self.cgroups.guard().open() else { return };
+        for work in self.mounts.iter_mut().filter(|w| !w.done) {
+            if work.unmount.is_none() {
+                let (mount, group, cgroups) = (work.mount.clone(), work.group.clone(), self.cgroups.clone());
+                work.unmount = spawn::fork_into(cgroup.as_fd(), move || {
+                    let gone = filesystem::emergency_unmount(&mount.plan, &group, &cgroups, Duration::from_millis(80));
+                    end_with(i32::from(!gone));
+                })
+                .ok();
+            }
+            match work.unmount.as_ref().map(|child| child.wait(Some(CHILD_WAIT))) {
+                Some(Some(Exit::Code(0))) => work.done = true,
+                // Busy, or failed: tried again in the next round.
+                Some(Some(_)) | None => {
+                    work.unmount = None;
+                    left.push(format!("{} is still mounted", work.mount.plan.mount_point.display()));
+                }
+                Some(None) => left.push(format!("unmounting {} hangs", work.mount.plan.mount_point.display())),
+            }
+        }
+    }
+}
+
+fn kill(cgroup: &Cgroup) {
+    if let Err(error) = cgroup.signal_kill() {
+        say(&format!("warning: {error}"));
+    }
+}
+
+#[expect(unsafe_code, reason = "_exit")]
+fn end_with(code: i32) -> ! {
+    // SAFETY: a forked copy ends without running what belongs to the original.
+    unsafe { libc::_exit(code) }
+}
+
+/// Shuts a file system down without flushing its log, as a power cut would: nothing of it reaches the disk any more.
+#[expect(unsafe_code, reason = "EXT4_IOC_SHUTDOWN and XFS_IOC_GOINGDOWN")]
+fn shut_down(mount: &MountEntry) {
+    if !filesystem::is_mounted(&mount.plan) {
+        return;
+    }
+    if mount.plan.kind == holdfast_api::v1::FilesystemType::Bind {
+        return;
+    }
+    let Ok(root) = File::open(&mount.plan.mount_point) else { return };
+    // _IOR('X', 125, __u32) of both; 2 is EXT4_GOING_FLAGS_NOLOGFLUSH and XFS_FSOP_GOING_FLAGS_NOLOGFLUSH.
+    let request = nix::request_code_read!(b'X', 125, size_of::<u32>());
+    let mut flags: u32 = 2;
+    // SAFETY: the kernel reads one 32-bit number.
+    let result = unsafe { libc::ioctl(root.as_raw_fd(), request as _, &raw mut flags) };
+    drop(root);
+    if result != 0 {
+        // Btrfs has no such call before Linux 6.19: read-only is the next best, it ends further writes.
+        filesystem::make_read_only(&mount.plan);
+    }
+}
+
+/// Goes through all that an emergency needs, on nothing: so that the program's pages are in memory (and locked there)
+/// when the disk that it came from hangs.
+pub(super) fn rehearse(cgroups: &Hierarchy) {
+    let trial = cgroups.guard().child("rehearsal");
+    let Ok(directory) = trial.open() else { return };
+    if let Ok(child) = spawn::fork_into(directory.as_fd(), || {
+        let _ = crate::resources::mounts::table();
+        std::thread::sleep(Duration::from_secs(1));
+    }) {
+        let _ = trial.kill(Duration::from_secs(1));
+        child.wait(Some(Duration::from_secs(1)));
+    }
+    // An address of the documentation range, which nobody has.
+    let nobody = IpAddr::from([192, 0, 2, 255]);
+    let _ = Netlink::open().and_then(|mut netlink| netlink.delete_everywhere(nobody));
+    trial.remove();
+}

@@ -1,0 +1,127 @@
+//! The hidden program `holdfast helper`: carries out one operation on one resource and ends.
+//!
+//! Every effect on the server happens in such a process, inside a control group of its own, so that a frozen or hung
+//! operation can be killed without a trace (protocol-why D6). Right before it acts on a start it looks at the deadline
+//! page again. It reads one request from standard input and writes one [`Verdict`] to standard output, both JSON.
+
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use holdfast_core::Action;
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::Hierarchy;
+use crate::clock;
+use crate::deadline::DeadlinePage;
+use crate::resources::{self, Job, Plan, Told, Verdict};
+
+/// What a helper is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Request {
+    /// What to do.
+    pub verb: Verb,
+    /// The group.
+    pub group: String,
+    /// The resource.
+    pub resource: String,
+    /// Number of the operation.
+    pub op: u64,
+    /// What the resource is.
+    pub plan: Plan,
+    /// What it is told.
+    pub told: Told,
+    /// Time for the operation; the executor kills the helper after it.
+    pub timeout: Duration,
+    /// Run directory of the agent.
+    pub run_dir: PathBuf,
+    /// Base of the control groups.
+    pub cgroup: PathBuf,
+}
+
+/// [`Action`] as text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Verb {
+    /// [`Action::Probe`].
+    Probe,
+    /// [`Action::Start`].
+    Start,
+    /// [`Action::Stop`].
+    Stop,
+    /// [`Action::Monitor`].
+    Monitor,
+}
+
+impl From<Action> for Verb {
+    fn from(action: Action) -> Verb {
+        match action {
+            Action::Probe => Verb::Probe,
+            Action::Start => Verb::Start,
+            Action::Stop => Verb::Stop,
+            Action::Monitor => Verb::Monitor,
+        }
+    }
+}
+
+impl From<Verb> for Action {
+    fn from(verb: Verb) -> Action {
+        match verb {
+            Verb::Probe => Action::Probe,
+            Verb::Start => Action::Start,
+            Verb::Stop => Action::Stop,
+            Verb::Monitor => Action::Monitor,
+        }
+    }
+}
+
+/// Directory of a resource's state in the run directory.
+pub fn state_dir(run_dir: &std::path::Path, group: &str, resource: &str) -> PathBuf {
+    run_dir.join("resources").join(group).join(resource)
+}
+
+/// The program. Ends with 0 if it could answer, whatever the answer is.
+pub fn helper_main() -> ExitCode {
+    let mut text = String::new();
+    let request = std::io::stdin()
+        .read_to_string(&mut text)
+        .map_err(|e| e.to_string())
+        .and_then(|_| serde_json::from_str::<Request>(&text).map_err(|e| e.to_string()));
+    let verdict = match request {
+        Ok(request) => carry_out(request),
+        Err(problem) => {
+            eprintln!("holdfast helper is started by the agent, with a request on standard input: {problem}");
+            return ExitCode::from(2);
+        }
+    };
+    let answered =
+        serde_json::to_vec(&verdict).map_err(std::io::Error::other).and_then(|text| std::io::stdout().write_all(&text));
+    if answered.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn carry_out(request: Request) -> Verdict {
+    let began = Instant::now();
+    let page = match DeadlinePage::open(&request.run_dir) {
+        Ok(page) => Arc::new(page),
+        Err(error) => return Verdict::unknown(error.to_string()),
+    };
+    let job = Job {
+        state: state_dir(&request.run_dir, &request.group, &request.resource),
+        group: request.group,
+        resource: request.resource,
+        told: request.told,
+        timeout: request.timeout,
+        until: began + request.timeout,
+        cgroups: Hierarchy::at(&request.cgroup),
+        page: Arc::clone(&page),
+        op: request.op,
+    };
+    // R14: the last look before acting. Frozen behind it, this process is killed by the guard.
+    if request.verb == Verb::Start && !page.may_start(clock::now()) {
+        return Verdict::failed("not started: this server's authority has ended");
+    }
+    resources::run(&request.plan, request.verb.into(), &job)
+}

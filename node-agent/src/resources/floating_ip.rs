@@ -1,0 +1,187 @@
+//! `floatingIP`: an address in the servers' subnet that goes with the group.
+//!
+//! It is refused while somebody else answers for it. The network is told at once where it is now, and again by a small
+//! process in the resource's control group, so that a start doesn't wait for the repetitions.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use holdfast_core::Action;
+use nix::libc;
+
+use super::netlink::{Address, Link, Netlink};
+use super::plan::{FloatingIpPlan, Interface};
+use super::{Job, Verdict, neighbour};
+use crate::{clock, spawn};
+
+const KILL_WAIT: Duration = Duration::from_secs(2);
+
+/// Carries an operation out.
+pub fn run(plan: &FloatingIpPlan, action: Action, job: &Job) -> Verdict {
+    let mut netlink = match Netlink::open() {
+        Ok(netlink) => netlink,
+        Err(error) => return Verdict::unknown(format!("the kernel's addresses can't be read: {error}")),
+    };
+    let result = match action {
+        Action::Probe | Action::Monitor => look(plan, &mut netlink),
+        Action::Start => start(plan, &mut netlink, job),
+        Action::Stop => stop(plan, &mut netlink, job),
+    };
+    result.unwrap_or_else(|error| Verdict::unknown(format!("the kernel's addresses can't be read or changed: {error}")))
+}
+
+/// The interface that the plan means; none if this server doesn't have it.
+fn interface(plan: &FloatingIpPlan, netlink: &mut Netlink) -> io::Result<Result<Link, String>> {
+    let links = netlink.links()?;
+    Ok(match &plan.interface {
+        Interface::Named(name) => links
+            .iter()
+            .find(|l| l.name == *name)
+            .cloned()
+            .ok_or_else(|| format!("this server has no interface {name:?}; it has {}", names(&links))),
+        Interface::Holding(endpoint) => {
+            let addresses = netlink.addresses()?;
+            let index = addresses.iter().find(|a| a.address == *endpoint).map(|a| a.index);
+            index.and_then(|index| links.into_iter().find(|l| l.index == index)).ok_or_else(|| {
+                format!("no interface of this server has {endpoint}, its endpoint of the path; configure the network")
+            })
+        }
+    })
+}
+
+fn names(links: &[Link]) -> String {
+    links.iter().map(|l| l.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn look(plan: &FloatingIpPlan, netlink: &mut Netlink) -> io::Result<Verdict> {
+    let Some(found) = netlink.addresses()?.into_iter().find(|a| a.address == plan.address) else {
+        return Ok(Verdict::stopped().with(format!("{} is not on this server", plan.address)));
+    };
+    let link = match interface(plan, netlink)? {
+        Ok(link) => link,
+        Err(problem) => return Ok(Verdict::failed(problem)),
+    };
+    Ok(misplaced(plan, found, &link).or_else(|| down(&link)).map_or_else(Verdict::running, Verdict::failed))
+}
+
+fn misplaced(plan: &FloatingIpPlan, found: Address, link: &Link) -> Option<String> {
+    if found.index != link.index {
+        return Some(format!("{} is on interface number {} instead of {}", plan.address, found.index, link.name));
+    }
+    (found.prefix != plan.prefix).then(|| {
+        format!("{} has prefix length {} instead of {} on {}", plan.address, found.prefix, plan.prefix, link.name)
+    })
+}
+
+fn down(link: &Link) -> Option<String> {
+    if !link.is_up() {
+        return Some(format!("interface {} is down", link.name));
+    }
+    (!link.has_carrier()).then(|| format!("interface {} has no carrier: cable, switch or bond", link.name))
+}
+
+fn start(plan: &FloatingIpPlan, netlink: &mut Netlink, job: &Job) -> io::Result<Verdict> {
+    let link = match interface(plan, netlink)? {
+        Ok(link) => link,
+        Err(problem) => return Ok(Verdict::failed(problem)),
+    };
+    if let Some(problem) = down(&link) {
+        return Ok(Verdict::failed(problem));
+    }
+    match netlink.addresses()?.into_iter().find(|a| a.address == plan.address) {
+        Some(found) => {
+            if let Some(problem) = misplaced(plan, found, &link) {
+                return Ok(Verdict::failed(format!("{problem}; remove it there first")));
+            }
+        }
+        None => {
+            if let Some(problem) = conflict(plan, &link)? {
+                return Ok(Verdict::failed(problem));
+            }
+            let what = Address { index: link.index, address: plan.address, prefix: plan.prefix };
+            if let Err(error) = netlink.add(what) {
+                return Ok(Verdict::failed(format!("{}/{} on {}: {error}", plan.address, plan.prefix, link.name)));
+            }
+            if !netlink.addresses()?.contains(&what) {
+                return Ok(Verdict::failed(format!("{} was added, but is not on {}", plan.address, link.name)));
+            }
+        }
+    }
+    let Some(mac) = link.mac.filter(|_| link.has_neighbours()) else { return Ok(Verdict::running()) };
+    let told = neighbour::announce(link.index, mac, plan.address);
+    let repeated = detach_announcer(plan, link.index, mac, job);
+    Ok(match (told, repeated) {
+        (Ok(()), Ok(())) => Verdict::running(),
+        // The address is there and answers; who has the old neighbour in mind finds out later.
+        (Err(error), _) => Verdict::running().with(format!("the address could not be announced: {error}")),
+        (_, Err(error)) => Verdict::running().with(format!("its announcement will not be repeated: {error}")),
+    })
+}
+
+fn conflict(plan: &FloatingIpPlan, link: &Link) -> io::Result<Option<String>> {
+    let Some(mac) = link.mac.filter(|_| link.has_neighbours() && !plan.take) else { return Ok(None) };
+    let found = neighbour::conflict(link.index, mac, plan.address)?;
+    Ok(found.map(|other| {
+        let other: Vec<String> = other.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!(
+            "{} is used by somebody else on {}: {} answers for it; remove it there, or set floatingIP.onConflict: Take",
+            plan.address,
+            link.name,
+            other.join(":")
+        )
+    }))
+}
+
+fn detach_announcer(plan: &FloatingIpPlan, index: u32, mac: [u8; 6], job: &Job) -> io::Result<()> {
+    let cgroup = job.cgroup();
+    // One of an earlier start; two would only be noise.
+    cgroup.kill(KILL_WAIT).map_err(io::Error::other)?;
+    let directory = cgroup.open().map_err(io::Error::other)?;
+    let page = job.page.clone();
+    let plan = plan.clone();
+    spawn::fork_into(directory.as_fd(), move || {
+        let _ = nix::sys::prctl::set_name(c"holdfast-arp");
+        // Only as long as there is authority: the guard kills this process, this is for when the guard is dead, too.
+        announce_on(&plan, index, mac, || clock::now() < page.deadline().end);
+    })
+    .map(|_| ())
+}
+
+fn announce_on(plan: &FloatingIpPlan, index: u32, mac: [u8; 6], authority: impl Fn() -> bool) {
+    let mut sent: u32 = 1;
+    loop {
+        let pause = if sent < u32::from(plan.announce_count) { plan.announce_interval } else { plan.announce_repeat };
+        if pause.is_zero() && sent >= u32::from(plan.announce_count) {
+            return;
+        }
+        std::thread::sleep(pause);
+        if !authority() || !present(plan.address, index) {
+            return;
+        }
+        let _ = neighbour::announce(index, mac, plan.address);
+        sent = sent.saturating_add(1);
+    }
+}
+
+fn present(address: IpAddr, index: u32) -> bool {
+    Netlink::open()
+        .and_then(|mut netlink| netlink.addresses())
+        .is_ok_and(|all| all.iter().any(|a| a.address == address && a.index == index))
+}
+
+fn stop(plan: &FloatingIpPlan, netlink: &mut Netlink, job: &Job) -> io::Result<Verdict> {
+    let cgroup = job.cgroup();
+    if let Err(error) = cgroup.kill(KILL_WAIT.min(job.left())) {
+        return Ok(Verdict::unknown(error.to_string()));
+    }
+    cgroup.remove();
+    match netlink.delete_everywhere(plan.address) {
+        Ok(_) => Ok(Verdict::stopped()),
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+            Ok(Verdict::failed(format!("{} can't be removed: {error}; the agent needs CAP_NET_ADMIN", plan.address)))
+        }
+        Err(error) => Ok(Verdict::failed(format!("{} can't be removed: {error}", plan.address))),
+    }
+}

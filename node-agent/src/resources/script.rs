@@ -1,0 +1,218 @@
+//! `script`: programs of the user that start, stop and check something. Exit code 0 only is success.
+//!
+//! Without a check, the state is what the last successful start or stop said, kept per boot in the run directory.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use holdfast_core::Action;
+
+use super::plan::{Program, ScriptPlan, Source};
+use super::{Job, State, Verdict, account};
+use crate::cgroup::Cgroup;
+use crate::spawn::{self, Exit, Spawn};
+
+/// Exit code of a check: not running.
+const NOT_RUNNING: i32 = 7;
+/// How long what a successful stop leaves behind may take to end by itself.
+const AFTER_STOP: Duration = Duration::from_millis(500);
+const KILL_WAIT: Duration = Duration::from_secs(5);
+
+/// Control group, below the resource's, of the start script and all that it leaves running.
+pub const RUN: &str = "run";
+
+/// Control group, below the resource's, of an operation that must not end what runs when it is killed.
+pub fn operation_group(op: u64) -> String {
+    format!("op-{op}")
+}
+
+/// Carries an operation out.
+pub fn run(plan: &ScriptPlan, action: Action, job: &Job) -> Verdict {
+    match action {
+        Action::Start => start(plan, job),
+        Action::Stop => stop(plan, job),
+        Action::Probe | Action::Monitor => look(plan, job),
+    }
+}
+
+fn look(plan: &ScriptPlan, job: &Job) -> Verdict {
+    let Some(check) = &plan.check else { return remembered(job) };
+    let cgroup = job.cgroup().child(&operation_group(job.op));
+    let verdict = match execute(plan, check, "check", &cgroup, job) {
+        Ok((Exit::Code(0), _)) => Verdict::running(),
+        Ok((Exit::Code(NOT_RUNNING), said)) => Verdict::stopped().with(said),
+        Ok((exit, said)) => Verdict::failed(sentence("check", exit, &said)),
+        Err(problem) => Verdict::unknown(problem),
+    };
+    match cgroup.kill(KILL_WAIT.min(job.left())) {
+        Ok(()) => cgroup.remove(),
+        Err(error) => return Verdict::unknown(error.to_string()),
+    }
+    verdict
+}
+
+fn remembered(job: &Job) -> Verdict {
+    match fs::read_to_string(job.state.join("script.state")).as_deref() {
+        Ok("started") => Verdict::running(),
+        Ok(_) => Verdict::failed("its start or stop did not complete"),
+        Err(_) => match job.cgroup().populated() {
+            Ok(false) => Verdict::stopped(),
+            Ok(true) => Verdict::failed("processes are in its control group although no start of it is recorded"),
+            Err(error) => Verdict::unknown(error.to_string()),
+        },
+    }
+}
+
+fn remember(job: &Job, state: &str) -> Result<(), String> {
+    let aside = job.state.join("script.new");
+    fs::create_dir_all(&job.state)
+        .and_then(|()| fs::write(&aside, state))
+        .and_then(|()| fs::rename(&aside, job.state.join("script.state")))
+        .map_err(|e| format!("its state can't be kept in {}: {e}", job.state.display()))
+}
+
+fn start(plan: &ScriptPlan, job: &Job) -> Verdict {
+    if plan.check.is_none() && remembered(job).state == State::Running {
+        return Verdict::running().with("it was started before");
+    }
+    if let Err(problem) = remember(job, "starting") {
+        return Verdict::failed(problem);
+    }
+    let cgroup = job.cgroup().child(RUN);
+    match execute(plan, &plan.start, "start", &cgroup, job) {
+        Ok((Exit::Code(0), said)) => match remember(job, "started") {
+            Ok(()) => Verdict::running().with(said),
+            Err(problem) => Verdict::failed(problem),
+        },
+        Ok((exit, said)) => Verdict::failed(sentence("start", exit, &said)),
+        Err(problem) => Verdict::failed(problem),
+    }
+}
+
+fn stop(plan: &ScriptPlan, job: &Job) -> Verdict {
+    if let Err(problem) = remember(job, "stopping") {
+        return Verdict::failed(problem);
+    }
+    let cgroup = job.cgroup().child(&operation_group(job.op));
+    let said = match execute(plan, &plan.stop, "stop", &cgroup, job) {
+        Ok((Exit::Code(0), said)) => said,
+        Ok((exit, said)) => return Verdict::failed(sentence("stop", exit, &said)),
+        Err(problem) => return Verdict::failed(problem),
+    };
+    let all = job.cgroup();
+    let mut message = said;
+    if all.wait_empty(AFTER_STOP.min(job.left())).is_err() {
+        let left = all.pids();
+        if let Err(error) = all.kill(KILL_WAIT.min(job.left())) {
+            return Verdict::unknown(error.to_string());
+        }
+        let list: Vec<String> = left.iter().take(10).map(ToString::to_string).collect();
+        message = format!("the stop script left processes {} running; they were killed", list.join(", "));
+    }
+    let _ = fs::remove_file(job.state.join("script.state"));
+    all.remove();
+    Verdict::stopped().with(message)
+}
+
+fn sentence(what: &str, exit: Exit, said: &str) -> String {
+    let said = if said.is_empty() { "it printed nothing".to_owned() } else { format!("last line: {said}") };
+    format!("the {what} script failed: {exit}; {said}")
+}
+
+/// Runs one script to its end; gives how it ended and the last line that it printed.
+fn execute(
+    plan: &ScriptPlan,
+    program: &Program,
+    what: &str,
+    cgroup: &Cgroup,
+    job: &Job,
+) -> Result<(Exit, String), String> {
+    let text = |e: std::io::Error| e.to_string();
+    let account = account::find(&plan.user, plan.group.as_deref())?;
+    fs::create_dir_all(&job.state).map_err(text)?;
+    let (path, mut args) = match &program.source {
+        Source::Path(path) => (path.clone(), vec![path.display().to_string()]),
+        Source::Inline(script) => {
+            let owner = account.identity.as_ref().map(|i| (i.uid, i.gid));
+            inline(&job.state, what, script, owner)
+                .map_err(|e| format!("script.{what}.inline can't be written: {e}"))?
+        }
+    };
+    args.extend(program.args.clone());
+    let output = job.state.join(format!("{what}.log"));
+    // Anew for each run: it is bounded by the run's length and shows the last one.
+    let mut log = File::options().read(true).write(true).create(true).truncate(true).open(&output).map_err(text)?;
+    let mut environment = job.told_environment();
+    environment.extend(account.environment);
+    environment.extend(plan.environment.clone());
+    let directory = cgroup.open().map_err(|e| e.to_string())?;
+    let child = spawn::spawn(&Spawn {
+        program: &path,
+        args: &args,
+        environment: &environment,
+        directory: &plan.directory,
+        stdio: [None, Some(log.as_fd()), Some(log.as_fd())],
+        identity: account.identity.as_ref(),
+        cgroup: Some(directory.as_fd()),
+    })
+    .map_err(|e| format!("the {what} script can't be run: {e}"))?;
+    // The executor kills this process and the script when the time is over.
+    let exit = child.wait(None).ok_or_else(|| format!("the end of the {what} script was not seen"))?;
+    let length = log.metadata().map(|m| m.len()).unwrap_or(0);
+    let mut tail = Vec::new();
+    let _ = log.seek(SeekFrom::Start(length.saturating_sub(4096)));
+    let _ = log.take(4096).read_to_end(&mut tail);
+    let tail = String::from_utf8_lossy(&tail);
+    let last = tail.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    Ok((exit, last.trim().chars().take(300).collect()))
+}
+
+/// Puts an inline script into the run directory, for its user's eyes only, and says what to execute: the interpreter of
+/// its first line, else /bin/sh. Not the file itself: run directories are often mounted without permission to execute.
+fn inline(
+    state: &Path,
+    what: &str,
+    script: &str,
+    owner: Option<(u32, u32)>,
+) -> std::io::Result<(PathBuf, Vec<String>)> {
+    let path = state.join(what);
+    let aside = state.join(format!("{what}.new"));
+    fs::write(&aside, script)?;
+    fs::set_permissions(&aside, fs::Permissions::from_mode(0o700))?;
+    if let Some((uid, gid)) = owner {
+        chown(&aside, Some(uid), Some(gid))?;
+    }
+    fs::rename(&aside, &path)?;
+    let (interpreter, argument) = interpreter(script);
+    let mut args = vec![interpreter.to_owned()];
+    args.extend(argument.map(str::to_owned));
+    args.push(path.display().to_string());
+    Ok((PathBuf::from(interpreter), args))
+}
+
+/// Interpreter and its argument of a script's first line, as the kernel reads it: everything behind the first blank is
+/// one argument.
+fn interpreter(script: &str) -> (&str, Option<&str>) {
+    let line = script.lines().next().and_then(|line| line.strip_prefix("#!")).map(str::trim).unwrap_or_default();
+    match line.split_once([' ', '\t']) {
+        _ if line.is_empty() => ("/bin/sh", None),
+        Some((interpreter, argument)) => (interpreter, Some(argument.trim())),
+        None => (line, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_names_the_interpreter() {
+        assert_eq!(interpreter("#! /usr/bin/env  python3 -u\nx"), ("/usr/bin/env", Some("python3 -u")));
+        assert_eq!(interpreter("#!/bin/bash\n"), ("/bin/bash", None));
+        assert_eq!(interpreter("echo hello"), ("/bin/sh", None));
+    }
+}

@@ -1,5 +1,6 @@
 //! The flags of every command, and the words that explain them. No behaviour.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -24,12 +25,37 @@ pub(crate) struct Cli {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run the API server and the controller in one process
+    Server(ServerArgs),
+    /// Run the API server alone
+    Apiserver(ServerArgs),
+    /// Run the controller alone, against any API server that has the kinds
+    Controller(ControllerArgs),
+    /// Run the agent of one server
+    Agent(AgentArgs),
     /// Create or change the objects of manifests
     Apply(ApplyArgs),
     /// List objects, or show some of them
     Get(GetArgs),
     /// Delete objects
     Delete(DeleteArgs),
+    /// Show the whole tree: super-clusters, sub-clusters, servers with their heartbeat paths, groups with their resources
+    Status(StatusArgs),
+    /// Move a failover group to another server and wait until it is there
+    Move(MoveArgs),
+    /// Check manifests without sending them anywhere
+    Validate(ValidateArgs),
+    /// Show the timing arithmetic of a sub-cluster, and what it guarantees
+    Timing(TimingArgs),
+    /// Print the custom resource definitions
+    Crds,
+    /// Make a kubeconfig for the agent of one server
+    Kubeconfig(KubeconfigArgs),
+    /// Prepare or look at the cluster area of a shared disk
+    #[command(subcommand)]
+    Disk(DiskCommand),
+    /// Clusters made of network namespaces on this machine, and faults for them
+    Lab(LabArgs),
 }
 
 /// Which API server to talk to, as who.
@@ -53,6 +79,14 @@ pub(crate) struct FileArgs {
     /// (resources only), else its *.yaml, *.yml and *.json files; may be repeated
     #[arg(long = "filename", short = 'f', value_name = "FILE", required = true)]
     pub(crate) files: Vec<PathBuf>,
+}
+
+/// `holdfast agent`.
+#[derive(Debug, Args)]
+pub(crate) struct AgentArgs {
+    /// The agent's file: api, namespace, subCluster, server, credentials, dataDir, runDir
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
 }
 
 /// `holdfast apply`.
@@ -123,6 +157,135 @@ pub(crate) struct DeleteArgs {
     /// Return at once instead of waiting until the objects are gone
     #[arg(long)]
     pub(crate) no_wait: bool,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// `holdfast status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Stay and show every change
+    #[arg(long, short)]
+    pub(crate) watch: bool,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// `holdfast move`.
+#[derive(Debug, Args)]
+pub(crate) struct MoveArgs {
+    /// The failover group
+    pub(crate) group: String,
+    /// The server that shall run it
+    #[arg(long, value_name = "SERVER")]
+    pub(crate) to: String,
+    /// Why, for the record
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// How long to wait for the end, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub(crate) timeout: u64,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// `holdfast server`, `holdfast apiserver`.
+#[derive(Debug, Args)]
+pub(crate) struct ServerArgs {
+    /// Directory for the store, the certificate authority and admin.kubeconfig; made if absent, readable by its owner only
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: PathBuf,
+    /// Where objects are kept: `sqlite` (a file in the data directory), or `etcd://HOST:PORT,…`
+    #[arg(long, value_name = "STORE", default_value = "sqlite")]
+    pub(crate) store: String,
+    /// Address and port to listen on; port 0 takes a free one
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:6443")]
+    pub(crate) listen: SocketAddr,
+    /// Another host name or address that clients will use, for the serving certificate; may be repeated
+    #[arg(long = "san", value_name = "NAME")]
+    pub(crate) sans: Vec<String>,
+}
+
+/// `holdfast controller`.
+#[derive(Debug, Args)]
+pub(crate) struct ControllerArgs {
+    /// Kubeconfig of the API server, with the rights of the role holdfast-controller
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: PathBuf,
+}
+
+/// `holdfast kubeconfig`.
+#[derive(Debug, Args)]
+pub(crate) struct KubeconfigArgs {
+    /// The server's data directory: its certificate authority signs
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: PathBuf,
+    /// Whose agent: NAMESPACE/SUBCLUSTER/SERVER
+    #[arg(long, value_name = "NS/SUB/SERVER")]
+    pub(crate) server: String,
+    /// URL under which that server reaches the API
+    #[arg(long, value_name = "URL", default_value = "https://127.0.0.1:6443")]
+    pub(crate) api: String,
+    /// File to write, readable by its owner only
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+}
+
+/// `holdfast disk …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum DiskCommand {
+    /// Write an empty cluster area to a device; what is at that place is lost
+    Format(DiskFormatArgs),
+    /// Show what the cluster area of a device holds; works with every daemon down
+    Inspect(DiskArgs),
+}
+
+/// Where a cluster area is.
+#[derive(Debug, Args)]
+pub(crate) struct DiskArgs {
+    /// The device or partition of the area
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: PathBuf,
+    /// Where the area begins on it, in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    pub(crate) offset: u64,
+}
+
+/// `holdfast disk format`.
+#[derive(Debug, Args)]
+pub(crate) struct DiskFormatArgs {
+    #[command(flatten)]
+    pub(crate) disk: DiskArgs,
+    /// Overwrite an area, a file system or anything else that is there
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+}
+
+/// `holdfast lab …`; the lab has its own flags.
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct LabArgs {
+    /// Arguments of the lab; `holdfast lab --help` lists them
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+    pub(crate) arguments: Vec<std::ffi::OsString>,
+}
+
+/// `holdfast validate`.
+#[derive(Debug, Args)]
+pub(crate) struct ValidateArgs {
+    #[command(flatten)]
+    pub(crate) files: FileArgs,
+}
+
+/// `holdfast timing`.
+#[derive(Debug, Args)]
+pub(crate) struct TimingArgs {
+    /// A sub-cluster of the API server: also shows which timeout the gaps measured on its paths allow
+    #[arg(value_name = "SUBCLUSTER", required_unless_present = "files", conflicts_with = "files")]
+    pub(crate) name: Option<String>,
+    /// Manifests with sub-clusters, instead
+    #[arg(long = "filename", short = 'f', value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) client: ClientArgs,
 }

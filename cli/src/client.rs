@@ -168,11 +168,6 @@ impl Api {
         &self.namespace
     }
 
-    /// The client for typed requests.
-    pub(crate) fn client(&self) -> kube::Client {
-        self.client.clone()
-    }
-
     /// What the server has, from its discovery.
     ///
     /// # Errors

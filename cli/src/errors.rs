@@ -30,6 +30,18 @@ impl Failure {
         Failure { kind: Kind::Refused, error: anyhow::anyhow!("{message}"), hints: Vec::new() }
     }
 
+    /// The input or the cluster's state refuses, in the words of a library.
+    pub(crate) fn refused_by(error: impl std::error::Error + Send + Sync + 'static) -> Failure {
+        Failure { kind: Kind::Refused, error: error.into(), hints: Vec::new() }
+    }
+
+    /// Wrong arguments; the text is clap's and says everything.
+    pub(crate) fn usage(text: String) -> Failure {
+        // clap begins with `error: ` itself.
+        let text = text.strip_prefix("error: ").unwrap_or(&text).trim_end().to_owned();
+        Failure::refused(text)
+    }
+
     /// Adds what to do next.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Failure {
         self.hints.push(hint.into());

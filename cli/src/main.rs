@@ -4,6 +4,7 @@
 //! fork, or must work within milliseconds in a process that is about to be killed, so no thread, runtime or log may
 //! have been started.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -23,6 +24,11 @@ use printer::Printer;
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
     let inner = match words.next().as_deref().and_then(std::ffi::OsStr::to_str) {
+        Some("helper") => return holdfast_agent::helper::helper_main(),
+        Some("guard") => match (words.next(), words.next()) {
+            (Some(run_dir), None) => return holdfast_agent::guard::guard_main(Path::new(&run_dir)),
+            _ => Some(Err(anyhow::anyhow!("`holdfast guard` takes one run directory; agents start it themselves"))),
+        },
         Some("lab-init") => Some(holdfast_lab::init_main(words).map_err(anyhow::Error::from)),
         Some("lab-writer") => Some(holdfast_lab::writer_main(words).map_err(anyhow::Error::from)),
         _ => None,
@@ -50,13 +56,31 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result {
     let printer = Printer::new();
     match command {
+        Command::Server(args) => long(commands::server::run(args, true, printer)),
+        Command::Apiserver(args) => long(commands::server::run(args, false, printer)),
+        Command::Controller(args) => long(commands::server::controller(args, printer)),
+        Command::Agent(args) => commands::agent::run(&args),
         Command::Apply(args) => short(commands::apply::run(args, printer)),
         Command::Get(args) => short(commands::get::run(args, printer)),
         Command::Delete(args) => short(commands::delete::run(args, printer)),
+        Command::Status(args) => short(commands::status::run(args, printer)),
+        Command::Move(args) => short(commands::move_group::run(args, printer)),
+        Command::Validate(args) => commands::validate::run(&args, printer),
+        Command::Timing(args) => short(commands::timing::run(args, printer)),
+        Command::Crds => commands::crds::run(printer),
+        Command::Disk(command) => commands::disk::run(command, printer),
+        Command::Lab(args) => commands::lab::run(args),
+        Command::Kubeconfig(args) => commands::kubeconfig::run(&args, printer),
     }
 }
 
 /// Runs a command that is a client: one thread is enough.
 fn short(command: impl Future<Output = Result>) -> Result {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
+}
+
+/// Runs a command that serves: logs, and as many threads as processors.
+fn long(command: impl Future<Output = Result>) -> Result {
+    logging::start()?;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
 }

@@ -75,7 +75,7 @@ async fn apply(api: &Api, kinds: &Kinds, args: &ApplyArgs, manifest: &Manifest) 
         .and_then(|text| serde_json::from_str(text).ok())
         .unwrap_or(Value::Null);
     let patch = merge::patch(&last, &wanted, &live);
-    if patch.as_object().is_none_or(serde_json::Map::is_empty) {
+    if says_nothing_new(&patch, &last, &wanted) {
         return Ok((label, "unchanged"));
     }
     let body = Body { content_type: "application/merge-patch+json", value: &patch };
@@ -87,21 +87,28 @@ async fn create(api: &Api, path: &str, object: &Value) -> Result<Value> {
     api.send(Method::POST, path, Some(Body { content_type: "application/json", value: object })).await
 }
 
-/// Puts the manifest itself into its annotation, for the next time.
+/// Puts the manifest itself into its annotation, for the next time; in kubectl's form, so that both can take turns.
 fn remember(object: &mut Value) -> Result {
-    if let Some(annotations) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
-        annotations.remove(merge::LAST_APPLIED);
-    }
-    let text = serde_json::to_string(object).map_err(anyhow::Error::from)?;
-    let metadata = object
+    let annotations = object
         .get_mut("metadata")
         .and_then(Value::as_object_mut)
-        .ok_or_else(|| Failure::refused("metadata: missing or not a map; it holds at least the name"))?;
-    metadata
+        .ok_or_else(|| Failure::refused("metadata: missing or not a map; it holds at least the name"))?
         .entry("annotations")
-        .or_insert_with(|| json!({}))
-        .as_object_mut()
-        .ok_or_else(|| Failure::refused("metadata.annotations: not a map; allowed: a map of strings"))?
-        .insert(merge::LAST_APPLIED.into(), Value::String(text));
+        .or_insert_with(|| json!({}));
+    let Some(annotations) = annotations.as_object_mut() else {
+        return Err(Failure::refused("metadata.annotations: not a map; allowed: a map of strings"));
+    };
+    annotations.remove(merge::LAST_APPLIED);
+    let text = serde_json::to_string(object).map_err(anyhow::Error::from)? + "\n";
+    object["metadata"]["annotations"][merge::LAST_APPLIED] = Value::String(text);
     Ok(())
+}
+
+/// Whether a patch would only write the same manifest into its annotation, in another order of fields.
+fn says_nothing_new(patch: &Value, last: &Value, wanted: &Value) -> bool {
+    let only = json!({"metadata": {"annotations": {merge::LAST_APPLIED: wanted["metadata"]["annotations"][merge::LAST_APPLIED]}}});
+    let kept = wanted["metadata"]["annotations"][merge::LAST_APPLIED]
+        .as_str()
+        .and_then(|text| serde_json::from_str(text).ok());
+    *patch == json!({}) || (*patch == only && kept.as_ref() == Some(last))
 }

@@ -36,6 +36,8 @@ fn diff(
             }
             // A null in a manifest means "not given", as in a patch.
             (Value::Null, None) => {}
+            // A patch can only set a list as a whole; one that has just gained defaults is left alone.
+            (value, Some(live)) if last.get(key) == Some(value) && has_all_of(live, value) => {}
             (value, Some(same)) if value == same => {}
             (value, _) => {
                 changes.insert(key.clone(), value.clone());
@@ -46,6 +48,20 @@ fn diff(
         if !wanted.contains_key(key) && live.contains_key(key) {
             changes.insert(key.clone(), Value::Null);
         }
+    }
+}
+
+/// Whether `live` says everything that `wanted` says, and maybe more fields.
+fn has_all_of(live: &Value, wanted: &Value) -> bool {
+    match (live, wanted) {
+        (Value::Object(live), Value::Object(wanted)) => wanted.iter().all(|(key, value)| match live.get(key) {
+            Some(live) => has_all_of(live, value),
+            None => value.is_null(),
+        }),
+        (Value::Array(live), Value::Array(wanted)) => {
+            live.len() == wanted.len() && live.iter().zip(wanted).all(|(live, wanted)| has_all_of(live, wanted))
+        }
+        (live, wanted) => live == wanted,
     }
 }
 
@@ -73,8 +89,11 @@ mod tests {
     #[test]
     fn the_same_manifest_again_changes_nothing() {
         let manifest = json!({"spec": {"a": 1, "deep": {"b": [1, {"c": 2}]}}});
-        let live = json!({"spec": {"a": 1, "deep": {"b": [1, {"c": 2}], "defaulted": true}}, "status": {}});
+        let live =
+            json!({"spec": {"a": 1, "deep": {"b": [1, {"c": 2, "defaulted": 3}], "defaulted": true}}, "status": {}});
         assert_eq!(patch(&manifest, &manifest, &live), json!({}));
+        let edited = json!({"spec": {"a": 1, "deep": {"b": [1, {"c": 3, "defaulted": 3}], "defaulted": true}}});
+        assert_eq!(patch(&manifest, &manifest, &edited), json!({"spec": {"deep": {"b": [1, {"c": 2}]}}}));
     }
 
     #[test]

@@ -1,7 +1,17 @@
 //! One file per verb.
 
+pub(crate) mod agent;
 pub(crate) mod apply;
+pub(crate) mod crds;
 pub(crate) mod delete;
+pub(crate) mod disk;
 pub(crate) mod get;
+pub(crate) mod kubeconfig;
+pub(crate) mod lab;
 pub(crate) mod merge;
+pub(crate) mod move_group;
+pub(crate) mod server;
+pub(crate) mod status;
 pub(crate) mod table;
+pub(crate) mod timing;
+pub(crate) mod validate;

@@ -80,7 +80,7 @@ fn array<'a>(value: &'a Value, field: &str) -> &'a [Value] {
 
 fn cell(value: &Value) -> String {
     match value {
-        Value::Null => "<none>".into(),
+        Value::Null => String::new(),
         Value::String(text) => text.clone(),
         other => other.to_string(),
     }
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn columns_line_up() {
-        assert_eq!(render(&table(), Style::default()), "NAME     PHASE\nledger   Online\nx        <none>\n");
+        assert_eq!(render(&table(), Style::default()), "NAME     PHASE\nledger   Online\nx\n");
     }
 
     #[test]
@@ -112,7 +112,7 @@ mod tests {
         let style = Style { wide: true, namespaces: true, prefix: Some("fog"), rows_only: true };
         assert_eq!(
             render(&table(), style),
-            "ha         fog/ledger   Online   well\npayments   fog/x        <none>   7\n"
+            "ha         fog/ledger   Online   well\npayments   fog/x                 7\n"
         );
     }
 }

@@ -1,0 +1,145 @@
+//! `holdfast server`, `apiserver` and `controller`: the long-running processes of the control plane. Opens what they
+//! need, wires it together, says one line when ready, and stops cleanly on SIGINT or SIGTERM.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use holdfast_apiserver::identity::MASTERS;
+use holdfast_apiserver::pki::Pki;
+use holdfast_apiserver::tls::Tls;
+use holdfast_apiserver::{Identity, Server, Settings};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tower::ServiceExt;
+
+use crate::args::{ControllerArgs, ServerArgs};
+use crate::errors::{Failure, Result};
+use crate::printer::Printer;
+
+/// The controller's name in requests of `holdfast server`.
+const CONTROLLER: &str = "holdfast-controller";
+/// How long the controller may finish what it has begun when the process was told to stop.
+const CONTROLLER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Runs the API server, and the controller beside it if asked for.
+///
+/// # Errors
+/// When the data directory, the store, the certificates or the address can't be used, or a part ends by itself.
+pub(crate) async fn run(args: ServerArgs, with_controller: bool, printer: Printer) -> Result {
+    let stopping = stop_signals()?;
+    make_directory(&args.data_dir)?;
+    let store = holdfast_store::open(&args.store, &args.data_dir).map_err(|error| Failure::refused_by(error))?;
+    let listener = TcpListener::bind(args.listen).await.map_err(|error| {
+        Failure::refused(format!("cannot listen on {}: {error}", args.listen)).hint(
+            "another server may run there; choose another address with --listen ADDR:PORT, port 0 takes a free one",
+        )
+    })?;
+    let address = listener.local_addr()?;
+    let pki = Pki::load_or_create(&args.data_dir, address, &args.sans).map_err(|error| Failure::refused_by(error))?;
+    let tls = Arc::new(Tls::new(&pki).map_err(anyhow::Error::from)?);
+    let renewal = tls.renew_daily(args.data_dir.clone(), address, args.sans.clone());
+    let settings = Settings::new(store).map_err(anyhow::Error::from)?;
+    let server = Arc::new(Server::new(settings).map_err(anyhow::Error::from)?);
+
+    let (controller_ended, ended) = watch::channel(!with_controller);
+    let controller = async {
+        if !with_controller {
+            return std::future::pending().await;
+        }
+        server.ready().await;
+        let stop = stopped(stopping.clone());
+        let outcome =
+            holdfast_controller::run(client_of(&server), holdfast_controller::Settings::default(), stop).await;
+        controller_ended.send_replace(true);
+        match outcome {
+            // As told; the API server ends next.
+            Ok(()) => std::future::pending().await,
+            Err(error) => Err(Failure::from(anyhow::Error::from(error).context("the controller ended"))),
+        }
+    };
+    let announce = async {
+        server.ready().await;
+        printer.data(&format!("ready: {}, kubeconfig {}", pki.url(), pki.admin_kubeconfig().display()))?;
+        std::future::pending().await
+    };
+    // ORDER: the controller finishes its work first, for that it needs the API server.
+    let shutdown = async {
+        stopped(stopping.clone()).await;
+        let _ = tokio::time::timeout(CONTROLLER_PATIENCE, stopped(ended)).await;
+    };
+    let serve = async {
+        let served = server.serve(listener, tls.clone(), shutdown).await;
+        served.map_err(|error| Failure::from(error).context("the API server ended"))
+    };
+    let outcome: Result = tokio::select! {
+        outcome = serve => outcome,
+        outcome = controller => outcome,
+        outcome = announce => outcome,
+    };
+    renewal.abort();
+    outcome
+}
+
+/// Runs the controller alone.
+///
+/// # Errors
+/// When the kubeconfig can't be used, or the controller ends by itself.
+pub(crate) async fn controller(args: ControllerArgs, printer: Printer) -> Result {
+    let stopping = stop_signals()?;
+    let unusable = |error: kube::config::KubeconfigError| {
+        Failure::refused(format!("no usable kubeconfig in {}: {error}", args.kubeconfig.display()))
+            .hint("the server writes DIR/admin.kubeconfig into its data directory")
+    };
+    let kubeconfig = Kubeconfig::read_from(&args.kubeconfig).map_err(unusable)?;
+    let config =
+        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(unusable)?;
+    let url = config.cluster_url.clone();
+    let client = kube::Client::try_from(config)?;
+    printer.data(&format!("ready: controller of {url}"))?;
+    holdfast_controller::run(client, holdfast_controller::Settings::default(), stopped(stopping))
+        .await
+        .map_err(|error| anyhow::Error::from(error).context("the controller ended").into())
+}
+
+/// A client of the server in this process: no socket, no TLS between.
+fn client_of(server: &Server) -> kube::Client {
+    let service = server.service(Some(Identity::new(CONTROLLER, [MASTERS])));
+    let service = service.map_request(|request: http::Request<kube::client::Body>| request.map(Body::new));
+    kube::Client::new(service, "default")
+}
+
+/// Becomes true when the process is told to stop.
+fn stop_signals() -> Result<watch::Receiver<bool>> {
+    let (sender, receiver) = watch::channel(false);
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        tracing::info!("told to stop");
+        sender.send_replace(true);
+        // Kept until the end: a closed channel would look like a signal.
+        std::future::pending::<()>().await;
+    });
+    Ok(receiver)
+}
+
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+/// Makes the data directory, for its owner only.
+fn make_directory(directory: &Path) -> Result {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| {
+        Failure::refused(format!("cannot make the data directory {}: {error}", directory.display()))
+            .hint("choose another one with --data-dir DIR")
+    })
+}

@@ -30,7 +30,7 @@ pub mod spawn;
 pub mod spec_cache;
 pub mod watchdog;
 
-pub use run::{agent_main, local_status};
+pub use run::{AgentError, agent_main, local_status};
 
 #[cfg(test)]
 mod testing;

@@ -6,7 +6,6 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::{Arc, RwLock};
 use std::thread;
 use std::time::Duration;
@@ -39,24 +38,37 @@ use crate::{bootstrap, clock, local_socket, realtime};
 /// How long the last report may take.
 const LAST_REPORT: Duration = Duration::from_secs(3);
 
-/// Why the agent does not start.
 type Failed = Box<dyn std::error::Error>;
 
-/// Runs the agent of `config_path` until it has left cleanly (exit code 0) or can't go on (1). The program that calls this
-/// also has to serve the hidden commands `helper` and `guard`, because the agent starts itself with them.
-pub fn agent_main(config_path: &Path) -> ExitCode {
+/// How an agent ended that did not leave cleanly.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// It did not start.
+    #[error("the agent can't start: {0}")]
+    Start(String),
+    /// It could not go on.
+    #[error("the agent ended: {0}; the guard stops what no lease covers any more")]
+    Ended(String),
+}
+
+/// Runs the agent of `config_path` until it has left cleanly. The program that calls this also has to serve the hidden
+/// commands `helper` and `guard RUN_DIR`, because the agent starts itself with them, and to have set logging up.
+///
+/// # Errors
+/// [`AgentError`]; a supervisor should start the agent again at once.
+pub fn agent_main(config_path: &Path) -> Result<(), AgentError> {
     realtime::one_arena();
     match start(config_path) {
-        Ok(code) => code,
-        Err(e) => {
-            tracing::error!("the agent can't start: {e}");
-            eprintln!("holdfast agent: {e}");
-            ExitCode::FAILURE
+        Ok(Ended::Left) => {
+            tracing::info!("left cleanly");
+            Ok(())
         }
+        Ok(reason) => Err(AgentError::Ended(reason.to_string())),
+        Err(e) => Err(AgentError::Start(e.to_string())),
     }
 }
 
-fn start(config_path: &Path) -> Result<ExitCode, Failed> {
+fn start(config_path: &Path) -> Result<Ended, Failed> {
     let config = AgentConfig::load(config_path)?;
     for dir in [&config.data_dir, &config.run_dir] {
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
@@ -160,11 +172,11 @@ fn start(config_path: &Path) -> Result<ExitCode, Failed> {
         boot = %facts.boot, "the agent runs"
     );
     let sources = Sources { snapshots, guard, facts, notes, ending: Arc::new(Notify::new()) };
-    let code = serve(config, follower, sources, inbox, end)?;
-    if code == ExitCode::SUCCESS {
+    let ended = serve(config, follower, sources, inbox, end)?;
+    if matches!(ended, Ended::Left) {
         dismiss_guard(&page);
     }
-    Ok(code)
+    Ok(ended)
 }
 
 /// The part with the API, the local socket and signals; until the driver loop has ended.
@@ -174,7 +186,7 @@ fn serve(
     sources: Sources,
     inbox: Inbox,
     end: tokio::sync::oneshot::Receiver<Ended>,
-) -> Result<ExitCode, Failed> {
+) -> Result<Ended, Failed> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build()?;
     runtime.block_on(async move {
         let listener = local_socket::bind(&config.run_dir)
@@ -197,17 +209,7 @@ fn serve(
         if tokio::time::timeout(LAST_REPORT, api).await.is_err() {
             tracing::warn!("the last report did not reach the API");
         }
-        match ended {
-            Ok(Ended::Left) => {
-                tracing::info!("left cleanly");
-                Ok(ExitCode::SUCCESS)
-            }
-            Ok(reason) => {
-                tracing::error!("the agent ends: {reason}; the guard stops what it can't keep");
-                Ok(ExitCode::FAILURE)
-            }
-            Err(_) => Err("the driver loop is gone".into()),
-        }
+        ended.map_err(|_| "the driver loop is gone".into())
     })
 }
 

@@ -116,6 +116,8 @@ fn allows_agent(agent: &Agent<'_>, action: &Attributes, facts: &dyn Facts) -> bo
         },
         (GROUP, _, "status") => read,
         ("" | "events.k8s.io", "events", "") => read || matches!(verb, "create" | "patch" | "update"),
+        // Scripts of groups may stand in ConfigMaps.
+        ("", "configmaps", "") => read,
         ("", "secrets", "") => {
             read && !action.name.is_empty() && facts.secrets(agent.namespace, agent.sub_cluster).contains(&action.name)
         }
@@ -177,6 +179,7 @@ pub(crate) fn rules(identity: &Identity, namespace: &str, facts: &dyn Facts) -> 
     if let Some(agent) = agent(identity).filter(|agent| agent.namespace == namespace) {
         let own = |resource: &str, name: String| rule(&["update", "patch"], &[GROUP], &[resource], vec![name]);
         resources.push(rule(READ, &[GROUP], &["*"], vec![]));
+        resources.push(rule(READ, &[""], &["configmaps"], vec![]));
         resources.push(rule(
             &["get", "list", "watch", "create", "patch", "update"],
             &["", "events.k8s.io"],

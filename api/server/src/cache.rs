@@ -88,20 +88,22 @@ impl KindCache {
         inner.floor = floor;
     }
 
-    /// Applies a change.
-    pub(crate) fn apply(&self, change: Change) {
+    /// Applies all changes of one revision together, so that no reader sees half of them.
+    pub(crate) fn apply(&self, changes: Vec<Change>) {
+        let Some(revision) = changes.last().map(|change| change.revision) else { return };
         let mut inner = self.lock();
-        let revision = change.revision;
-        match (&change.now, &change.before) {
-            (Some(now), _) => {
-                inner.objects.insert(now.key.clone(), Arc::clone(now));
+        for change in changes {
+            match (&change.now, &change.before) {
+                (Some(now), _) => {
+                    inner.objects.insert(now.key.clone(), Arc::clone(now));
+                }
+                (None, Some(before)) => {
+                    inner.objects.remove(&before.key);
+                }
+                (None, None) => {}
             }
-            (None, Some(before)) => {
-                inner.objects.remove(&before.key);
-            }
-            (None, None) => {}
+            inner.history.push_back(Arc::new(change));
         }
-        inner.history.push_back(Arc::new(change));
         inner.newest = revision;
         while inner.history.len() > HISTORY_MAX
             || inner.history.front().is_some_and(|oldest| oldest.seen.elapsed() > HISTORY_TIME)
@@ -168,8 +170,8 @@ mod tests {
         let cache = KindCache::default();
         cache.reset([("/a".to_owned(), object("/a", 3))].into(), 5);
         assert_eq!(cache.since(4, 10).unwrap_err(), TooOld(5));
-        cache.apply(Change::new(7, Some(object("/b", 7)), None));
-        cache.apply(Change::new(9, None, Some(object("/a", 3))));
+        cache.apply(vec![Change::new(7, Some(object("/b", 7)), None)]);
+        cache.apply(vec![Change::new(9, None, Some(object("/a", 3)))]);
         let seen: Vec<_> = cache.since(5, 10).expect("known").iter().map(|c| c.revision).collect();
         assert_eq!(seen, [7, 9]);
         assert_eq!(cache.list("/").0.iter().map(|o| o.key.as_str()).collect::<Vec<_>>(), ["/b"]);
@@ -181,9 +183,7 @@ mod tests {
     #[test]
     fn changes_of_one_revision_are_not_torn_apart() {
         let cache = KindCache::default();
-        for key in ["/a", "/b", "/c"] {
-            cache.apply(Change::new(3, Some(object(key, 3)), None));
-        }
+        cache.apply(["/a", "/b", "/c"].map(|key| Change::new(3, Some(object(key, 3)), None)).to_vec());
         assert_eq!(cache.since(0, 1).expect("known").len(), 3);
     }
 }

@@ -23,6 +23,8 @@ pub(crate) const ROOT: &str = "/registry/";
 const LOOK_BACK: Revision = 5_000;
 /// Silence of the store's history that is taken for its end.
 const LOOK_BACK_SILENCE: Duration = Duration::from_millis(500);
+/// How often a snapshot over all kinds is tried.
+const SNAPSHOT_ATTEMPTS: usize = 10;
 /// Pause before the store is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -161,16 +163,25 @@ impl Feed {
         }
         self.set_lost(None);
         while let Some(batch) = stream.next().await {
-            let mut newest = self.applied();
-            for event in batch? {
-                newest = newest.max(event.revision());
-                if let Some((_, kind, change)) = self.change(&event) {
-                    kind.cache.apply(change);
-                }
+            let batch = batch?;
+            let newest = batch.iter().map(Event::revision).fold(self.applied(), Revision::max);
+            for revision in batch.chunk_by(|a, b| a.revision() == b.revision()) {
+                self.apply(revision);
             }
             self.applied.send_replace(newest);
         }
         Err(Error::Unavailable("the watch of the store ended".into()))
+    }
+
+    /// Applies all events of one revision.
+    fn apply(&self, events: &[Event]) {
+        let mut changes: BTreeMap<&str, (&Kind, Vec<Change>)> = BTreeMap::new();
+        for (prefix, kind, change) in events.iter().filter_map(|event| self.change(event)) {
+            changes.entry(prefix).or_insert_with(|| (kind, Vec::new())).1.push(change);
+        }
+        for (kind, changes) in changes.into_values() {
+            kind.cache.apply(changes);
+        }
     }
 
     fn kind(&self, key: &str) -> Option<(&str, &Kind)> {
@@ -213,12 +224,20 @@ impl Feed {
         (objects, applied.max(newest))
     }
 
-    /// Everything in all caches, for the collector.
-    pub(crate) fn everything(&self) -> Vec<(Arc<ResourceDef>, Arc<Object>)> {
-        let of = |kind: &Kind| {
-            let objects = kind.cache.list("").0;
-            objects.into_iter().map(|object| (Arc::clone(&kind.def), object)).collect::<Vec<_>>()
-        };
-        self.kinds.values().flat_map(of).collect()
+    /// Everything in all caches as of one revision, for the collector; none if writes come too fast to get hold of
+    /// one.
+    pub(crate) fn everything(&self) -> Option<Vec<(Arc<ResourceDef>, Arc<Object>)>> {
+        (0..SNAPSHOT_ATTEMPTS).find_map(|_| {
+            let applied = self.applied();
+            let mut all = Vec::new();
+            for kind in self.kinds.values() {
+                let (objects, newest) = kind.cache.list("");
+                if newest > applied {
+                    return None;
+                }
+                all.extend(objects.into_iter().map(|object| (Arc::clone(&kind.def), object)));
+            }
+            Some(all)
+        })
     }
 }

@@ -1,7 +1,7 @@
 //! The collector: dependents of deleted owners, and the two finalizers that wait for dependents.
 //!
-//! [`plan`] is pure and looks at everything at once; the loop around it runs after every burst of changes and checks
-//! each deletion against the store before doing it, since the caches of different kinds are not one snapshot.
+//! [`plan`] is pure and looks at everything at once, as of one revision; the loop around it runs after every burst of
+//! changes and checks each deletion against the store before doing it, since the caches may lag.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -136,7 +136,11 @@ pub(crate) async fn run(state: Arc<State>) {
         if state.feed.applied() == 0 || state.feed.lost().is_some() {
             continue;
         }
-        let items: Vec<Item> = state.feed.everything().into_iter().filter(|(def, _)| def.ttl.is_none()).collect();
+        let Some(everything) = state.feed.everything() else {
+            applied.mark_changed();
+            continue;
+        };
+        let items: Vec<Item> = everything.into_iter().filter(|(def, _)| def.ttl.is_none()).collect();
         for (index, action) in plan(&items, &state.registry) {
             let (def, object) = &items[index];
             if let Err(error) = act(&state, def, object, &action).await {

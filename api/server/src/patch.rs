@@ -1,10 +1,10 @@
 //! JSON patch and merge patch on a served object. Pure.
 
-use json_patch::Patch;
+use json_patch::{Patch, PatchOperation};
 use serde_json::Value;
 
 use crate::decode::decode;
-use crate::error::{ApiError, ApiResult};
+use crate::error::{ApiError, ApiResult, Cause};
 use crate::registry::ResourceDef;
 
 /// Operations that a JSON patch may have at most, as on a stock server.
@@ -52,17 +52,18 @@ impl PatchBody {
         let mut patched = object.clone();
         match self {
             PatchBody::Merge(patch, _) => json_patch::merge(&mut patched, patch),
-            PatchBody::Json(patch) => json_patch::patch(&mut patched, patch).map_err(|error| {
-                let target = def.target(name);
-                ApiError::invalid(
-                    target,
-                    &[crate::error::Cause {
-                        reason: "FieldValueInvalid".into(),
-                        message: format!("the JSON patch can't be applied: {error}"),
-                        field: String::new(),
-                    }],
-                )
-            })?,
+            PatchBody::Json(patch) => {
+                for operation in patch.iter().filter(|operation| !tests_absence(operation, object)) {
+                    json_patch::patch(&mut patched, std::slice::from_ref(operation)).map_err(|error| {
+                        let cause = Cause {
+                            reason: "FieldValueInvalid".into(),
+                            message: format!("the JSON patch can't be applied: {error}"),
+                            field: String::new(),
+                        };
+                        ApiError::invalid(def.target(name), &[cause])
+                    })?;
+                }
+            }
         }
         if !patched.is_object() {
             return Err(ApiError::bad_request("the patch leaves no object"));
@@ -83,11 +84,17 @@ impl PatchBody {
         match self {
             PatchBody::Merge(patch, _) => patch.pointer("/metadata/resourceVersion").is_some_and(|v| !v.is_null()),
             PatchBody::Json(patch) => patch.iter().any(|operation| {
-                !matches!(operation, json_patch::PatchOperation::Test(_))
+                !matches!(operation, PatchOperation::Test(_))
                     && operation.path().as_str() == "/metadata/resourceVersion"
             }),
         }
     }
+}
+
+/// A test for null passes where there is nothing. Kubernetes' patch library takes it so, and clients that add the first
+/// finalizer rely on it.
+fn tests_absence(operation: &PatchOperation, object: &Value) -> bool {
+    matches!(operation, PatchOperation::Test(test) if test.value.is_null() && object.pointer(test.path.as_str()).is_none())
 }
 
 fn merge(body: &[u8]) -> ApiResult<PatchBody> {

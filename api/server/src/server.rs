@@ -33,6 +33,11 @@ const STOP_PATIENCE: Duration = Duration::from_secs(5);
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Streams per HTTP/2 connection; Go clients run all their watches over one.
 const STREAMS: u32 = 1000;
+/// An HTTP/1.1 connection without a request is closed after this time. Clients close theirs after 90 s, before this, so
+/// that no request meets a connection that is just being closed.
+const IDLE: Duration = Duration::from_secs(150);
+/// An HTTP/2 connection whose peer does not answer pings in this rhythm is given up.
+const PING: Duration = Duration::from_secs(30);
 /// Pause before another connection is accepted when the process is out of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
@@ -183,8 +188,8 @@ async fn serve_stream(state: Arc<State>, stream: Box<dyn Connection>, identity: 
         async move { Ok::<_, Infallible>(router::handle(state, identity, request.map(Body::new)).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new());
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING).max_concurrent_streams(STREAMS);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let result = tokio::select! {
         result = connection.as_mut() => result,

@@ -52,7 +52,11 @@ impl Reply {
 
 impl World {
     pub async fn new() -> World {
-        let store = TempStore::new().expect("a store");
+        World::on(TempStore::new().expect("a store")).await
+    }
+
+    /// A server over a store that may hold something already.
+    pub async fn on(store: TempStore) -> World {
         let server = Arc::new(Server::new(Settings::new(store.store()).expect("CRDs")).expect("a server"));
         let dir = tempfile::tempdir().expect("a directory");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -137,14 +141,11 @@ impl World {
     }
 
     /// Runs kubectl, which must succeed, and gives its output.
-    #[track_caller]
-    pub fn kubectl<'a>(&'a self, arguments: &'a [&'a str], input: &'a str) -> impl Future<Output = String> + 'a {
-        async move {
-            let output = self.kubectl_raw(arguments, input).await;
-            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            assert!(output.status.success(), "kubectl {arguments:?}: {}{}", text(&output.stdout), text(&output.stderr));
-            text(&output.stdout)
-        }
+    pub async fn kubectl(&self, arguments: &[&str], input: &str) -> String {
+        let output = self.kubectl_raw(arguments, input).await;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "kubectl {arguments:?}: {}{}", text(&output.stdout), text(&output.stderr));
+        text(&output.stdout)
     }
 
     /// Runs kubectl, which must fail, and gives its error text.

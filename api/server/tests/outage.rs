@@ -1,0 +1,130 @@
+//! The store goes away and comes back under a running server.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures::StreamExt;
+use holdfast_apiserver::{Identity, Server, Settings};
+use holdfast_store::testing::TempStore;
+use holdfast_store::{Entry, Error, Expect, Page, Result, Revision, Store, WatchStream};
+use http::Request;
+use serde_json::{Value, json};
+use support::{PATIENCE, until};
+use tower::ServiceExt;
+
+/// A store with a switch.
+struct Switched {
+    inner: Arc<dyn Store>,
+    down: Arc<AtomicBool>,
+}
+
+impl Switched {
+    fn check(&self) -> Result<()> {
+        if self.down.load(Ordering::SeqCst) {
+            Err(Error::Unavailable("the test switched it off".into()))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Store for Switched {
+    async fn get(&self, key: &str) -> Result<(Option<Entry>, Revision)> {
+        self.check()?;
+        self.inner.get(key).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize, at: Option<Revision>) -> Result<Page> {
+        self.check()?;
+        self.inner.list(prefix, after, limit, at).await
+    }
+
+    async fn put(&self, key: &str, value: Bytes, expect: Expect, ttl: Option<Duration>) -> Result<Revision> {
+        self.check()?;
+        self.inner.put(key, value, expect, ttl).await
+    }
+
+    async fn delete(&self, key: &str, modified: Revision) -> Result<Revision> {
+        self.check()?;
+        self.inner.delete(key, modified).await
+    }
+
+    async fn watch(&self, prefix: &str, after: Revision) -> Result<WatchStream> {
+        self.check()?;
+        let down = Arc::clone(&self.down);
+        let lost = async move {
+            while !down.load(Ordering::SeqCst) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let end = futures::stream::once(async { Err(Error::Unavailable("the test switched it off".into())) });
+        Ok(self.inner.watch(prefix, after).await?.take_until(lost).chain(end).boxed())
+    }
+
+    async fn compact(&self, revision: Revision) -> Result<()> {
+        self.check()?;
+        self.inner.compact(revision).await
+    }
+
+    async fn revision(&self) -> Result<Revision> {
+        self.check()?;
+        self.inner.revision().await
+    }
+}
+
+async fn call(server: &Server, method: &str, path: &str, body: Value) -> (u16, http::HeaderMap, Value) {
+    let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+    let request = Request::builder().method(method).uri(path).body(body).expect("a request");
+    let service = server.service(Some(Identity::new("admin", ["system:masters"])));
+    let (parts, body) = service.oneshot(request).await.expect("infallible").into_parts();
+    let bytes = axum::body::to_bytes(body, usize::MAX).await.expect("a body");
+    (parts.status.as_u16(), parts.headers, serde_json::from_slice(&bytes).unwrap_or_default())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_go_on_from_memory_and_writes_say_try_again() {
+    const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+    let temporary = TempStore::new().expect("a store");
+    let down = Arc::new(AtomicBool::new(false));
+    let store = Arc::new(Switched { inner: temporary.store(), down: Arc::clone(&down) });
+    let server = Server::new(Settings::new(store).expect("CRDs")).expect("a server");
+    tokio::time::timeout(PATIENCE, server.ready()).await.expect("the server becomes ready");
+    let map = |name: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
+    assert_eq!(call(&server, "POST", MAPS, map("before")).await.0, 201);
+    assert_eq!(call(&server, "GET", MAPS, Value::Null).await.2["items"][0]["metadata"]["name"], "before");
+
+    down.store(true, Ordering::SeqCst);
+    let (code, headers, status) = call(&server, "POST", MAPS, map("during")).await;
+    assert_eq!((code, status["reason"].as_str()), (503, Some("ServiceUnavailable")));
+    assert_eq!(headers["retry-after"], "1");
+    for path in [MAPS.to_owned(), format!("{MAPS}/before")] {
+        let (code, headers, _) = call(&server, "GET", &path, Value::Null).await;
+        assert_eq!(code, 200);
+        assert!(headers["warning"].to_str().expect("text").contains("the store is not available"), "{headers:?}");
+    }
+    until("the server says that it is not ready", || async {
+        (call(&server, "GET", "/readyz", Value::Null).await.0 == 500).then_some(())
+    })
+    .await;
+    assert_eq!(call(&server, "GET", "/livez", Value::Null).await.0, 200);
+
+    down.store(false, Ordering::SeqCst);
+    until("the server is ready again", || async {
+        (call(&server, "GET", "/readyz", Value::Null).await.0 == 200).then_some(())
+    })
+    .await;
+    assert_eq!(call(&server, "POST", MAPS, map("after")).await.0, 201);
+    let (_, headers, list) = call(&server, "GET", MAPS, Value::Null).await;
+    assert!(!headers.contains_key("warning"));
+    assert_eq!(
+        list["items"].as_array().expect("items").len(),
+        2,
+        "nothing acknowledged was lost, nothing refused stored"
+    );
+}

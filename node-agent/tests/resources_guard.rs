@@ -1,0 +1,192 @@
+//! The guard: what it leaves behind when an agent is frozen past its deadline is nothing.
+
+mod common;
+
+use std::path::Path;
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use common::{Disk, HANDS, Server, eventually, own_mounts, own_network, resource, sh};
+use holdfast_agent::clock;
+use holdfast_agent::deadline::{Deadline, Party, Role, process_start};
+use holdfast_agent::guard::kill_list::KillList;
+use holdfast_agent::guard::{GuardSettings, dismiss_guard, ensure_guard, guard_alive, guard_state};
+use holdfast_agent::watchdog::WatchdogSettings;
+use holdfast_api::v1::{Resource, WatchdogMode};
+use holdfast_core::time::Instant;
+use holdfast_core::{Action, Outcome};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Guard and a stand-in for the agent, ended with the test.
+struct Pair<'a> {
+    server: &'a Server,
+    agent: Child,
+}
+
+impl Pair<'_> {
+    fn start(server: &Server) -> Pair<'_> {
+        guard(server);
+        let base = server.cgroups.base().display().to_string();
+        let run_dir = server.run_dir.path().display().to_string();
+        let agent = Command::new(HANDS).args(["agent", &run_dir, &base]).spawn().unwrap();
+        let pair = Pair { server, agent };
+        eventually("the agent has shown up", Duration::from_secs(5), || {
+            server.page.party(Role::Agent).is_some_and(|a| a.pid as u32 == pair.agent.id())
+        });
+        pair
+    }
+
+    fn guard(&self) -> Party {
+        self.server.page.party(Role::Guard).unwrap()
+    }
+}
+
+impl Drop for Pair<'_> {
+    fn drop(&mut self) {
+        let _ = self.agent.kill();
+        let _ = self.agent.wait();
+        if let Some(guard) = self.server.page.party(Role::Guard).filter(Party::exists) {
+            let _ = kill(Pid::from_raw(guard.pid), Signal::SIGKILL);
+        }
+        let log = std::fs::read_to_string(self.server.run_dir.path().join("guard.log")).unwrap_or_default();
+        println!("{log}");
+    }
+}
+
+fn guard(server: &Server) {
+    let watchdog = WatchdogSettings {
+        mode: WatchdogMode::Disabled,
+        device: "/dev/watchdog".into(),
+        timeout: Duration::from_secs(2),
+    };
+    let settings = GuardSettings { cgroup: server.cgroups.base().to_owned(), watchdog };
+    ensure_guard(Path::new(HANDS), server.run_dir.path(), &settings).unwrap();
+}
+
+fn deadline(server: &Server, kill: Instant) {
+    let soft = kill - Duration::from_millis(50);
+    server.page.publish(Deadline { soft, kill, end: kill + Duration::from_millis(300) });
+}
+
+fn filesystem(disk: &Disk, point: &Path, kind: &str) -> Resource {
+    resource(serde_json::json!({
+        "name": format!("data-{kind}"), "filesystem": {"device": disk.device, "mountPoint": point, "type": kind}}))
+}
+
+fn mounted(point: &Path) -> bool {
+    std::fs::read_to_string("/proc/thread-self/mounts").unwrap().contains(&format!(" {} ", point.display()))
+}
+
+#[test]
+fn the_groups_of_a_frozen_agent_are_gone_shortly_after_the_deadline() {
+    own_mounts();
+    own_network();
+    sh("ip link add eth0 type veth peer name eth1; ip link set eth0 up; ip link set eth1 up");
+    let server = Server::new();
+    let mut pair = Pair::start(&server);
+    let place = tempfile::tempdir().unwrap();
+    let (ext4, xfs) = (Disk::new(32, "mkfs.ext4 -q"), Disk::new(320, "mkfs.xfs -q"));
+    let points = [place.path().join("ext4"), place.path().join("xfs")];
+    assert_eq!(server.run(Action::Start, &filesystem(&ext4, &points[0], "ext4")), Outcome::Running);
+    assert_eq!(server.run(Action::Start, &filesystem(&xfs, &points[1], "xfs")), Outcome::Running);
+    // A program that keeps both busy, writes all the time, ignores signals and has forked away.
+    let script = format!(
+        "(cd {}; exec setsid sh -c \"trap '' TERM; exec 3>{}/f; while :; do echo x >&3; echo x >> y; done\") & exit 0",
+        points[0].display(),
+        points[1].display()
+    );
+    let app = resource(serde_json::json!({"name": "app", "process": {"command": ["/bin/sh", "-c", script]}}));
+    assert_eq!(server.run(Action::Start, &app), Outcome::Running);
+    let addr = resource(serde_json::json!({
+        "name": "addr", "floatingIP": {"address": "192.0.2.10/24", "interface": "eth0"}}));
+    assert_eq!(server.run(Action::Start, &addr), Outcome::Running);
+    let programs: Vec<(i32, Option<u64>)> =
+        server.cgroups.groups().pids().into_iter().map(|pid| (pid, process_start(pid))).collect();
+    assert!(programs.len() >= 2, "{programs:?}");
+
+    kill(Pid::from_raw(pair.agent.id() as i32), Signal::SIGSTOP).unwrap();
+    let killing = clock::now() + Duration::from_millis(300);
+    deadline(&server, killing);
+    while clock::now() + Duration::from_millis(20) < killing {
+        assert!(points.iter().all(|p| mounted(p)), "nothing is touched before the deadline");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let left = || {
+        let mut left: Vec<String> =
+            points.iter().filter(|p| mounted(p)).map(|p| format!("mount {}", p.display())).collect();
+        left.extend(programs.iter().filter(|(pid, start)| process_start(*pid) == *start).map(|p| format!("{p:?}")));
+        if sh("ip -br addr show dev eth0").contains("192.0.2.10") {
+            left.push("address".to_owned());
+        }
+        left
+    };
+    while !left().is_empty() && clock::now() < killing + Duration::from_secs(5) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let late = clock::now().since(killing);
+    println!("all gone {late:?} after the kill deadline");
+    assert!(left().is_empty(), "{:?}", left());
+    assert!(late < Duration::from_millis(50), "{late:?}");
+    assert!(!pair.agent.wait().unwrap().success(), "the frozen agent was killed");
+    eventually("the list is empty", Duration::from_secs(2), || {
+        KillList::of(server.run_dir.path()).entries().unwrap().is_empty() && !server.page.enforcing()
+    });
+    assert!(guard_alive(&server.page, clock::now(), Duration::from_secs(1)), "the guard goes on");
+    assert!(!server.page.facts().gave_up_petting);
+    // Evidence from the disk itself: its journal was not closed, so nothing was written back at the unmount.
+    let state = sh(&format!("dumpe2fs -h {} 2>/dev/null", ext4.device));
+    assert!(state.contains("needs_recovery"), "the file system was flushed and closed:\n{state}");
+}
+
+#[test]
+fn a_group_is_let_alone_while_its_deadline_moves_on_and_a_guard_without_a_list_lets_the_agent_live() {
+    let server = Server::new();
+    let mut pair = Pair::start(&server);
+    let app = resource(serde_json::json!({"name": "app", "process": {"command": ["/bin/sleep", "300"]}}));
+    server.authority(Duration::from_secs(5));
+    assert_eq!(server.run(Action::Start, &app), Outcome::Running);
+    for _ in 0..30 {
+        deadline(&server, clock::now() + Duration::from_millis(60));
+        std::thread::sleep(Duration::from_millis(15));
+    }
+    server.authority(Duration::from_secs(5));
+    assert_eq!(server.run(Action::Monitor, &app), Outcome::Running);
+    assert_eq!(server.run(Action::Stop, &app), Outcome::Stopped);
+    server.executor.borrow().released(&common::GROUP.into());
+    // I5: nothing is held, so losing authority needs no reset and no kill.
+    deadline(&server, clock::now());
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(pair.agent.try_wait().unwrap().is_none());
+    assert!(guard_alive(&server.page, clock::now(), Duration::from_secs(1)));
+    dismiss_guard(&server.page);
+    let guard = pair.guard();
+    eventually("the guard has ended", Duration::from_secs(2), || !guard.exists());
+}
+
+#[test]
+fn a_guard_that_is_killed_is_replaced_and_the_new_one_knows_what_is_held() {
+    let server = Server::new();
+    let pair = Pair::start(&server);
+    let first = pair.guard();
+    guard(&server);
+    assert_eq!(pair.guard().pid, first.pid, "a second one is not started beside a living one");
+    let app = resource(serde_json::json!({"name": "app", "process": {"command": ["/bin/sleep", "300"]}}));
+    assert_eq!(server.run(Action::Start, &app), Outcome::Running);
+    kill(Pid::from_raw(first.pid), Signal::SIGKILL).unwrap();
+    eventually("it is seen to be gone", Duration::from_secs(2), || {
+        !guard_alive(&server.page, clock::now(), Duration::from_secs(1))
+    });
+    guard(&server);
+    assert_ne!(pair.guard().pid, first.pid);
+    dismiss_guard(&server.page);
+    deadline(&server, clock::now() + Duration::from_millis(50));
+    let cgroup = server.cgroup(&app);
+    eventually("the new guard stops what the old one was to stop", Duration::from_secs(2), || cgroup.pids().is_empty());
+    assert!(pair.guard().exists(), "asked to end while something was held, it stayed");
+    let state = guard_state(server.run_dir.path()).unwrap();
+    assert_eq!(state.pid as i32, pair.guard().pid);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", state.pid)).unwrap();
+    let rss = status.lines().find(|l| l.starts_with("VmRSS")).unwrap_or_default();
+    println!("guard: {rss}");
+}

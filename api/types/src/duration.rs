@@ -78,10 +78,10 @@ impl From<time::Duration> for Duration {
         let us = value.as_micros();
         let text = match us {
             0 => "0ms".to_string(),
-            _ if us % 3_600_000_000 == 0 => format!("{}h", us / 3_600_000_000),
-            _ if us % 60_000_000 == 0 => format!("{}m", us / 60_000_000),
-            _ if us % 1_000_000 == 0 => format!("{}s", us / 1_000_000),
-            _ if us % 1_000 == 0 => format!("{}ms", us / 1_000),
+            _ if us.is_multiple_of(3_600_000_000) => format!("{}h", us / 3_600_000_000),
+            _ if us.is_multiple_of(60_000_000) => format!("{}m", us / 60_000_000),
+            _ if us.is_multiple_of(1_000_000) => format!("{}s", us / 1_000_000),
+            _ if us.is_multiple_of(1_000) => format!("{}ms", us / 1_000),
             _ => format!("{us}us"),
         };
         Self { text, value: time::Duration::from_micros(u64::try_from(us).unwrap_or(u64::MAX)) }

@@ -1,7 +1,8 @@
 //! What the schema has and this version does not carry out. The controller refuses it with
 //! `Accepted=False/UnsupportedByServer`; nothing is accepted and ignored.
 //!
-//! When a part is built, its lines here go away.
+//! When a part is built, its lines here go away. Which changes of a formed sub-cluster can't be taken is the controller's to
+//! say: it knows whether the agents have met.
 
 use crate::{
     error::{ErrorKind, FieldError},
@@ -56,20 +57,6 @@ pub fn unsupported_sub_cluster(spec: &SubClusterSpec) -> Vec<FieldError> {
     r.add(spec.brakes != SubClusterBrakes::default(), "spec.brakes", "", "leave the brakes at their defaults");
     r.add(!spec.monitors.is_empty(), "spec.monitors", "", REMOVE);
     r.add(spec.exec != ExecPolicy::default(), "spec.exec.enabled", spec.exec.enabled, "leave it at its default, false");
-    r.0
-}
-
-/// Changes of a sub-cluster, whose agents have met, that this version does not carry out: servers, disks, paths, timing,
-/// quorum, watchdog, drain. `old` is the specification that is in force.
-pub fn unsupported_change(old: &SubClusterSpec, new: &SubClusterSpec) -> Vec<FieldError> {
-    let mut r = Refusals(Vec::new());
-    let advice = "a formed sub-cluster keeps it; put the old value back";
-    r.add(old.servers != new.servers, "spec.servers", "a change", advice);
-    r.add(old.disks != new.disks, "spec.disks", "a change", advice);
-    r.add(old.heartbeat != new.heartbeat, "spec.heartbeat", "a change", advice);
-    r.add(old.quorum != new.quorum, "spec.quorum", "a change", advice);
-    r.add(old.watchdog != new.watchdog, "spec.watchdog", "a change", advice);
-    r.add(old.evidence != new.evidence, "spec.evidence", "a change", advice);
     r.0
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf, sync::LazyLock};
 use holdfast_api::{
     crds,
     schema::{Rules, apply_defaults, unknown_fields, validate_with},
-    schema_of, v1,
+    schema_of, support, v1, validation,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -89,6 +89,40 @@ fn documented_clusters_are_taken() {
             assert_eq!(object, stored);
         }
     }
+}
+
+/// Every example is taken whole: nothing in it is wrong, and nothing in it is left undone.
+#[test]
+fn examples_are_taken_and_carried_out() {
+    let examples = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    let mut checked = 0;
+    for example in fs::read_dir(examples).expect("there are examples").flatten() {
+        let files = fs::read_dir(example.path()).expect("an example is a directory").flatten().map(|f| f.path());
+        for file in files.filter(|f| f.extension().is_some_and(|e| e == "yaml")) {
+            for mut object in manifests(&file.display().to_string()) {
+                if object["apiVersion"] != holdfast_api::API_VERSION {
+                    continue;
+                }
+                let mut errors = admit(&mut object, None);
+                let beyond = match object["kind"].as_str() {
+                    Some("SubCluster") => {
+                        let typed: v1::SubCluster = serde_json::from_value(object.clone()).expect("admitted");
+                        [support::unsupported_sub_cluster(&typed.spec), validation::validate_sub_cluster(&typed.spec)]
+                            .concat()
+                    }
+                    Some("FailoverGroup") => {
+                        let typed: v1::FailoverGroup = serde_json::from_value(object.clone()).expect("admitted");
+                        [support::unsupported_group(&typed.spec), validation::validate_group(&typed.spec)].concat()
+                    }
+                    _ => Vec::new(),
+                };
+                errors.extend(beyond.iter().map(ToString::to_string));
+                assert_eq!(errors, Vec::<String>::new(), "{}: {}", file.display(), object["kind"]);
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked >= 6, "only {checked} objects were found");
 }
 
 /// A sub-cluster that is taken, to be broken.

@@ -128,7 +128,7 @@ fn what_is_not_built_is_named() {
         "servers": [{"name": "a", "id": 1, "site": "hall-a"}, {"name": "b", "id": 2, "state": "Detached"}],
         "quorum": {"type": "QuorumServer", "quorumServer": {"urls": ["https://w"], "lease": {"namespace": "ha", "name": "x"}}},
         "heartbeat": {"paths": [{"name": "com", "serial": {"devices": []}}]},
-        "fencing": {}, "brakes": {"maxLosses": 1}, "groupPolicy": {"runAs": ["app"]}, "exec": {"enabled": true},
+        "fencing": {}, "brakes": {"maxLosses": 1}, "exec": {"enabled": true},
         "monitors": [{"name": "m", "link": {"path": "pub"}, "action": "FailoverAll"}],
     }));
     assert_eq!(
@@ -142,7 +142,6 @@ fn what_is_not_built_is_named() {
             "spec.fencing",
             "spec.brakes",
             "spec.monitors",
-            "spec.groupPolicy",
             "spec.exec.enabled"
         ]
     );

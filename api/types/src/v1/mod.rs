@@ -3,6 +3,8 @@
 //! Rust names follow the schema: `subCluster` is `sub_cluster`. A default that does not depend on anything else stands
 //! in the schema; a default that is derived from other fields is `None` here and has an accessor.
 
+#![allow(clippy::duplicated_attributes, reason = "the printer columns of a kind have the same keys")]
+
 /// Declares an enumeration of the API: text forms, schema, and the meaning of each choice for `kubectl explain`. The text
 /// of a choice is its name unless another one is given; `pub enum Name = Choice` makes that choice the default.
 macro_rules! choices {

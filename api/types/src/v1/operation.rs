@@ -261,7 +261,7 @@ choices! {
     /// Where an operation was given.
     pub enum OperationOrigin {
         /// At the API.
-        API,
+        Api = "API",
         /// On a server, while the API was away.
         Local,
     }

@@ -97,7 +97,7 @@ pub(crate) fn next(facts: &Facts<'_>) -> OperationStatus {
         return next.status;
     }
     next.status.observed_generation = next.generation;
-    next.status.origin.get_or_insert(OperationOrigin::API);
+    next.status.origin.get_or_insert(OperationOrigin::Api);
     match phase {
         OperationPhase::Running => go_on(facts, &mut next),
         _ => begin(facts, &mut next),

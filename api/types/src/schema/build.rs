@@ -24,14 +24,14 @@ pub(crate) fn object_name(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "minLength": 1, "maxLength": 253, "pattern": SUBDOMAIN_PATTERN})
 }
 
-/// A set of labels.
+/// A set of labels. The bound keeps the estimated cost of rules over it within what a stock API server allows.
 pub(crate) fn label_set(generator: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "array", "maxItems": 64, "items": label(generator), "x-kubernetes-list-type": "set"})
+    json_schema!({"type": "array", "maxItems": 32, "items": label(generator), "x-kubernetes-list-type": "set"})
 }
 
-/// An ordered list of labels.
+/// An ordered list of labels, bounded for the same reason.
 pub(crate) fn label_list(generator: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "array", "maxItems": 64, "items": label(generator), "x-kubernetes-list-type": "atomic"})
+    json_schema!({"type": "array", "maxItems": 16, "items": label(generator), "x-kubernetes-list-type": "atomic"})
 }
 
 /// A set of names of objects.
@@ -57,7 +57,7 @@ pub(crate) fn choices(doc: &str, variants: &[(&str, &str)]) -> Schema {
     let meanings: Vec<String> = variants
         .iter()
         .filter(|(_, doc)| !doc.trim().is_empty())
-        .map(|(name, doc)| format!("{name}: {}", doc.split_whitespace().collect::<Vec<_>>().join(" ")))
+        .map(|(name, doc)| format!("- {name}: {}", doc.split_whitespace().collect::<Vec<_>>().join(" ")))
         .collect();
     let mut schema = json_schema!({"type": "string", "enum": names});
     let doc = doc.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -65,7 +65,7 @@ pub(crate) fn choices(doc: &str, variants: &[(&str, &str)]) -> Schema {
         schema.insert("description".into(), json!(doc));
     }
     if !meanings.is_empty() {
-        schema.insert(CHOICES.into(), json!(meanings.join(" ")));
+        schema.insert(CHOICES.into(), json!(meanings.join("\n")));
     }
     schema
 }
@@ -236,17 +236,17 @@ fn clean(node: &mut Value, part: Part) {
             _ => {}
         }
     }
-    if let Some(choices) = map.remove(CHOICES).as_ref().and_then(Value::as_str) {
-        let own = map.get("description").and_then(Value::as_str).unwrap_or_default();
-        let text = format!("{own} {choices}");
-        map.insert("description".into(), json!(text.trim()));
-    }
     if let Some(Value::String(text)) = map.get_mut("description") {
         *text = text
             .split("\n\n")
             .map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "))
             .collect::<Vec<_>>()
             .join("\n\n");
+    }
+    if let Some(choices) = map.remove(CHOICES).as_ref().and_then(Value::as_str) {
+        let own = map.get("description").and_then(Value::as_str).unwrap_or_default();
+        let text = format!("{own}\n\n{choices}");
+        map.insert("description".into(), json!(text.trim()));
     }
     match map.get("type").and_then(Value::as_str) {
         Some("string") if !map.contains_key("enum") && !map.contains_key("format") => {

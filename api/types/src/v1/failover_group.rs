@@ -53,7 +53,7 @@ pub struct FailoverGroupSpec {
     #[schemars(schema_with = "schema::object_name")]
     #[schemars(extend("x-kubernetes-validations" = rules::immutable("the sub-cluster of a group")))]
     pub sub_cluster: String,
-    /// Online (default) or Offline.
+    /// Online (default) or Offline. A change takes effect at once.
     #[serde(default)]
     pub state: GroupState,
     /// Auto (default): started when the cluster starts. Manual: waits, with the hold ManualStart, for an operator.
@@ -71,7 +71,8 @@ pub struct FailoverGroupSpec {
     /// The group's counterpart in another region. Optional.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disaster: Option<Disaster>,
-    /// What runs, 1..64.
+    /// What runs, 1..64. A change of a parameter restarts that resource and what needs it, a change of a parameter that is
+    /// marked so the group; `change` says when.
     #[schemars(length(min = 1, max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     #[schemars(extend("x-kubernetes-validations" = rules::resources()))]
     pub resources: Vec<Resource>,

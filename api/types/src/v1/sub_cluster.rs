@@ -16,7 +16,8 @@ use super::{
 };
 use crate::{duration::Duration, schema};
 
-/// What a sub-cluster shall be.
+/// What a sub-cluster shall be. Once its agents have met, servers, disks, heartbeat, quorum, watchdog and drain stay as they
+/// are: a change of them is not accepted, and the accepted ones stay in force. Other changes take effect at once.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "holdfast.dev",

@@ -310,3 +310,7 @@ impl<E: Effects> Driver<E> {
         self.dirty = false;
     }
 }
+
+#[cfg(test)]
+#[path = "driver_loop_tests.rs"]
+mod tests;

@@ -146,9 +146,7 @@ fn start(config_path: &Path) -> Result<Ended, Failed> {
     let mut follower =
         Follower::new(config.clone(), cache, keys.clone(), inbox.clone(), running.clone(), watchdog, keeper);
     follower.adopt_keys();
-    if follower.knows_sub_cluster() {
-        follower.adopt();
-    }
+    follower.adopt();
 
     let driver = Driver::new(
         Core::new(clock::now(), boot.clone(), durable),

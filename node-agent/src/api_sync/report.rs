@@ -160,7 +160,7 @@ fn speaks_without_coordinator(snapshot: &Snapshot, me: &str) -> bool {
     let first = snapshot.status.peers.iter().all(|(name, peer)| {
         name.0.as_str() > me || matches!(peer.state, MemberState::Lost | MemberState::Suspect | MemberState::Unknown)
     });
-    waits && first
+    snapshot.adoption.is_some() && waits && first
 }
 
 fn keep<K>(written: Written<K>, keep: impl FnOnce(K)) -> bool {

@@ -101,6 +101,9 @@ impl Follower {
 
     /// Hands what the cache holds to the driver loop. What can't be acted on is said once and leaves what is in force.
     pub fn adopt(&mut self) {
+        if !self.knows_sub_cluster() {
+            return;
+        }
         // The guard first: the times depend on the watchdog that it can arm.
         let watchdog = self.cache.specs().sub_cluster.clone().and_then(|spec| self.guard.configure(&spec));
         let made = convert::adoption(self.cache.specs(), &self.config.server_name(), watchdog, &self.running);

@@ -46,6 +46,15 @@ struct Wake {
     operations: UnboundedSender<ObjectRef<Operation>>,
 }
 
+/// What reconcilers wait for.
+#[derive(Clone)]
+struct Signals {
+    /// Every kind has been read once.
+    all_seen: watch::Receiver<bool>,
+    /// Nothing new shall begin.
+    stopped: watch::Receiver<bool>,
+}
+
 /// Runs all watches and reconcilers until `shutdown`.
 pub(crate) async fn run(
     context: Arc<Context>,
@@ -72,12 +81,14 @@ pub(crate) async fn run(
     drop(wake);
 
     let (stop, stopped) = watch::channel(false);
+    let (ready, all_seen) = watch::channel(false);
+    let signals = Signals { all_seen, stopped };
     let mut workers = JoinSet::new();
     let one = Config::default().debounce(DEBOUNCE).concurrency(CONCURRENCY);
     // Operations one after the other: which of two goes first must not depend on who is faster.
     let serial = Config::default().debounce(DEBOUNCE).concurrency(1);
     let summary = Config::default().debounce(SUMMARY_DEBOUNCE).concurrency(1);
-    let (w, x, s) = (&mut workers, &stopped, &context.stores);
+    let (w, x, s) = (&mut workers, &signals, &context.stores);
     reconcile(w, c, x, s.super_clusters.clone(), super_queue, summary, reconcilers::super_cluster::reconcile);
     reconcile(w, c, x, s.sub_clusters.clone(), sub_queue, one.clone(), reconcilers::sub_cluster::reconcile);
     reconcile(w, c, x, s.servers.clone(), server_queue, one.clone(), reconcilers::server::reconcile);
@@ -85,8 +96,21 @@ pub(crate) async fn run(
     reconcile(w, c, x, s.data_services.clone(), service_queue, one, reconcilers::data_service::reconcile);
     reconcile(w, c, x, s.operations.clone(), operation_queue, serial, reconcilers::operation::reconcile);
 
+    // In this one place: a store wakes only the last of several that wait for it.
+    let first_sight = async {
+        let _ = s.super_clusters.wait_until_ready().await;
+        let _ = s.sub_clusters.wait_until_ready().await;
+        let _ = s.servers.wait_until_ready().await;
+        let _ = s.groups.wait_until_ready().await;
+        let _ = s.data_services.wait_until_ready().await;
+        let _ = s.operations.wait_until_ready().await;
+        tracing::info!("every kind has been read; the controller works");
+        let _ = ready.send(true);
+        future::pending::<()>().await;
+    };
     let ended = tokio::select! {
         () = shutdown => None,
+        () = first_sight => None,
         part = watches.join_next() => Some(part),
         part = workers.join_next() => Some(part),
     };
@@ -138,7 +162,7 @@ fn watch_kind<K>(
 fn reconcile<K, F>(
     tasks: &mut JoinSet<String>,
     context: &Arc<Context>,
-    stopped: &watch::Receiver<bool>,
+    signals: &Signals,
     store: Store<K>,
     queue: UnboundedReceiver<ObjectRef<K>>,
     config: Config,
@@ -149,24 +173,16 @@ fn reconcile<K, F>(
     F: Future<Output = Result<Action, Error>> + Send + 'static,
 {
     let context = context.clone();
-    let mut stopped = stopped.clone();
+    let Signals { mut all_seen, mut stopped } = signals.clone();
     tasks.spawn(async move {
-        let all_seen = async {
-            let s = &context.stores;
-            let _ = s.super_clusters.wait_until_ready().await;
-            let _ = s.sub_clusters.wait_until_ready().await;
-            let _ = s.servers.wait_until_ready().await;
-            let _ = s.groups.wait_until_ready().await;
-            let _ = s.data_services.wait_until_ready().await;
-            let _ = s.operations.wait_until_ready().await;
-        };
         let stop = async move {
             let _ = stopped.wait_for(|stop| *stop).await;
         }
         .shared();
-        if let future::Either::Right(_) = future::select(Box::pin(all_seen), Box::pin(stop.clone())).await {
-            return format!("the reconciler of {}", K::kind(&()));
-        }
+        let seen = async move {
+            let _ = all_seen.wait_for(|seen| *seen).await;
+        };
+        future::select(Box::pin(seen), stop.clone()).await;
         let queue = queue.map(Ok::<_, std::convert::Infallible>).take_until(stop);
         applier(
             move |object, context| reconciler(object, context).boxed(),

@@ -221,6 +221,11 @@ impl ApiError {
         ApiError::about(409, "Conflict", message, target)
     }
 
+    /// 409 of a server-side apply; `causes` are the conflicts.
+    pub(crate) fn apply_conflict(message: impl Into<String>, causes: &[Cause]) -> ApiError {
+        ApiError::plain(409, "Conflict", message).with_causes(causes)
+    }
+
     /// 410: the revision or the token is forgotten. `next` is a token that goes on at the newest state.
     pub(crate) fn expired(message: impl Into<String>, next: Option<String>) -> ApiError {
         ApiError { next, ..ApiError::plain(410, "Expired", message) }

@@ -3,7 +3,7 @@
 //! ```text
 //!  connection ─ identity ─▶ router ─▶ authz ─▶ ops/{read,create,update,delete,review} ─▶ Store
 //!                             │                      │        ▲
-//!                             ▼                  prepare, schema, admission (pure)
+//!                             ▼                  prepare, schema, admission, managed (pure)
 //!                    discovery, health               │
 //!                                            feed ─▶ cache ─▶ lists, watch_stream, gc, namespaces
 //! ```
@@ -21,10 +21,12 @@ mod decode;
 mod discovery;
 mod error;
 mod feed;
+mod fieldset;
 mod gc;
 mod health;
 pub mod identity;
 pub mod jsonpath;
+mod managed;
 mod names;
 mod namespaces;
 mod negotiation;
@@ -45,6 +47,7 @@ mod server;
 mod state;
 mod table;
 pub mod tls;
+mod typed;
 mod upkeep;
 mod watch_stream;
 

@@ -10,6 +10,9 @@ use crate::registry::ResourceDef;
 /// Operations that a JSON patch may have at most, as on a stock server.
 const OPERATIONS_MAX: usize = 10_000;
 
+/// Server-side apply, which is no patch of this file but has its place among the patch types.
+pub(crate) const APPLY: &str = "application/apply-patch+yaml";
+
 /// A patch of one of the accepted types.
 #[derive(Debug, Clone)]
 pub(crate) enum PatchBody {
@@ -21,7 +24,7 @@ pub(crate) enum PatchBody {
 
 /// The patch types of a kind; strategic merge only where kubectl knows the Go type.
 pub(crate) fn accepted_types(def: &ResourceDef) -> Vec<&'static str> {
-    let mut types = vec!["application/json-patch+json", "application/merge-patch+json"];
+    let mut types = vec!["application/json-patch+json", "application/merge-patch+json", APPLY];
     if def.is_builtin() {
         types.push("application/strategic-merge-patch+json");
     }

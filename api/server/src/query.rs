@@ -174,6 +174,10 @@ pub(crate) struct WriteOptions {
     pub(crate) dry_run: bool,
     /// Level of field validation.
     pub(crate) validation: FieldValidation,
+    /// Manager as given, empty if not.
+    pub(crate) manager: String,
+    /// An apply takes fields over from others.
+    pub(crate) force: bool,
 }
 
 impl WriteOptions {
@@ -195,7 +199,12 @@ impl WriteOptions {
                 "fieldManager: Invalid value: {manager:?}: must be at most 128 printable characters"
             )));
         }
-        Ok(WriteOptions { dry_run: dry_run(query.get("dryRun"))?, validation })
+        Ok(WriteOptions {
+            dry_run: dry_run(query.get("dryRun"))?,
+            validation,
+            manager: manager.to_owned(),
+            force: query.flag("force"),
+        })
     }
 }
 

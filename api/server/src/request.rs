@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use http::header::USER_AGENT;
 
 use crate::authz::Attributes;
 use crate::identity::Identity;
+use crate::managed::Writer;
 use crate::negotiation::Accepted;
 use crate::prepare::Endpoint;
-use crate::query::Query;
+use crate::query::{Query, WriteOptions};
 use crate::registry::ResourceDef;
 
 /// A request on a resource.
@@ -41,6 +43,12 @@ impl Request {
     /// What an error about this request's object or collection refers to.
     pub(crate) fn target(&self) -> crate::error::Target<'_> {
         self.def.target(&self.name)
+    }
+
+    /// Who writes, for `managedFields`; `stored` is the definition of the stored form.
+    pub(crate) fn writer(&self, options: &WriteOptions, stored: &ResourceDef) -> Writer {
+        let agent = self.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+        Writer::new(&options.manager, agent, self.endpoint, stored.api_version())
     }
 
     /// Prefix of the keys that the path covers.

@@ -14,7 +14,8 @@ use crate::authz::{self, Attributes};
 use crate::error::{ApiError, ApiResult};
 use crate::identity::Identity;
 use crate::negotiation::{self, Accepted, BODY_LIMIT, Offer, Shape, accept, respond, respond_error};
-use crate::ops::{Answer, create, delete, read, review, update};
+use crate::ops::{Answer, apply, create, delete, read, review, update};
+use crate::patch::APPLY;
 use crate::prepare::Endpoint;
 use crate::query::{ListOptions, Query};
 use crate::registry::Form;
@@ -270,6 +271,7 @@ async fn operate(state: &Arc<State>, mut request: Request, method: &Method, body
         "create" if request.def.form == Form::Review => review::review(state, &request),
         "create" => create::create(state, &request).await,
         "update" => update::replace(state, &request).await,
+        "patch" if negotiation::content_type(&request.headers) == APPLY => apply::apply(state, &request).await,
         "patch" => update::patch(state, &request).await,
         "deletecollection" => {
             ListOptions::of(&request.query, false)?;

@@ -32,6 +32,7 @@ pub(crate) fn check(def: &ResourceDef, value: &mut Value, old: Option<&Value>) -
     Checked { unknown, causes: errors.iter().map(cause).collect() }
 }
 
-fn cause(error: &FieldError) -> Cause {
+/// An error as a cause of a Status.
+pub(crate) fn cause(error: &FieldError) -> Cause {
     Cause { reason: error.kind.cause_reason().into(), message: error.detail(), field: error.field.clone() }
 }

@@ -516,16 +516,6 @@ async fn discovery_tells_both_forms_and_is_not_sent_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn apply_patches_are_refused_with_what_is_accepted() {
-    let world = World::new().await;
-    world.call("POST", SUBS, sub_cluster("db")).await.expect(201);
-    let request = http::Request::patch(format!("{SUBS}/db?fieldManager=me"))
-        .header("content-type", "application/apply-patch+yaml");
-    let reply = world.request(Some(World::admin()), request.body("a: b".into()).expect("a request")).await.expect(415);
-    assert!(reply["message"].as_str().expect("text").contains("application/merge-patch+json"), "{reply}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn large_answers_are_compressed_for_those_who_can_read_that() {
     let world = World::new().await;
     let mut large = map("large");

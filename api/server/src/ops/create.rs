@@ -3,6 +3,7 @@
 use holdfast_store::{Error, Expect};
 use serde_json::Value;
 
+use super::update::set_managed;
 use super::{Answer, check, check_kind, duplicate_findings, now, set_kind};
 use crate::error::{ApiError, ApiResult, Cause};
 use crate::negotiation::read_body;
@@ -10,7 +11,7 @@ use crate::object::{encode, is_deleting, meta, metadata_mut, set_revision};
 use crate::query::{Freshness, WriteOptions};
 use crate::request::Request;
 use crate::state::State;
-use crate::{names, prepare};
+use crate::{managed, names, prepare};
 
 /// How often a generated name is made anew when it is taken.
 const GENERATE_ATTEMPTS: usize = 8;
@@ -20,18 +21,21 @@ pub(crate) async fn create(state: &State, request: &Request) -> ApiResult<Answer
     let options = WriteOptions::of(&request.query)?;
     let decoded = read_body(&request.headers, &request.body, request.def.is_builtin())?;
     check_kind(&request.def, &decoded.value)?;
-    create_object(state, request, &options, decoded.value, duplicate_findings(&decoded.duplicates)).await
+    create_object(state, request, &options, decoded.value, duplicate_findings(&decoded.duplicates), None).await
 }
 
-/// Creates an object from a decoded body.
+/// Creates an object from a decoded body. An apply brings its configuration in the stored form.
 pub(crate) async fn create_object(
     state: &State,
     request: &Request,
     options: &WriteOptions,
     mut body: Value,
     findings: Vec<String>,
+    applied: Option<&Value>,
 ) -> ApiResult<Answer> {
     let def = &*request.def;
+    let stored_def = state.stored_def(def);
+    let writer = request.writer(options, stored_def);
     set_kind(def, &mut body);
     place(request, &mut body)?;
     let given = meta(&body, "name").to_owned();
@@ -60,6 +64,13 @@ pub(crate) async fn create_object(
         let mut warnings = Vec::new();
         let stored = prepare::create(def, def.absorb(object), uuid::Uuid::new_v4().to_string(), now())?;
         let mut stored = check(def, stored, None, options.validation, findings.clone(), &mut warnings)?;
+        match applied {
+            None => managed::update(stored_def, &writer, &Value::Null, &mut stored, None, now()),
+            Some(config) => {
+                let applied = managed::apply(stored_def, &writer, &Value::Null, config, false, now());
+                set_managed(&mut stored, &applied.object);
+            }
+        }
         let key = def.key(&request.namespace, &name);
         let result = if options.dry_run {
             let (existing, revision) = state.store.get(&key).await?;

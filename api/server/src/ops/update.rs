@@ -3,12 +3,13 @@
 use holdfast_store::{Error, Expect};
 use serde_json::Value;
 
-use super::{Answer, check, check_kind, duplicate_findings, invalid_if_any, set_kind};
+use super::{Answer, check, check_kind, duplicate_findings, invalid_if_any, now, set_kind};
 use crate::error::{ApiError, ApiResult, Cause};
+use crate::managed;
 use crate::negotiation::{content_type, read_body};
 use crate::object::{Object, encode, meta, metadata_mut, set_revision};
 use crate::patch::PatchBody;
-use crate::prepare;
+use crate::prepare::{self, Endpoint};
 use crate::query::WriteOptions;
 use crate::registry::ResourceDef;
 use crate::request::Request;
@@ -24,6 +25,16 @@ pub(crate) enum Outcome {
     Done(Value),
     /// Somebody else wrote in between.
     Raced,
+}
+
+/// One write of a changed object.
+pub(crate) struct Change {
+    /// The object in its served form.
+    pub(crate) object: Value,
+    /// Texts about fields that occur twice in the request.
+    pub(crate) findings: Vec<String>,
+    /// The entries of `managedFields` that an apply has worked out; none: a write of the Update kind.
+    pub(crate) applied: Option<Value>,
 }
 
 /// PUT.
@@ -54,7 +65,8 @@ pub(crate) async fn replace(state: &State, request: &Request) -> ApiResult<Answe
         check_revision(def, &old, revision)?;
         let mut warnings = Vec::new();
         let findings = duplicate_findings(&decoded.duplicates);
-        match write(state, request, &options, &old, body.clone(), findings, &mut warnings).await? {
+        let change = Change { object: body.clone(), findings, applied: None };
+        match write(state, request, &options, &old, change, &mut warnings).await? {
             Outcome::Done(value) => return Ok(Answer { warnings, ..Answer::ok(value) }),
             Outcome::Raced if given || attempts == 0 => return Err(ApiError::modified(request.target())),
             Outcome::Raced => {}
@@ -66,6 +78,9 @@ pub(crate) async fn replace(state: &State, request: &Request) -> ApiResult<Answe
 pub(crate) async fn patch(state: &State, request: &Request) -> ApiResult<Answer> {
     let def = &*request.def;
     let options = WriteOptions::of(&request.query)?;
+    if options.force {
+        return Err(ApiError::unprocessable("force: Forbidden: may not be specified for non-apply patch"));
+    }
     let patch = PatchBody::parse(def, content_type(&request.headers), &request.body)?;
     let mut attempts = PATCH_ATTEMPTS;
     loop {
@@ -79,7 +94,8 @@ pub(crate) async fn patch(state: &State, request: &Request) -> ApiResult<Answer>
         metadata_mut(&mut body);
         let mut warnings = Vec::new();
         let findings = duplicate_findings(patch.duplicates());
-        match write(state, request, &options, &old, body, findings, &mut warnings).await? {
+        let change = Change { object: body, findings, applied: None };
+        match write(state, request, &options, &old, change, &mut warnings).await? {
             Outcome::Done(value) => return Ok(Answer { warnings, ..Answer::ok(value) }),
             Outcome::Raced if patch.names_revision() || attempts == 0 => {
                 return Err(ApiError::modified(request.target()));
@@ -109,18 +125,36 @@ pub(crate) async fn write(
     request: &Request,
     options: &WriteOptions,
     old: &Object,
-    new: Value,
-    findings: Vec<String>,
+    change: Change,
     warnings: &mut Vec<String>,
 ) -> ApiResult<Outcome> {
     let def = &*request.def;
     let name = meta(&old.value, "name");
-    let stored = prepare::update(def, &old.value, def.absorb(new), request.endpoint)?;
-    let mut stored = check(def, stored, Some(&old.value), options.validation, findings, warnings)?;
+    let new = def.absorb(change.object);
+    let edited = managed::edited(&old.value, &new).filter(|_| request.endpoint == Endpoint::Main);
+    let stored = prepare::update(def, &old.value, new, request.endpoint)?;
+    let mut stored = check(def, stored, Some(&old.value), options.validation, change.findings, warnings)?;
     invalid_if_any(def, name, &check_immutable(def, &old.value, &stored))?;
     prepare::count_generation(def, &old.value, &mut stored);
+    match &change.applied {
+        Some(applied) => set_managed(&mut stored, applied),
+        None => {
+            let stored_def = state.stored_def(def);
+            let writer = request.writer(options, stored_def);
+            managed::update(stored_def, &writer, &old.value, &mut stored, edited, now());
+        }
+    }
     set_revision(&mut stored, old.revision);
     save(state, def, old, stored, options.dry_run).await
+}
+
+/// Takes `managedFields` over from another object.
+pub(crate) fn set_managed(object: &mut Value, from: &Value) {
+    let metadata = metadata_mut(object);
+    match from.pointer("/metadata/managedFields") {
+        Some(entries) => metadata.insert("managedFields".into(), entries.clone()),
+        None => metadata.remove("managedFields"),
+    };
 }
 
 /// Stores a changed object, or deletes it if nothing holds it any longer. A write without effect stores nothing.

@@ -167,10 +167,19 @@ impl Hierarchy {
     /// # Errors
     /// [`CgroupError::NoController`] where the kernel doesn't offer it in version 2.
     pub fn enable(&self, group: &str, controller: &'static str) -> Result<(), CgroupError> {
-        for dir in [self.base.clone(), self.base.join("groups"), self.base.join("groups").join(group)] {
+        let offers = |dir: &Path| {
             let offered = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
-            let write = || fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}"));
-            if !offered.split_whitespace().any(|c| c == controller) || write().is_err() {
+            offered.split_whitespace().any(|c| c == controller)
+        };
+        let write = |dir: &Path| fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}"));
+        // The control group that the agent was started in, if it was delegated to it.
+        if let Some(above) = self.base.parent().filter(|_| !offers(&self.base)) {
+            let _ = write(above);
+        }
+        let group = self.groups().child(group);
+        group.create()?;
+        for dir in [self.base.clone(), self.groups().path, group.path] {
+            if !offers(&dir) || write(&dir).is_err() {
                 return Err(CgroupError::NoController { controller, path: dir });
             }
         }

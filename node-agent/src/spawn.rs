@@ -165,12 +165,12 @@ pub fn spawn(what: &Spawn<'_>) -> Result<Child, SpawnError> {
 }
 
 /// Goes on as a second process in another control group, running `work`; standard streams are /dev/null there and all
-/// other files closed. Only for processes with one thread.
+/// other files closed, except `keep`. Only for processes with one thread.
 ///
 /// # Errors
 /// When the kernel refuses a new process.
 #[expect(unsafe_code, reason = "clone3 in a process with one thread")]
-pub fn fork_into(cgroup: BorrowedFd<'_>, work: impl FnOnce()) -> io::Result<Child> {
+pub fn fork_into(cgroup: BorrowedFd<'_>, keep: &[RawFd], work: impl FnOnce()) -> io::Result<Child> {
     // SAFETY: the caller has one thread, so no lock is held by another one in the copy.
     match unsafe { clone_into(Some(cgroup)) }? {
         Some(child) => Ok(child),
@@ -181,7 +181,16 @@ pub fn fork_into(cgroup: BorrowedFd<'_>, work: impl FnOnce()) -> io::Result<Chil
                 for fd in 0..3 {
                     libc::dup2(null, fd);
                 }
-                libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32);
+                let mut keep = keep.to_vec();
+                keep.sort_unstable();
+                let mut from = 3_u32;
+                for fd in keep.into_iter().filter_map(|fd| u32::try_from(fd).ok()).filter(|fd| *fd >= 3) {
+                    if fd > from {
+                        libc::syscall(libc::SYS_close_range, from, fd - 1, 0_u32);
+                    }
+                    from = fd + 1;
+                }
+                libc::syscall(libc::SYS_close_range, from, u32::MAX, 0_u32);
                 libc::setsid();
             }
             work();

@@ -176,3 +176,19 @@ fn what_can_not_be_mounted_says_why() {
     assert!(message.contains("repair the file system by hand"), "{message}");
     assert!(!mounted(&point));
 }
+
+#[test]
+fn a_full_file_system_is_no_failure_and_one_that_became_read_only_is() {
+    own_mounts();
+    let server = Server::new();
+    let place = tempfile::tempdir().unwrap();
+    let point = place.path().join("data");
+    let disk = Disk::new(32, "mkfs.ext4 -q -m 0");
+    let data = filesystem(&disk.device, &point, "ext4", "Any");
+    assert_eq!(server.run(Action::Start, &data), Outcome::Running);
+    let _ = Command::new("dd").args(["if=/dev/zero", "bs=64k"]).arg(format!("of={}/fill", point.display())).output();
+    assert_eq!(server.run(Action::Monitor, &data), Outcome::Running);
+    sh(&format!("mount -o remount,ro {}", point.display()));
+    assert!(failed(server.run(Action::Monitor, &data)).contains("read-only"));
+    assert_eq!(server.run(Action::Stop, &data), Outcome::Stopped);
+}

@@ -35,7 +35,8 @@ impl Neighbour {
         sh(&format!("ip link add eth0 type veth peer name eth1 netns {}", neighbour.0.id()));
         sh("sysctl -qw net.ipv6.conf.eth0.accept_dad=0; ip addr add 192.0.2.1/24 dev eth0; ip link set eth0 up");
         sh("ip addr add 2001:db8::1/64 dev eth0 nodad");
-        neighbour.sh("sysctl -qw net.ipv6.conf.eth1.accept_dad=0; ip addr add 192.0.2.2/24 dev eth1; ip link set eth1 up");
+        neighbour
+            .sh("sysctl -qw net.ipv6.conf.eth1.accept_dad=0; ip addr add 192.0.2.2/24 dev eth1; ip link set eth1 up");
         neighbour.sh("ip addr add 2001:db8::2/64 dev eth1 nodad");
         eventually("the link is up", Duration::from_secs(5), || sh("ip -br link show eth0").contains("LOWER_UP"));
         neighbour

@@ -186,3 +186,25 @@ fn a_log_stays_bounded() {
         server.find(Duration::from_millis(20), &|_| false);
     }
 }
+
+#[test]
+fn a_limit_is_set_or_refused_with_the_reason_but_never_ignored() {
+    let server = Server::new();
+    let mut spec = program("exec sleep 300");
+    let limits = serde_json::json!({"memory": "64Mi", "cpu": "500m"});
+    spec.process.as_mut().unwrap().limits = serde_json::from_value(limits).unwrap();
+    let outcome = server.run(Action::Start, &spec);
+    let read = |file: &str| std::fs::read_to_string(server.cgroup(&spec).path().join(file)).unwrap_or_default();
+    match outcome {
+        Outcome::Running => {
+            assert_eq!(read("memory.max").trim(), "67108864");
+            assert_eq!(read("cpu.max").trim(), "50000 100000");
+        }
+        // Where the controllers are bound to version 1, as on this kind of machine.
+        other => {
+            let message = failed(other);
+            assert!(message.contains("limits need the memory controller"), "{message}");
+            assert!(pids(&server, &spec).is_empty());
+        }
+    }
+}

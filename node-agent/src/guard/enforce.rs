@@ -76,11 +76,7 @@ impl Enforcement {
         for cgroup in [self.cgroups.helpers(), self.cgroups.groups()] {
             kill(&cgroup);
         }
-        for address in self.entries.iter().filter_map(|e| e.address).collect::<BTreeSet<IpAddr>>() {
-            if let Err(error) = Netlink::open().and_then(|mut netlink| netlink.delete_everywhere(address)) {
-                left.push(format!("address {address}: {error}"));
-            }
-        }
+        self.drop_addresses();
         self.shut_down();
         for cgroup in [self.cgroups.helpers(), self.cgroups.groups()] {
             if let Err(error) = cgroup.wait_empty(Duration::from_millis(20)) {
@@ -92,7 +88,10 @@ impl Enforcement {
         {
             left.push(format!("the agent, process {}, is still there", agent.pid));
         }
-        self.unmount(&mut left);
+        // Only now, with nobody left who could act, does "gone" stay true.
+        let quiet = left.is_empty();
+        left.extend(self.drop_addresses());
+        self.unmount(quiet, &mut left);
         if left.is_empty() {
             for group in self.entries.iter().map(|e| e.group.as_str()).collect::<BTreeSet<_>>() {
                 self.cgroups.group(group).remove();
@@ -101,12 +100,19 @@ impl Enforcement {
         left
     }
 
+    /// Gives what could not be removed.
+    fn drop_addresses(&self) -> Vec<String> {
+        let all: BTreeSet<IpAddr> = self.entries.iter().filter_map(|e| e.address).collect();
+        let dropped = |address| Netlink::open().and_then(|mut netlink| netlink.delete_everywhere(address));
+        all.into_iter().filter_map(|address| Some(format!("address {address}: {}", dropped(address).err()?))).collect()
+    }
+
     /// All at once, each in a child: stops the kernel from writing back.
     fn shut_down(&mut self) {
         let Ok(cgroup) = self.cgroups.guard().open() else { return };
         for work in self.mounts.iter_mut().filter(|w| !w.done && w.shutdown.is_none()) {
             let mount = work.mount.clone();
-            work.shutdown = spawn::fork_into(cgroup.as_fd(), move || shut_down(&mount)).ok();
+            work.shutdown = spawn::fork_into(cgroup.as_fd(), &[], move || shut_down(&mount)).ok();
         }
         for work in self.mounts.iter().filter(|w| !w.done) {
             if let Some(child) = &work.shutdown {
@@ -115,19 +121,23 @@ impl Enforcement {
         }
     }
 
-    fn unmount(&mut self, left: &mut Vec<String>) {
+    /// `quiet`: nobody is left who could mount it again.
+    fn unmount(&mut self, quiet: bool, left: &mut Vec<String>) {
         let Ok(cgroup) = self.cgroups.guard().open() else { return };
         for work in self.mounts.iter_mut().filter(|w| !w.done) {
             if work.unmount.is_none() {
                 let (mount, group, cgroups) = (work.mount.clone(), work.group.clone(), self.cgroups.clone());
-                work.unmount = spawn::fork_into(cgroup.as_fd(), move || {
+                work.unmount = spawn::fork_into(cgroup.as_fd(), &[], move || {
                     let gone = filesystem::emergency_unmount(&mount.plan, &group, &cgroups, Duration::from_millis(80));
                     end_with(i32::from(!gone));
                 })
                 .ok();
             }
             match work.unmount.as_ref().map(|child| child.wait(Some(CHILD_WAIT))) {
-                Some(Some(Exit::Code(0))) => work.done = true,
+                Some(Some(Exit::Code(0))) => {
+                    work.done = quiet;
+                    work.unmount = None;
+                }
                 // Busy, or failed: tried again in the next round.
                 Some(Some(_)) | None => {
                     work.unmount = None;
@@ -178,7 +188,7 @@ fn shut_down(mount: &MountEntry) {
 pub(super) fn rehearse(cgroups: &Hierarchy) {
     let trial = cgroups.guard().child("rehearsal");
     let Ok(directory) = trial.open() else { return };
-    if let Ok(child) = spawn::fork_into(directory.as_fd(), || {
+    if let Ok(child) = spawn::fork_into(directory.as_fd(), &[], || {
         let _ = crate::resources::mounts::table();
         std::thread::sleep(Duration::from_secs(1));
     }) {

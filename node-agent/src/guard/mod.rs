@@ -165,6 +165,8 @@ struct Guard {
     page: DeadlinePage,
     list: KillList,
     held: Vec<Entry>,
+    /// The list is there and can't be read: something is held, nobody knows what.
+    unreadable: bool,
     /// Identity of the list's file when `held` was read.
     list_seen: Option<Seen>,
     settings_seen: Option<Seen>,
@@ -192,6 +194,7 @@ impl Guard {
             run_dir: run_dir.to_owned(),
             list: KillList::of(run_dir),
             held: Vec::new(),
+            unreadable: false,
             list_seen: None,
             settings_seen: settings::seen(run_dir),
             settings,
@@ -288,13 +291,13 @@ impl Guard {
             self.page.checkpoint(Role::Guard);
             self.look();
             let (now, deadline) = (clock::now(), self.page.deadline());
-            if !self.held.is_empty() && now >= deadline.kill {
+            if !self.nothing_held() && now >= deadline.kill {
                 self.enforce();
                 continue;
             }
             self.pet(now, deadline.end);
             if ASKED_TO_END.swap(false, Ordering::Relaxed) {
-                if self.held.is_empty() {
+                if self.nothing_held() {
                     if let Some(watchdog) = self.watchdog.take() {
                         let _ = watchdog.disarm();
                     }
@@ -310,6 +313,10 @@ impl Guard {
         }
     }
 
+    fn nothing_held(&self) -> bool {
+        self.held.is_empty() && !self.unreadable
+    }
+
     /// Reads what has changed.
     fn look(&mut self) {
         let path = self.run_dir.join("kill.list");
@@ -318,14 +325,19 @@ impl Guard {
             match self.list.entries() {
                 Ok(entries) => {
                     self.held = entries;
+                    self.unreadable = false;
                     self.list_seen = found;
                 }
-                // What was read last is still held, as far as anybody knows.
-                Err(error) => say(&format!("warning: the kill list can't be read: {error}")),
+                Err(error) if !self.unreadable => {
+                    // What was read last is still held, as far as anybody knows.
+                    self.unreadable = true;
+                    say(&format!("warning: the kill list can't be read: {error}; all control groups count as held"));
+                }
+                Err(_) => {}
             }
         }
         let found = settings::seen(&self.run_dir);
-        if found != self.settings_seen && self.held.is_empty() {
+        if found != self.settings_seen && self.nothing_held() {
             self.settings_seen = found;
             match GuardSettings::load(&self.run_dir) {
                 Ok(settings) if settings != self.settings => {
@@ -349,7 +361,7 @@ impl Guard {
 
     fn pet(&mut self, now: Instant, end: Instant) {
         let Some(watchdog) = &self.watchdog else { return };
-        if now < self.next_pet || !may_pet(now, end, self.held.is_empty(), self.facts.gave_up_petting) {
+        if now < self.next_pet || !may_pet(now, end, self.nothing_held(), self.facts.gave_up_petting) {
             return;
         }
         self.next_pet = now + watchdog.period();
@@ -378,7 +390,7 @@ impl Guard {
         say(&format!("authority has ended and {} resources may run: stopping them", self.held.len()));
         self.page.set_enforcing(true);
         let cgroups = Hierarchy::at(&self.settings.cgroup);
-        let mut enforcement = enforce::Enforcement::begin(&self.page, cgroups, std::mem::take(&mut self.held));
+        let mut enforcement = enforce::Enforcement::begin(&self.page, cgroups, self.held.clone());
         loop {
             self.page.checkpoint(Role::Guard);
             let left = enforcement.round();
@@ -402,6 +414,7 @@ impl Guard {
             say(&format!("the kill list can't be emptied: {error}"));
             std::thread::sleep(LOOK);
         }
+        self.held.clear();
         self.list_seen = None;
         say(&format!("verified stopped after {:?}", clock::now().since(began)));
         self.page.set_enforcing(false);

@@ -5,12 +5,14 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use holdfast_core::Action;
 use nix::libc;
+use socket2::Socket;
 
+use super::neighbour::Announcer;
 use super::netlink::{Address, Link, Netlink};
 use super::plan::{FloatingIpPlan, Interface};
 use super::{Job, Verdict, neighbour};
@@ -90,6 +92,7 @@ fn start(plan: &FloatingIpPlan, netlink: &mut Netlink, job: &Job) -> io::Result<
     if let Some(problem) = down(&link) {
         return Ok(Verdict::failed(problem));
     }
+    let mut probe = None;
     match netlink.addresses()?.into_iter().find(|a| a.address == plan.address) {
         Some(found) => {
             if let Some(problem) = misplaced(plan, found, &link) {
@@ -97,8 +100,9 @@ fn start(plan: &FloatingIpPlan, netlink: &mut Netlink, job: &Job) -> io::Result<
             }
         }
         None => {
-            if let Some(problem) = conflict(plan, &link)? {
-                return Ok(Verdict::failed(problem));
+            match conflict(plan, &link)? {
+                Ok(socket) => probe = socket,
+                Err(problem) => return Ok(Verdict::failed(problem)),
             }
             let what = Address { index: link.index, address: plan.address, prefix: plan.prefix };
             if let Err(error) = netlink.add(what) {
@@ -110,8 +114,9 @@ fn start(plan: &FloatingIpPlan, netlink: &mut Netlink, job: &Job) -> io::Result<
         }
     }
     let Some(mac) = link.mac.filter(|_| link.has_neighbours()) else { return Ok(Verdict::running()) };
-    let told = neighbour::announce(link.index, mac, plan.address);
-    let repeated = detach_announcer(plan, link.index, mac, job);
+    let announcer = Announcer::open(link.index, mac, plan.address)?;
+    let told = announcer.announce();
+    let repeated = detach_announcer(plan, &link, announcer, probe, job);
     Ok(match (told, repeated) {
         (Ok(()), Ok(())) => Verdict::running(),
         // The address is there and answers; who has the old neighbour in mind finds out later.
@@ -120,47 +125,66 @@ fn start(plan: &FloatingIpPlan, netlink: &mut Netlink, job: &Job) -> io::Result<
     })
 }
 
-fn conflict(plan: &FloatingIpPlan, link: &Link) -> io::Result<Option<String>> {
-    let Some(mac) = link.mac.filter(|_| link.has_neighbours() && !plan.take) else { return Ok(None) };
-    let found = neighbour::conflict(link.index, mac, plan.address)?;
-    Ok(found.map(|other| {
-        let other: Vec<String> = other.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!(
-            "{} is used by somebody else on {}: {} answers for it; remove it there, or set floatingIP.onConflict: Take",
-            plan.address,
-            link.name,
-            other.join(":")
-        )
-    }))
+/// Whether the address is free: the socket that asked, if it had to be asked, or who has it.
+fn conflict(plan: &FloatingIpPlan, link: &Link) -> io::Result<Result<Option<Socket>, String>> {
+    let Some(mac) = link.mac.filter(|_| link.has_neighbours() && !plan.take) else { return Ok(Ok(None)) };
+    let (found, socket) = neighbour::conflict(link.index, mac, plan.address)?;
+    let Some(other) = found else { return Ok(Ok(Some(socket))) };
+    let other: Vec<String> = other.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Err(format!(
+        "{} is used by somebody else on {}: {} answers for it; remove it there, or set floatingIP.onConflict: Take",
+        plan.address,
+        link.name,
+        other.join(":")
+    )))
 }
 
-fn detach_announcer(plan: &FloatingIpPlan, index: u32, mac: [u8; 6], job: &Job) -> io::Result<()> {
+fn detach_announcer(
+    plan: &FloatingIpPlan,
+    link: &Link,
+    announcer: Announcer,
+    probe: Option<Socket>,
+    job: &Job,
+) -> io::Result<()> {
     let cgroup = job.cgroup();
     // One of an earlier start; two would only be noise.
     cgroup.kill(KILL_WAIT).map_err(io::Error::other)?;
     let directory = cgroup.open().map_err(io::Error::other)?;
-    let page = job.page.clone();
-    let plan = plan.clone();
-    spawn::fork_into(directory.as_fd(), move || {
+    let (page, plan, index) = (job.page.clone(), plan.clone(), link.index);
+    let sockets = std::iter::once(announcer.socket()).chain(probe.as_ref()).map(AsRawFd::as_raw_fd);
+    let keep: Vec<_> = sockets.collect();
+    let mac = link.mac.unwrap_or_default();
+    spawn::fork_into(directory.as_fd(), &keep, move || {
         let _ = nix::sys::prctl::set_name(c"holdfast-arp");
         // Only as long as there is authority: the guard kills this process, this is for when the guard is dead, too.
-        announce_on(&plan, index, mac, || clock::now() < page.deadline().end);
+        let authority = || clock::now() < page.deadline().end;
+        // Closed behind the first pause, so that it is here and not in the start that the kernel takes its time.
+        let mut inherited = Some((announcer, probe));
+        announce_on(&plan, authority, || {
+            drop(inherited.take());
+            if !present(plan.address, index) {
+                return false;
+            }
+            let _ = Announcer::open(index, mac, plan.address).and_then(|a| a.announce());
+            true
+        });
     })
     .map(|_| ())
 }
 
-fn announce_on(plan: &FloatingIpPlan, index: u32, mac: [u8; 6], authority: impl Fn() -> bool) {
+/// Repeats the announcement as the plan says, until `announce` or the authority ends it.
+fn announce_on(plan: &FloatingIpPlan, authority: impl Fn() -> bool, mut announce: impl FnMut() -> bool) {
     let mut sent: u32 = 1;
     loop {
-        let pause = if sent < u32::from(plan.announce_count) { plan.announce_interval } else { plan.announce_repeat };
-        if pause.is_zero() && sent >= u32::from(plan.announce_count) {
+        let early = sent < u32::from(plan.announce_count);
+        let pause = if early { plan.announce_interval } else { plan.announce_repeat };
+        if pause.is_zero() && !early {
             return;
         }
         std::thread::sleep(pause);
-        if !authority() || !present(plan.address, index) {
+        if !authority() || !announce() {
             return;
         }
-        let _ = neighbour::announce(index, mac, plan.address);
         sent = sent.saturating_add(1);
     }
 }

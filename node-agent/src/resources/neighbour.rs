@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
+use socket2::{Domain, SockAddr, SockAddrStorage, Socket, Type};
 
 /// Questions before an address counts as free. RFC 5227 asks for three within seconds, for networks where every host
 /// starts at once; here a host that has the address has had it for long and answers in less than a millisecond.
@@ -20,12 +20,14 @@ pub const PROBE_WAIT: Duration = Duration::from_millis(12);
 const BROADCAST: [u8; 6] = [0xff; 6];
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
-/// Asks who has `address` and gives the hardware address of somebody else who answers, or asks for it, too.
+/// Asks who has `address` and gives the hardware address of somebody else who answers, or asks for it, too. Gives the
+/// socket as well: see [`Announcer::socket`].
 ///
 /// # Errors
 /// When nothing can be sent.
-pub fn conflict(index: u32, mac: [u8; 6], address: IpAddr) -> io::Result<Option<[u8; 6]>> {
-    let socket = open(index, address)?;
+pub fn conflict(index: u32, mac: [u8; 6], address: IpAddr) -> io::Result<(Option<[u8; 6]>, Socket)> {
+    let socket = open()?;
+    socket.bind(&link_address(index, protocol(address)))?;
     let question = match address {
         IpAddr::V4(v4) => arp(mac, Ipv4Addr::UNSPECIFIED, BROADCAST, [0; 6], v4, 1),
         IpAddr::V6(v6) => solicitation(mac, v6),
@@ -51,28 +53,53 @@ pub fn conflict(index: u32, mac: [u8; 6], address: IpAddr) -> io::Result<Option<
                     IpAddr::V6(v6) => claims_v6(&frame, v6),
                 };
                 if let Some(other) = claimant.filter(|other| *other != mac) {
-                    return Ok(Some(other));
+                    return Ok((Some(other), socket));
                 }
             }
         }
     }
-    Ok(None)
+    Ok((None, socket))
 }
 
-/// Tells everybody on the link that `address` is at `mac`, once.
-///
-/// # Errors
-/// When nothing can be sent.
-pub fn announce(index: u32, mac: [u8; 6], address: IpAddr) -> io::Result<()> {
-    let socket = open(index, address)?;
-    match address {
-        IpAddr::V4(v4) => {
-            // As a request (what RFC 5227 calls announcement) and as an answer: there are devices that learn from one
-            // kind only.
-            transmit(&socket, index, &arp(mac, v4, BROADCAST, [0; 6], v4, 1))?;
-            transmit(&socket, index, &arp(mac, v4, BROADCAST, mac, v4, 2))
+/// Tells everybody on a link where an address is.
+#[derive(Debug)]
+pub struct Announcer {
+    socket: Socket,
+    index: u32,
+    mac: [u8; 6],
+    address: IpAddr,
+}
+
+impl Announcer {
+    /// One for an address that is now at `mac` on the interface with this number.
+    ///
+    /// # Errors
+    /// When the kernel refuses the socket.
+    pub fn open(index: u32, mac: [u8; 6], address: IpAddr) -> io::Result<Announcer> {
+        Ok(Announcer { socket: open()?, index, mac, address })
+    }
+
+    /// Says it once.
+    ///
+    /// # Errors
+    /// When nothing can be sent.
+    pub fn announce(&self) -> io::Result<()> {
+        let (mac, index) = (self.mac, self.index);
+        match self.address {
+            IpAddr::V4(v4) => {
+                // As a request (what RFC 5227 calls announcement) and as an answer: there are devices that learn from
+                // one kind only.
+                transmit(&self.socket, index, &arp(mac, v4, BROADCAST, [0; 6], v4, 1))?;
+                transmit(&self.socket, index, &arp(mac, v4, BROADCAST, mac, v4, 2))
+            }
+            IpAddr::V6(v6) => transmit(&self.socket, index, &advertisement(mac, v6)),
         }
-        IpAddr::V6(v6) => transmit(&socket, index, &advertisement(mac, v6)),
+    }
+
+    /// Its socket. The last close of a packet socket waits tens of milliseconds for the kernel's readers: whoever is in
+    /// a hurry leaves that to another process.
+    pub fn socket(&self) -> &Socket {
+        &self.socket
     }
 }
 
@@ -86,11 +113,10 @@ fn protocol(address: IpAddr) -> u16 {
     (if address.is_ipv4() { libc::ETH_P_ARP } else { libc::ETH_P_IPV6 }) as u16
 }
 
-fn open(index: u32, address: IpAddr) -> io::Result<Socket> {
-    let protocol = protocol(address);
-    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(i32::from(protocol.to_be()))))?;
+/// Deaf until it is bound: a socket that hears everything first would cost a grace period of the kernel at its binding.
+fn open() -> io::Result<Socket> {
+    let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
     socket.set_nonblocking(true)?;
-    socket.bind(&link_address(index, protocol))?;
     Ok(socket)
 }
 

@@ -146,9 +146,9 @@ fn a_group_is_let_alone_while_its_deadline_moves_on_and_a_guard_without_a_list_l
     let app = resource(serde_json::json!({"name": "app", "process": {"command": ["/bin/sleep", "300"]}}));
     server.authority(Duration::from_secs(5));
     assert_eq!(server.run(Action::Start, &app), Outcome::Running);
-    for _ in 0..30 {
-        deadline(&server, clock::now() + Duration::from_millis(60));
-        std::thread::sleep(Duration::from_millis(15));
+    for _ in 0..10 {
+        deadline(&server, clock::now() + Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(50));
     }
     server.authority(Duration::from_secs(5));
     assert_eq!(server.run(Action::Monitor, &app), Outcome::Running);
@@ -189,4 +189,50 @@ fn a_guard_that_is_killed_is_replaced_and_the_new_one_knows_what_is_held() {
     let status = std::fs::read_to_string(format!("/proc/{}/status", state.pid)).unwrap();
     let rss = status.lines().find(|l| l.starts_with("VmRSS")).unwrap_or_default();
     println!("guard: {rss}");
+}
+
+#[test]
+fn a_mount_that_somebody_else_keeps_busy_is_shut_down_but_not_called_stopped() {
+    own_mounts();
+    let server = Server::new();
+    let pair = Pair::start(&server);
+    let place = tempfile::tempdir().unwrap();
+    let point = place.path().join("data");
+    let disk = Disk::new(32, "mkfs.ext4 -q");
+    assert_eq!(server.run(Action::Start, &filesystem(&disk, &point, "ext4")), Outcome::Running);
+    // Not of the group, and the policy spares it.
+    let mut foreign = Command::new("sleep").arg("300").current_dir(&point).spawn().unwrap();
+    deadline(&server, clock::now() + Duration::from_millis(50));
+    eventually("the guard gives petting up", Duration::from_secs(3), || server.page.facts().gave_up_petting);
+    assert!(server.page.enforcing() && mounted(&point));
+    let error = std::fs::write(point.join("late"), "x").unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(nix::libc::EIO), "the disk can still be written: {error}");
+    assert!(foreign.try_wait().unwrap().is_none(), "a process that is not the group's was ended");
+    // A new agent may not start anything meanwhile.
+    server.authority(Duration::from_secs(60));
+    let app = resource(serde_json::json!({"name": "app", "process": {"command": ["/bin/sleep", "300"]}}));
+    let outcome = server.run_within(Action::Start, &app, Duration::from_millis(200));
+    assert!(matches!(&outcome, Outcome::Unknown(m) if m.contains("guard")), "{outcome:?}");
+    foreign.kill().unwrap();
+    foreign.wait().unwrap();
+    eventually("the guard finishes", Duration::from_secs(3), || !server.page.enforcing());
+    assert!(!mounted(&point));
+    assert!(server.page.facts().gave_up_petting, "once not verified in time, it never pets again");
+    assert_eq!(server.run(Action::Start, &app), Outcome::Running);
+    drop(pair);
+}
+
+#[test]
+fn what_a_dead_guard_had_begun_is_finished_by_the_next_before_anything_starts() {
+    let server = Server::new();
+    let app = resource(serde_json::json!({"name": "app", "process": {"command": ["/bin/sleep", "300"]}}));
+    assert_eq!(server.run(Action::Start, &app), Outcome::Running);
+    // As a guard leaves it that is killed in the middle; a new agent has authority by then.
+    server.page.set_enforcing(true);
+    let pair = Pair::start(&server);
+    let cgroup = server.cgroup(&app);
+    eventually("it is stopped", Duration::from_secs(2), || cgroup.pids().is_empty() && !server.page.enforcing());
+    assert!(KillList::of(server.run_dir.path()).entries().unwrap().is_empty());
+    assert_eq!(server.run(Action::Start, &app), Outcome::Running);
+    drop(pair);
 }

@@ -2,6 +2,8 @@
 
 mod attention;
 mod summary;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

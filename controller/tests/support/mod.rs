@@ -242,6 +242,11 @@ impl World {
                         world.placed(name, GroupPhase::Stopping, here.as_deref(), &[]).await;
                         let hold = if target.state == GroupState::Offline { hold } else { &[] };
                         world.placed(name, GroupPhase::Offline, None, hold).await;
+                        // A move outlives the target that asked for it.
+                        if target.state == GroupState::Online {
+                            world.placed(name, GroupPhase::Starting, Some(&target.server), &[]).await;
+                            world.placed(name, GroupPhase::Online, Some(&target.server), &[]).await;
+                        }
                     }
                 }
             }

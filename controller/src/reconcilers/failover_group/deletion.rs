@@ -31,7 +31,8 @@ pub(crate) enum Deletion {
 /// Whether agents ever placed the group, as far as its object shows.
 pub(crate) fn ever_placed(group: &FailoverGroup) -> bool {
     group.status.as_ref().is_some_and(|status| {
-        status.epoch.is_some()
+        // Agents report epoch 0 of a group that has no placement yet.
+        status.epoch.is_some_and(|epoch| epoch > 0)
             || status.server.is_some()
             || status.phase.is_some_and(|phase| phase != GroupPhase::Offline)
     })
@@ -117,6 +118,9 @@ mod tests {
     #[test]
     fn what_was_never_placed_goes_at_once() {
         assert_eq!(deletion(&deleted(group("ledger"))), Deletion::Go);
+        let mut seen = deleted(placed(group("ledger"), GroupPhase::Offline, ""));
+        seen.status.as_mut().unwrap().epoch = Some(0);
+        assert_eq!(deletion(&seen), Deletion::Go);
         assert_eq!(deletion(&group("ledger")), Deletion::None);
     }
 

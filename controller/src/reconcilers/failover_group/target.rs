@@ -131,25 +131,35 @@ pub(crate) fn target(
     offline: bool,
 ) -> Option<Target> {
     let status = group.status.as_ref();
-    // Before the servers have met there is no placement to compute from.
-    let epoch = status.and_then(|s| s.epoch).or_else(|| sub.status.as_ref().and_then(|s| s.epoch))?;
+    // Before the servers have met there is nobody to ask.
+    sub.status.as_ref().and_then(|status| status.epoch)?;
     let tagged = |server: Option<&str>, state| {
         Some(Target {
             server: server.unwrap_or_default().to_string(),
             state,
-            epoch,
+            // Zero before the first placement, which is what the agents compare with then.
+            epoch: status.and_then(|s| s.epoch).unwrap_or_default(),
             revision: status.and_then(|s| s.revision),
             operation: ask.map(|ask| ask.operation.clone()).unwrap_or_default(),
         })
     };
     if let Some(ask) = ask {
-        return match ask.type_ {
-            OperationType::Stop => tagged(None, GroupState::Offline),
-            _ => {
-                let decision = decide(sub, group, Some(ask), offline)?;
-                tagged(ask.to.as_deref().or(decision.server.as_deref()), GroupState::Online)
-            }
+        if ask.type_ == OperationType::Stop {
+            return tagged(None, GroupState::Offline);
+        }
+        // What the agents have taken is not asked for again: a new tag would make them forgive failures of this very
+        // attempt and try the same server for ever. It is asked for again when it was dropped, not taken.
+        let asked_before = status.and_then(|s| s.target.as_ref()).filter(|target| target.operation == ask.operation);
+        let phase = status.and_then(|s| s.phase);
+        let taken = match ask.type_ {
+            OperationType::Move => phase != Some(GroupPhase::Online),
+            _ => !status.iter().flat_map(|s| &s.holds).any(|hold| super::released_by_start(&hold.type_)),
         };
+        if let (Some(before), true) = (asked_before, taken) {
+            return Some(before.clone());
+        }
+        let decision = decide(sub, group, Some(ask), offline)?;
+        return tagged(ask.to.as_deref().or(decision.server.as_deref()), GroupState::Online);
     }
     if !accepted && !offline {
         return None;
@@ -200,7 +210,7 @@ mod tests {
     fn the_declared_state_is_wanted_from_the_placement_that_was_seen() {
         let both = sub(&["db1", "db2"]);
         let fresh = group("ledger");
-        assert_eq!(words(target(&both, &fresh, None, true, false)), "Online on [db1] from 17/- by []");
+        assert_eq!(words(target(&both, &fresh, None, true, false)), "Online on [db1] from 0/- by []");
         let mut stopping = placed(group("ledger"), GroupPhase::Online, "db2");
         stopping.spec.state = GroupState::Offline;
         assert_eq!(words(target(&both, &stopping, None, true, false)), "Offline on [] from 17/412 by []");
@@ -218,7 +228,7 @@ mod tests {
         assert_eq!(words(target(&sub(&["db1", "db2"]), &held, None, true, false)), "nothing");
         assert_eq!(
             words(target(&sub(&["db2"]), &group("ledger"), None, true, false)),
-            "Online on [db2] from 17/- by []"
+            "Online on [db2] from 0/- by []"
         );
         let unknown = placed(group("ledger"), GroupPhase::Unknown, "db1");
         assert_eq!(words(target(&sub(&["db2"]), &unknown, None, true, false)), "nothing");
@@ -236,6 +246,22 @@ mod tests {
         held.status.get_or_insert_default().holds = vec![hold];
         let start = target(&both, &held, Some(&ask(OperationType::Start, None)), true, false);
         assert_eq!(words(start), "Online on [db1] from 17/412 by [op-1]");
+    }
+
+    #[test]
+    fn what_the_agents_have_taken_is_not_asked_for_again() {
+        let both = sub(&["db1", "db2"]);
+        let to_db2 = ask(OperationType::Move, Some("db2"));
+        let mut moving = placed(group("ledger"), GroupPhase::Online, "db1");
+        let asked = target(&both, &moving, Some(&to_db2), true, false);
+        moving.status.as_mut().unwrap().target.clone_from(&asked);
+        // Still where it was, under a newer tag: it was dropped.
+        moving.status.as_mut().unwrap().revision = Some(413);
+        assert_eq!(words(target(&both, &moving, Some(&to_db2), true, false)), "Online on [db2] from 17/413 by [op-1]");
+        for phase in [GroupPhase::Stopping, GroupPhase::Offline, GroupPhase::Starting, GroupPhase::Failed] {
+            let taken = placed(moving.clone(), phase, "db2");
+            assert_eq!(target(&both, &taken, Some(&to_db2), true, false), asked, "{phase}");
+        }
     }
 
     #[test]

@@ -425,7 +425,9 @@ fn go_on(facts: &Facts<'_>, next: &mut Next<'_>) {
                 (GroupPhase::Online, true) => {
                     next.succeed(&format!("{name} is online on {}", server_of(group).unwrap_or_default()));
                 }
-                (GroupPhase::Failed, true) => next.fail(reason::GROUP_FAILED, &failure(group)),
+                (GroupPhase::Failed, true) if taken(operation, group) => {
+                    next.fail(reason::GROUP_FAILED, &failure(group));
+                }
                 (GroupPhase::Stuck, _) => next.fail(reason::STOP_UNPROVEN, &failure(group)),
                 _ => {}
             }
@@ -471,7 +473,8 @@ fn go_on_move(facts: &Facts<'_>, group: &FailoverGroup, next: &mut Next<'_>) {
         let message = format!("the stop of {name} failed; it counts as running until proven otherwise");
         return next.fail(reason::STOP_UNPROVEN, &message);
     }
-    let stop_done = next.status.steps.len() == 2 && (phase == GroupPhase::Offline || here == Some(to.as_str()));
+    let nowhere = phase == GroupPhase::Offline || (phase == GroupPhase::Failed && here.is_none());
+    let stop_done = next.status.steps.len() == 2 && (nowhere || here == Some(to.as_str()));
     if stop_done {
         next.step_done(0);
     }
@@ -480,11 +483,22 @@ fn go_on_move(facts: &Facts<'_>, group: &FailoverGroup, next: &mut Next<'_>) {
         let message = format!("{name} is online on {} instead: {}", here.unwrap_or_default(), failure(group));
         return next.fail(reason::GROUP_FAILED, &message);
     }
+    if started && phase == GroupPhase::Failed && taken(facts.operation, group) {
+        return next.fail(reason::GROUP_FAILED, &failure(group));
+    }
     let excluded = facts.sub_cluster.map(|sub| exclusions(sub, group, &to)).unwrap_or_default();
     if !excluded.is_empty() && !matches!(phase, GroupPhase::Starting | GroupPhase::Stopping) {
         let message = format!("{to} may not run {name} any more: {}", reasons(&excluded));
         next.fail(reason::NOT_ELIGIBLE, &message);
     }
+}
+
+/// Whether the agents have acted on what the Operation asked for: their placement is no longer the one that the target was
+/// computed from.
+fn taken(operation: &Operation, group: &FailoverGroup) -> bool {
+    let Some(status) = &group.status else { return false };
+    let target = status.target.as_ref().filter(|target| target.operation == operation.name_any());
+    target.is_some_and(|target| (Some(target.epoch), target.revision) != (status.epoch, status.revision))
 }
 
 /// What the agents say about the last failure.

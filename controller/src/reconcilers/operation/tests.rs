@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use holdfast_api::conditions;
 use holdfast_api::v1::{
-    FailoverGroup, GroupPhase, GroupState, Hold, Operation, OperationPhase, SubCluster, Transition, TransitionType,
+    FailoverGroup, Failure, GroupPhase, GroupState, Hold, Operation, OperationPhase, SubCluster, Target, Transition,
+    TransitionType,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -233,6 +234,23 @@ fn start_respects_what_is_declared_and_other_holds() {
     nowhere.reported(GroupPhase::Offline, "");
     nowhere.sub = running(sub_cluster("db"), &[]);
     assert_eq!(nowhere.look(0), "Failed/NotEligible [] no server may run ledger now: db1: Lost; db2: Lost");
+}
+
+#[test]
+fn a_failure_counts_only_after_the_agents_have_tried() {
+    let mut start = Stage::new(json!({"type": "Start"}));
+    start.reported(GroupPhase::Failed, "");
+    let status = start.group().status.as_mut().unwrap();
+    status.target = Some(Target { epoch: 17, revision: Some(412), operation: "op-1".into(), ..Default::default() });
+    start.look(0);
+    assert!(start.look(1).starts_with("Running"), "it failed before it was asked for");
+    let status = start.group().status.as_mut().unwrap();
+    status.revision = Some(413);
+    let message = "exit 3: cannot open journal".to_string();
+    status.failures =
+        vec![Failure { server: "db1".into(), resource: "app".into(), count: 1, last_time: None, message }];
+    let end = start.look(1);
+    assert!(end.starts_with("Failed/GroupFailed [start ledger on db1: Failed 2s] app failed on db1: exit 3"), "{end}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::object::Object;
 /// Changes younger than this are kept, so that clients resume after a pause; a stock server keeps 5 minutes.
 const HISTORY_TIME: Duration = Duration::from_secs(600);
 /// Changes per kind that are kept at most, which bounds memory.
-const HISTORY_MAX: usize = 16_384;
+const HISTORY_MAX: usize = 4_096;
 
 /// A change of one object.
 #[derive(Debug, Clone)]

@@ -19,6 +19,8 @@ use crate::registry::{Registry, ResourceDef};
 
 /// Everything of the API server is below this prefix.
 pub(crate) const ROOT: &str = "/registry/";
+/// What is watched: also what others keep in the same etcd, so that their writes do not look like a lag.
+const WATCHED: &str = "/";
 /// How many revisions before the start are fetched from the store's history, so that watches survive a restart.
 const LOOK_BACK: Revision = 5_000;
 /// Silence of the store's history that is taken for its end.
@@ -123,10 +125,10 @@ impl Feed {
     /// Fetches changes up to `until` out of the store's history. Best effort: without them clients list again.
     async fn look_back(&self, until: Revision) {
         let mut floor = until.saturating_sub(LOOK_BACK);
-        let stream = match self.store.watch(ROOT, floor).await {
+        let stream = match self.store.watch(WATCHED, floor).await {
             Err(Error::Compacted { oldest, .. }) => {
                 floor = oldest;
-                self.store.watch(ROOT, floor).await
+                self.store.watch(WATCHED, floor).await
             }
             other => other,
         };
@@ -157,7 +159,7 @@ impl Feed {
     }
 
     async fn follow(&self, after: Revision) -> Result<(), Error> {
-        let mut stream = self.store.watch(ROOT, after).await?;
+        let mut stream = self.store.watch(WATCHED, after).await?;
         if self.lost().is_some() {
             tracing::info!("the store is followed again");
         }

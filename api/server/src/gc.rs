@@ -10,9 +10,12 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::error::ApiResult;
+use crate::managed;
 use crate::object::{Object, finalizers, is_deleting, meta};
 use crate::ops::delete::{FOREGROUND, ORPHAN, delete_object};
+use crate::ops::now;
 use crate::ops::update::save;
+use crate::prepare::Endpoint;
 use crate::query::{DeleteOptions, Propagation};
 use crate::registry::{Registry, ResourceDef};
 use crate::state::State;
@@ -175,6 +178,7 @@ async fn act(state: &State, def: &Arc<ResourceDef>, object: &Object, action: &Ac
         Action::Disown(uids) => remove(&mut new, "ownerReferences", |owner| uids.iter().any(|u| u == uid(owner))),
         Action::Release(finalizer) => remove(&mut new, "finalizers", |f| f == finalizer),
     }
+    managed::by_server(def, "holdfast-collector", Endpoint::Main, &current.value, &mut new, now());
     // A lost race is repeated: the other write is a change, and every change starts a new round.
     save(state, def, &current, new, false).await.map(drop)
 }

@@ -52,8 +52,8 @@ static METADATA: LazyLock<Value> = LazyLock::new(|| {
 });
 
 /// The schema by which a kind's objects are merged: its own with metadata filled in.
-pub(crate) fn merge_schema(def: &ResourceDef) -> Value {
-    let mut schema = def.schema.clone();
+pub(crate) fn merge_schema(schema: &Value) -> Value {
+    let mut schema = if schema.is_object() { schema.clone() } else { json!({"type": "object"}) };
     schema["properties"]["metadata"] = METADATA.clone();
     for field in ["apiVersion", "kind"] {
         schema["properties"][field] = json!({"type": "string"});
@@ -201,12 +201,12 @@ pub(crate) fn update(
         store(new, list);
         return;
     }
-    let schema = merge_schema(def);
+    let schema = &def.merge_schema;
     let endpoint = if old.is_null() { Endpoint::Main } else { writer.endpoint };
-    let changed = tracked(&typed::changed(&schema, old, new), def, endpoint);
+    let changed = tracked(&typed::changed(schema, old, new), def, endpoint);
     let vanished = match old {
         Value::Null => FieldSet::default(),
-        old => typed::fields(&schema, old).difference(&typed::fields(&schema, new)),
+        old => typed::fields(schema, old).difference(&typed::fields(schema, new)),
     };
     if changed.is_empty() && vanished.is_empty() {
         store(new, list);
@@ -252,6 +252,19 @@ fn fold(list: &mut Vec<Entry>) {
     list.insert(0, Entry { manager: ANCIENT.into(), subresource: String::new(), set, ..last.clone() });
 }
 
+/// Keeps the entries over a change that the server makes by itself.
+pub(crate) fn by_server(
+    def: &ResourceDef,
+    manager: &str,
+    endpoint: Endpoint,
+    old: &Value,
+    new: &mut Value,
+    now: Timestamp,
+) {
+    let writer = Writer { manager: manager.into(), endpoint, api_version: def.api_version() };
+    update(def, &writer, old, new, None, now);
+}
+
 /// What an apply comes to.
 #[derive(Debug)]
 pub(crate) struct Applied {
@@ -270,23 +283,23 @@ pub(crate) fn apply(
     force: bool,
     now: Timestamp,
 ) -> Applied {
-    let schema = merge_schema(def);
-    let named = tracked(&typed::fields(&schema, config), def, writer.endpoint);
+    let schema = &def.merge_schema;
+    let named = tracked(&typed::fields(schema, config), def, writer.endpoint);
     let mut list = entries(live);
     let before = list.iter().position(|entry| entry.is_of(writer, true)).map(|at| list.remove(at));
-    let mut object = if live.is_null() { config.clone() } else { typed::merge(&schema, live, config) };
+    let mut object = if live.is_null() { config.clone() } else { typed::merge(schema, live, config) };
 
     // What the manager no longer names goes, unless somebody else has it, too.
     let owned = list.iter().fold(named.clone(), |set, entry| set.union(&entry.set));
     let given_up = before.as_ref().map(|entry| entry.set.difference(&owned)).unwrap_or_default();
     if !given_up.is_empty() {
         let keeps_items = given_up.without_items_of(&owned);
-        if let Some(left) = typed::remove(&schema, &object, &keeps_items) {
+        if let Some(left) = typed::remove(schema, &object, &keeps_items) {
             // An object that is named as empty stays as such when what was in it is given up.
-            object = typed::merge(&schema, &left, config);
+            object = typed::merge(schema, &left, config);
         }
     }
-    let changed = typed::changed(&schema, live, &object).intersection(&named);
+    let changed = typed::changed(schema, live, &object).intersection(&named);
     let mut conflicts = Vec::new();
     for entry in &mut list {
         let disputed = entry.set.intersection(&changed);

@@ -6,11 +6,12 @@ use holdfast_store::{Error, Expect};
 use serde_json::{Value, json};
 
 use crate::error::ApiResult;
+use crate::managed;
 use crate::object::{Object, encode, is_deleting, meta, rfc3339};
 use crate::ops::delete::delete_object;
 use crate::ops::now;
 use crate::ops::update::save;
-use crate::prepare;
+use crate::prepare::{self, Endpoint};
 use crate::query::{DeleteOptions, Propagation};
 use crate::registry::ResourceDef;
 use crate::state::State;
@@ -73,6 +74,7 @@ async fn finish(state: &State, def: &Arc<ResourceDef>, name: &str) -> ApiResult<
     } else {
         set_condition(&mut new, &refused);
     }
+    managed::by_server(def, "holdfast-namespaces", Endpoint::Status, &current.value, &mut new, now());
     // A lost race is repeated with the next change.
     save(state, def, &current, new, false).await.map(drop)
 }

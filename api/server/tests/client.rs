@@ -101,7 +101,7 @@ async fn a_watch_goes_on_after_the_server_was_restarted() {
         tokio::time::timeout(PATIENCE, stream.try_collect::<Vec<_>>()).await.expect("ends").expect("cleanly");
     assert!(seen.len() <= 2, "an open watch ends when the server stops");
 
-    let world = World::on(world.store).await;
+    let world = World::on(world.temporary.take().expect("its store")).await;
     let groups: Api<FailoverGroup> = Api::default_namespaced(client(&world).await);
     let stream =
         groups.watch(&WatchParams::default().timeout(5), &version).await.expect("the history is still known").boxed();

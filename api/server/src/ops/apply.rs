@@ -101,7 +101,7 @@ fn check_configuration(request: &Request, body: &Value) -> ApiResult<()> {
         .map(|path| format!(".{path}: field not declared in schema"))
         .collect();
     problems.extend(prune(&def.schema, &mut known).iter().map(|path| format!(".{path}: field not declared in schema")));
-    problems.extend(typed::ambiguities(&managed::merge_schema(def), body, ""));
+    problems.extend(typed::ambiguities(&def.merge_schema, body, ""));
     if !problems.is_empty() {
         let object = match request.namespace.as_str() {
             "" => request.name.clone(),

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::error::Target;
 use crate::jsonpath::JsonPath;
+use crate::managed;
 
 /// The built-in kinds, in the shape of CustomResourceDefinitions, one YAML document each.
 const BUILTIN: &str = include_str!("builtin.yaml");
@@ -71,6 +72,8 @@ pub struct ResourceDef {
     pub namespaced: bool,
     /// Structural schema (`openAPIV3Schema`) of the whole object.
     pub schema: Value,
+    /// The schema by which objects are merged: that of the whole object, metadata included.
+    pub(crate) merge_schema: Value,
     /// The rules of the schema, compiled.
     pub rules: Arc<Rules>,
     /// True if `/status` exists and the main endpoint ignores `status`.
@@ -149,6 +152,7 @@ impl ResourceDef {
             short_names: texts(&spec["names"]["shortNames"]),
             categories: texts(&spec["names"]["categories"]),
             namespaced: spec["scope"] != "Cluster",
+            merge_schema: managed::merge_schema(&version["schema"]["openAPIV3Schema"]),
             rules: Arc::new(Rules::compile(&version["schema"]["openAPIV3Schema"])),
             schema: version["schema"]["openAPIV3Schema"].clone(),
             status_subresource: version["subresources"]["status"].is_object(),

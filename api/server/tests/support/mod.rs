@@ -12,6 +12,7 @@ use futures::StreamExt;
 use holdfast_apiserver::pki::Pki;
 use holdfast_apiserver::tls::Tls;
 use holdfast_apiserver::{Identity, Server, Settings};
+use holdfast_store::Store;
 use holdfast_store::testing::TempStore;
 use http::{HeaderMap, Request, StatusCode};
 use serde_json::Value;
@@ -25,7 +26,9 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// A running server with its own store and certificates.
 pub struct World {
     pub server: Arc<Server>,
-    pub store: TempStore,
+    pub store: Arc<dyn Store>,
+    /// Keeps the directory of the store.
+    pub temporary: Option<TempStore>,
     pub pki: Pki,
     pub dir: tempfile::TempDir,
     stop: Option<oneshot::Sender<()>>,
@@ -55,9 +58,15 @@ impl World {
         World::on(TempStore::new().expect("a store")).await
     }
 
-    /// A server over a store that may hold something already.
-    pub async fn on(store: TempStore) -> World {
-        let server = Arc::new(Server::new(Settings::new(store.store()).expect("CRDs")).expect("a server"));
+    /// A server over a temporary store that may hold something already.
+    pub async fn on(temporary: TempStore) -> World {
+        let world = World::over(temporary.store()).await;
+        World { temporary: Some(temporary), ..world }
+    }
+
+    /// A server over any store.
+    pub async fn over(store: Arc<dyn Store>) -> World {
+        let server = Arc::new(Server::new(Settings::new(Arc::clone(&store)).expect("CRDs")).expect("a server"));
         let dir = tempfile::tempdir().expect("a directory");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let pki =
@@ -72,7 +81,7 @@ impl World {
             }
         });
         tokio::time::timeout(PATIENCE, server.ready()).await.expect("the server becomes ready");
-        World { server, store, pki, dir, stop: Some(stop), serving: Some(serving) }
+        World { server, store, temporary: None, pki, dir, stop: Some(stop), serving: Some(serving) }
     }
 
     /// Stops serving the way a process does that was told to stop.

@@ -78,6 +78,12 @@ fn a_start_that_takes_too_long_is_killed_with_its_children_and_counts_as_unknown
     assert!(matches!(&outcome, Outcome::Unknown(m) if m.contains("longer than")), "{outcome:?}");
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     assert_eq!(server.cgroup(&spec).pids(), [] as [i32; 0]);
+    let zombies = || {
+        let own = format!(" Z {} ", std::process::id());
+        let all = std::fs::read_dir("/proc").unwrap().flatten();
+        all.filter(|e| std::fs::read_to_string(e.path().join("stat")).is_ok_and(|s| s.contains(&own))).count()
+    };
+    common::eventually("the killed helper was waited for", Duration::from_secs(5), || zombies() == 0);
     assert!(failed(server.run(Action::Probe, &spec)).contains("did not complete"));
     assert_eq!(server.run(Action::Stop, &spec), Outcome::Stopped);
 }

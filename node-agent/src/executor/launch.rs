@@ -38,6 +38,21 @@ pub(super) fn watched<T: AsFd>(inner: T) -> io::Result<AsyncFd<Descriptor<T>>> {
     Ok(unsafe { AsyncFd::register_with_interest(Descriptor(inner), Interest::READABLE) }?)
 }
 
+/// A helper that is waited for even if nobody wants its answer any more: it would stay a zombie as long as the agent lives.
+struct Waited(Option<Child>);
+
+impl Drop for Waited {
+    fn drop(&mut self) {
+        // Without a runtime the agent is ending, and with it the question.
+        if let Some(child) = self.0.take().filter(|child| child.reap().is_none())
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            // It is being killed, which takes a moment; one that hangs in the kernel is left to it.
+            runtime.spawn_blocking(move || child.wait(Some(Duration::from_secs(30))));
+        }
+    }
+}
+
 /// Carries the request out in a helper.
 pub(super) async fn helper(settings: &Settings, request: Request, until: Instant) -> Verdict {
     let cgroup = settings.cgroups.helper(request.op);
@@ -84,7 +99,7 @@ async fn talk(settings: &Settings, cgroup: &Cgroup, request: &Request) -> Result
     let question = serde_json::to_vec(request).map_err(|e| e.to_string())?;
     let (their_input, our_output) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| e.to_string())?;
     let (our_input, their_output) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| e.to_string())?;
-    let child = start(settings, cgroup, their_input, their_output)?;
+    let mut child = Waited(Some(start(settings, cgroup, their_input, their_output)?));
     let mut sender = pipe::Sender::from_owned_fd(our_output).map_err(text)?;
     let mut receiver = pipe::Receiver::from_owned_fd(our_input).map_err(text)?;
     let mut answer = Vec::new();
@@ -95,7 +110,11 @@ async fn talk(settings: &Settings, cgroup: &Cgroup, request: &Request) -> Result
     };
     let (sent, received) = tokio::join!(ask, receiver.read_to_end(&mut answer));
     received.map_err(text)?;
-    let exit = wait(&child).await.map_err(text)?;
+    let exit = match &child.0 {
+        Some(running) => wait(running).await.map_err(text)?,
+        None => return Err("it is gone".to_owned()),
+    };
+    child.0 = None;
     match serde_json::from_slice::<Verdict>(&answer) {
         Ok(verdict) => Ok(verdict),
         Err(_) => {

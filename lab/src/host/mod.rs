@@ -255,6 +255,14 @@ impl Host {
         })
     }
 
+    /// Lets a service run on, but leaves it down once it ends.
+    ///
+    /// # Errors
+    /// When the host is off or has no such service.
+    pub fn leave_service(&self, name: &str) -> Result<()> {
+        self.tell(&format!("leave {name}")).map(drop)
+    }
+
     /// Whether a service runs.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //!
 //! Commands come as lines on standard input, each is answered by one line on standard output, `ok …` or
 //! `error …`: `start NAME` (and keep it running: a service that dies is started again at once), `stop NAME`
-//! (SIGTERM, and leave it down), `state NAME` (`up PID` or `down`), `ping`. The end of input means power off.
+//! (SIGTERM, and leave it down), `leave NAME` (no signal, but leave it down when it ends), `state NAME` (`up PID` or `down`), `ping`. The end of input means power off.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -105,11 +105,15 @@ fn answer(line: &str, services: &mut BTreeMap<String, Service>) -> String {
             }
             "ok".into()
         }
+        "leave" => {
+            service.wanted = false;
+            "ok".into()
+        }
         "state" => match service.pid {
             Some(pid) => format!("ok up {pid}"),
             None => "ok down".into(),
         },
-        _ => format!("error unknown command {verb:?}; allowed: start, stop, state, ping"),
+        _ => format!("error unknown command {verb:?}; allowed: start, stop, leave, state, ping"),
     }
 }
 

@@ -56,6 +56,8 @@ fn everything_can_be_stopped_in_order_and_started_again() {
         Ok((status.phase == Some(holdfast_api::v1::GroupPhase::Online)).then_some(()))
     })
     .expect("it is online again");
-    assert!(trial.history().len() <= 2, "it ran on {first} first, then on one server");
+    // Servers end one after the other: the first hands the group to the second, which stops it.
+    let history = trial.history();
+    assert!(history.len() <= 3 && history[0] == first, "{history:?}");
     trial.cluster.close().expect("the lab goes");
 }

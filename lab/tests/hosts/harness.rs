@@ -59,6 +59,7 @@ impl Trial {
         let trial = Trial { _logs: logs, cluster, poller, shared };
         trial.cluster.wait_all_online(LIMIT).expect("the group comes online");
         trial.all_active();
+        trial.all_return(0);
         trial.poller.wait_for_answer(None, LIMIT).expect("the client is served");
         trial
     }
@@ -99,6 +100,28 @@ impl Trial {
             Ok((states.iter().filter(|state| **state == Some(ServerState::Active)).count() == wanted).then_some(()))
         })
         .expect("every server is in the view");
+    }
+
+    /// The epoch of the newest view that the API knows.
+    pub(crate) fn epoch(&self) -> u64 {
+        let status = self.cluster.sub_cluster().expect("the sub-cluster").status.expect("its status");
+        status.epoch.expect("an epoch")
+    }
+
+    /// Waits until the API shows a view later than `epoch` with exactly these members.
+    pub(crate) fn members_become(&self, servers: &[String], epoch: u64) {
+        wait_for(&format!("a view after {epoch} with {servers:?}"), LIMIT, |last| {
+            let Some(status) = self.cluster.sub_cluster()?.status else { return Ok(None) };
+            let members = status.view.map(|view| view.members).unwrap_or_default();
+            *last = format!("epoch {:?}, members {members:?}", status.epoch);
+            Ok((status.epoch.is_some_and(|found| found > epoch) && members == servers).then_some(()))
+        })
+        .expect("the view changes");
+    }
+
+    /// Waits until every server is in a view later than `epoch`.
+    pub(crate) fn all_return(&self, epoch: u64) {
+        self.members_become(&self.cluster.blueprint().servers.clone(), epoch);
     }
 
     /// Waits until the API shows the path from `server` to `peer` in this state.

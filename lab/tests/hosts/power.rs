@@ -12,7 +12,7 @@ fn power_cut_of_the_active_server_moves_the_group_within_about_one_timeout() {
     let trial = Trial::two("power-active");
     let victim = trial.active();
     let standby = trial.others(&victim);
-    let epoch = trial.status().epoch.expect("an epoch");
+    let epoch = trial.epoch();
     let before = boottime_ns();
     trial.cluster.power_cut(&victim).expect("a power cut");
     let survivor = trial.served_by(&standby, before);
@@ -30,7 +30,7 @@ fn power_cut_of_the_active_server_moves_the_group_within_about_one_timeout() {
     assert!(transition.chart.iter().any(|step| step.step.starts_with("start ")), "{transition:?}");
 
     trial.cluster.power_on(&victim).expect("power");
-    trial.all_active();
+    trial.all_return(status.epoch.expect("an epoch"));
     trial.pass(Duration::from_secs(1));
     assert_eq!(trial.active(), survivor, "the group does not go back by itself");
     assert_eq!(trial.history(), [victim, survivor]);
@@ -42,17 +42,10 @@ fn power_cut_of_the_standby_server_does_not_touch_the_group() {
     let trial = Trial::two("power-standby");
     let active = trial.active();
     let standby = trial.others(&active);
+    let epoch = trial.epoch();
     let before = boottime_ns();
     trial.cluster.power_cut(&standby[0]).expect("a power cut");
-    let members = || {
-        let status = trial.cluster.sub_cluster().expect("the sub-cluster").status.expect("its status");
-        status.view.map(|view| view.members).unwrap_or_default()
-    };
-    holdfast_lab::wait_for("the view without the standby", LIMIT, |last| {
-        *last = format!("{:?}", members());
-        Ok((members() == [active.clone()]).then_some(()))
-    })
-    .expect("the lost server leaves the view");
+    trial.members_become(std::slice::from_ref(&active), epoch);
     let outage = trial.outage_since(before);
     assert!(outage < Duration::from_millis(300), "the client saw {outage:?}");
     assert_eq!(trial.history(), [active]);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use holdfast_api::v1::EvidenceKind;
-use holdfast_lab::{Process, boottime_ns, wait_for};
+use holdfast_lab::{AGENT, Process, boottime_ns, wait_for};
 use nix::sys::signal::Signal;
 
 use crate::harness::{GROUP, LIMIT, Trial};
@@ -64,14 +64,40 @@ fn a_frozen_agents_groups_are_stopped_by_its_guard_before_the_other_server_start
     let trial = Trial::two("agent-frozen");
     let active = trial.active();
     let standby = trial.others(&active);
+    let epoch = trial.epoch();
+    // Without this the agent that the guard kills is started again so soon that the server stays a member, and
+    // starts the group again itself.
+    trial.host(&active).leave_service(AGENT).expect("its supervisor looks away");
     let before = boottime_ns();
     trial.host(&active).freeze_agent().expect("an agent to freeze");
     let survivor = trial.served_by(&standby, before);
     assert_eq!(trial.traces(&active), Vec::<String>::new(), "the guard has removed everything of the group");
     trial.cluster.wait_online(GROUP, Some(&survivor), LIMIT).expect("the status follows");
-    assert_eq!(trial.history(), [active, survivor]);
-    // The guard killed the frozen agent, the supervisor started a new one: the server comes back by itself.
-    trial.all_active();
+    assert_eq!(trial.history(), [active.clone(), survivor]);
+    // The guard has killed the frozen agent.
+    trial.host(&active).start_service(AGENT).expect("its supervisor looks again");
+    trial.all_return(epoch + 1);
+    assert_eq!(trial.active(), trial.tenures().last().expect("a tenure").host, "the group stays");
+    trial.cluster.close().expect("the lab goes");
+}
+
+#[test]
+fn a_frozen_agent_that_is_started_again_in_time_loses_the_group_for_a_moment_only() {
+    let trial = Trial::two("agent-revived");
+    let active = trial.active();
+    let before = boottime_ns();
+    let frozen = trial.host(&active).freeze_agent().expect("an agent to freeze");
+    wait_for("a new agent", LIMIT, |last| {
+        let now = trial.host(&active).holdfast_processes("agent")?;
+        *last = format!("{now:?}");
+        Ok((!now.is_empty() && now.iter().all(|process| !frozen.contains(process))).then_some(()))
+    })
+    .expect("the guard kills the frozen agent, its supervisor starts another");
+    trial.pass(trial.cluster.blueprint().timeout * 3);
+    trial.served_by(&trial.cluster.blueprint().servers, boottime_ns());
+    let outage = trial.outage_since(before);
+    assert!(outage < trial.cluster.blueprint().timeout * 3, "the client saw {outage:?}");
+    trial.tenures();
     trial.cluster.close().expect("the lab goes");
 }
 

@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::events::v1::Event;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use serde::Deserialize;
 use serde_json::json;
 use support::{World, condition, group, sub_cluster, super_cluster, wait};
 
@@ -89,7 +90,11 @@ async fn from_manifests_to_a_quiet_cluster() {
     let target = status(&wanted).target.expect("a target");
     assert_eq!((target.server.as_str(), target.epoch, target.revision), ("db1", 0, None));
     world.placed("ledger", GroupPhase::Online, Some("db1"), &[]).await;
-    world.until::<FailoverGroup>("ledger", "at rest", |group| status(group).target.is_none()).await;
+    let rest = world.until::<FailoverGroup>("ledger", "at rest", |group| status(group).target.is_none()).await;
+    // What the agents wrote stands beside what the controller wrote.
+    assert_eq!(condition(&status(&rest).conditions, "Ready"), "True/Converged");
+    assert_eq!(condition(&status(&rest).conditions, "AgentReporting"), "True/Reporting");
+    assert_eq!((status(&rest).server.as_deref(), status(&rest).revision), (Some("db1"), Some(401)));
     let bank = world
         .until::<SuperCluster>("bank", "healthy", |bank| {
             bank.status.as_ref().and_then(|s| s.health) == Some(Health::Healthy)
@@ -277,4 +282,54 @@ async fn deleting_stops_production_only_when_it_was_confirmed() {
     })
     .await;
     controller.stop().await;
+}
+
+/// What the repository shows as examples is accepted as it stands.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_example_is_accepted() {
+    let examples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    for example in std::fs::read_dir(examples).expect("examples") {
+        let world = World::new().await;
+        let controller = world.controller();
+        let directory = example.expect("an entry").path();
+        let mut names = Vec::new();
+        for file in std::fs::read_dir(&directory).expect("a directory").map(|file| file.expect("an entry").path()) {
+            let text = std::fs::read_to_string(&file).expect("a text");
+            for document in serde_yaml::Deserializer::from_str(&text) {
+                let object = serde_json::Value::deserialize(document).expect("YAML");
+                let name = object["metadata"]["name"].as_str().unwrap_or_default().to_string();
+                match object["kind"].as_str() {
+                    Some("SuperCluster") => drop(world.create_anywhere::<SuperCluster>(object).await),
+                    Some("SubCluster") => {
+                        let sub = world.create_anywhere::<SubCluster>(object).await;
+                        names.push((sub.namespace(), name, true));
+                    }
+                    Some("FailoverGroup") => {
+                        let group = world.create_anywhere::<FailoverGroup>(object).await;
+                        names.push((group.namespace(), name, false));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        assert!(names.len() >= 2, "{} has no cluster", directory.display());
+        for (namespace, name, is_sub_cluster) in names {
+            let namespace = namespace.expect("a namespace");
+            wait(&format!("{name} of {} to be accepted", directory.display()), || async {
+                let conditions = if is_sub_cluster {
+                    let sub = world.api_in::<SubCluster>(&namespace).get(&name).await.expect("the sub-cluster");
+                    sub.status.unwrap_or_default().conditions
+                } else {
+                    let group = world.api_in::<FailoverGroup>(&namespace).get(&name).await.expect("the group");
+                    group.status.unwrap_or_default().conditions
+                };
+                let verdict = holdfast_api::conditions::get(&conditions, "Accepted");
+                let refused = verdict.filter(|verdict| verdict.status == "False" && verdict.reason != "NotFound");
+                assert!(refused.is_none(), "{}: {name}: {refused:?}", directory.display());
+                verdict.is_some_and(|verdict| verdict.status == "True")
+            })
+            .await;
+        }
+        controller.stop().await;
+    }
 }

@@ -1,6 +1,7 @@
 //! Operation: carried out step by step, kept as a record, deleted when its time has come. The steps are decided in
 //! `carry_out.rs`; what a running one asks of its group is written by the group's reconciler.
 
+mod begin;
 pub(crate) mod carry_out;
 #[cfg(test)]
 mod tests;

@@ -48,6 +48,10 @@ impl Reporting {
                 }
             }
         }
+        // Stores have no order; a message must not change with it.
+        reporting.fresh.sort();
+        reporting.silent.sort();
+        reporting.never.sort();
         reporting
     }
 

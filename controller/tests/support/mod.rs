@@ -97,6 +97,27 @@ impl World {
         Api::namespaced(self.client.clone(), "ha")
     }
 
+    /// The API of a kind in any namespace.
+    pub fn api_in<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(&self, namespace: &str) -> Api<K> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// Creates an object in the namespace that it names, and that namespace if it is missing.
+    pub async fn create_anywhere<K>(&self, object: Value) -> K
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned,
+    {
+        let namespace = object["metadata"]["namespace"].as_str().unwrap_or("default").to_string();
+        let missing = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
+        let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(self.client.clone());
+        match namespaces.create(&PostParams::default(), &typed(missing)).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => panic!("namespace {namespace}: {error}"),
+        }
+        self.api_in::<K>(&namespace).create(&PostParams::default(), &typed(object)).await.expect("created")
+    }
+
     pub async fn create<K>(&self, object: Value) -> K
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned,

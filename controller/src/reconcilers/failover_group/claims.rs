@@ -63,10 +63,9 @@ pub(crate) fn conflict<'a>(
         return Some(message);
     }
     let (asked_here, had_here) = (asked(group), had(group, accepted_here));
-    for (other, accepted_there) in others {
-        if other.uid() == group.uid() {
-            continue;
-        }
+    // The first by name of all that are in the way: stores have no order, and the message must not change with it.
+    let in_the_way = others.into_iter().filter(|(other, _)| other.uid() != group.uid());
+    let lost = in_the_way.filter_map(|(other, accepted_there)| {
         let other_is_older = age_order(other) < age_order(group);
         let held = had(other, accepted_there);
         let undecided = other.status.as_ref().is_none_or(|status| !is_decided(&status.conditions, other.meta()));
@@ -79,9 +78,10 @@ pub(crate) fn conflict<'a>(
                 false => wanted.contains(*claim) && !mine && other_is_older,
             }
         });
-        if let Some(claim) = lost {
-            return Some(format!("{claim} belongs to group {}; take it out of one of the two", full_name(other)));
-        }
+        lost.map(|claim| (claim.clone(), full_name(other)))
+    });
+    if let Some((claim, other)) = lost.min() {
+        return Some(format!("{claim} belongs to group {other}; take it out of one of the two"));
     }
     // Groups that run although their objects are gone still have what they had.
     for sub in sub_clusters {

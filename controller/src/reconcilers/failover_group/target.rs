@@ -7,7 +7,7 @@ use holdfast_api::v1::{
     ExclusionReason, FailbackMode, FailoverGroup, GroupPhase, GroupState, NoServerLeftAction, OperationType,
     ServerDeclaredState, ServerState, SubCluster, SubClusterState, Target,
 };
-use holdfast_planner::{Action, Current, Decision, Declared, Group, Input, Phase, Reason, Request, plan};
+use holdfast_planner::{Action, Current, Decision, Declared, Group, Input, Phase, Reason, Request, check, plan};
 use kube::ResourceExt;
 
 /// What a running Operation asks of the group.
@@ -107,7 +107,16 @@ pub(crate) fn question(sub: &SubCluster, group: &FailoverGroup, ask: Option<&Ask
 
 /// The planner's decision about one group.
 pub(crate) fn decide(sub: &SubCluster, group: &FailoverGroup, ask: Option<&Ask>, offline: bool) -> Option<Decision> {
-    plan(&question(sub, group, ask, offline)).decisions.remove(&group.name_any())
+    let question = question(sub, group, ask, offline);
+    let mut plan = plan(&question);
+    let wrong = check(&question, &plan);
+    if !wrong.is_empty() {
+        // Nothing is asked for then; what runs is not touched.
+        let wrong: Vec<String> = wrong.iter().map(ToString::to_string).collect();
+        tracing::error!(group = %group.name_any(), wrong = wrong.join("; "), "a plan that must not be carried out");
+        return None;
+    }
+    plan.decisions.remove(&group.name_any())
 }
 
 /// Why the group can't run on `server`, by the planner; empty if it can.

@@ -5,6 +5,7 @@ use holdfast_api::v1::{Attention, GroupPhase, GroupState, GuaranteeLevel, Server
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{Resource, ResourceExt};
 
+use super::super::reporting::SILENT;
 use super::summary::{Below, server_state};
 
 /// At most so many entries.
@@ -107,7 +108,13 @@ fn servers(below: &Below<'_>, found: &mut Found) {
                 (ready::SERVER_LOST, "lost; its groups were taken over where that is possible".to_string())
             }
             ServerState::Partitioned | ServerState::Suspect => (state.as_str(), "cut off from the others".to_string()),
-            _ => continue,
+            // Its words may be old; that it is alive the others say.
+            _ => {
+                let c = &status.conditions;
+                let silent = from_condition(*server, c, condition::AGENT_REPORTING, "False", Severity::Degraded);
+                found.extend(silent.filter(|(_, attention)| attention.reason == SILENT));
+                continue;
+            }
         };
         let since = below.sub_cluster.status.as_ref().and_then(|status| status.view.as_ref()?.since.clone());
         found.push((Severity::Degraded, entry(*server, reason, since, &message)));

@@ -18,7 +18,7 @@ export CARGO_TERM_COLOR := never
 endif
 
 # Tests that make hosts (namespaces, mounts, loop devices) need root; only these run with it.
-HOST_TESTS := binary_id(/^holdfast(-lab|-agent)?::/)
+HOST_TESTS := binary_id(/^holdfast-(lab|agent)::/) + binary_id(holdfast::readme)
 
 .PHONY: help
 help: ## Show this text
@@ -50,7 +50,7 @@ bench: ## Measure outages, cold start and idle cost, ten runs each, beside the t
 .PHONY: crds
 crds: ## Write manifests/crds from the types
 	scripts/setup.sh build
-	cargo run --quiet --locked -p holdfast -- crds --directory manifests/crds
+	UPDATE_GOLDEN=1 cargo test --quiet --locked -p holdfast-api --test crds
 
 .PHONY: docs
 docs: ## Write docs/reference from the schemas

@@ -34,14 +34,14 @@ const CONTROLLER_PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) async fn run(args: ServerArgs, with_controller: bool, printer: Printer) -> Result {
     let stopping = stop_signals()?;
     make_directory(&args.data_dir)?;
-    let store = holdfast_store::open(&args.store, &args.data_dir).map_err(|error| Failure::refused_by(error))?;
+    let store = holdfast_store::open(&args.store, &args.data_dir).map_err(Failure::refused_by)?;
     let listener = TcpListener::bind(args.listen).await.map_err(|error| {
         Failure::refused(format!("cannot listen on {}: {error}", args.listen)).hint(
             "another server may run there; choose another address with --listen ADDR:PORT, port 0 takes a free one",
         )
     })?;
     let address = listener.local_addr()?;
-    let pki = Pki::load_or_create(&args.data_dir, address, &args.sans).map_err(|error| Failure::refused_by(error))?;
+    let pki = Pki::load_or_create(&args.data_dir, address, &args.sans).map_err(Failure::refused_by)?;
     let tls = Arc::new(Tls::new(&pki).map_err(anyhow::Error::from)?);
     let renewal = tls.renew_daily(args.data_dir.clone(), address, args.sans.clone());
     let settings = Settings::new(store).map_err(anyhow::Error::from)?;

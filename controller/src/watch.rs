@@ -24,10 +24,8 @@ use crate::context::{Context, Writers, super_cluster_of};
 use crate::error::Error;
 use crate::reconcilers::{self, failover_group};
 
-/// Several changes of one object within this time are looked at once.
-const DEBOUNCE: Duration = Duration::from_millis(20);
-/// A super-cluster depends on everything below it, and nobody waits for its sums.
-const SUMMARY_DEBOUNCE: Duration = Duration::from_millis(500);
+/// Several changes of one object within this time are looked at once. Each change begins it anew, so it is short.
+const DEBOUNCE: Duration = Duration::from_millis(5);
 /// Reconciliations of one kind at the same time.
 const CONCURRENCY: u16 = 16;
 /// How soon a failed reconciliation is tried again.
@@ -87,9 +85,8 @@ pub(crate) async fn run(
     let one = Config::default().debounce(DEBOUNCE).concurrency(CONCURRENCY);
     // Operations one after the other: which of two goes first must not depend on who is faster.
     let serial = Config::default().debounce(DEBOUNCE).concurrency(1);
-    let summary = Config::default().debounce(SUMMARY_DEBOUNCE).concurrency(1);
     let (w, x, s) = (&mut workers, &signals, &context.stores);
-    reconcile(w, c, x, s.super_clusters.clone(), super_queue, summary, reconcilers::super_cluster::reconcile);
+    reconcile(w, c, x, s.super_clusters.clone(), super_queue, one.clone(), reconcilers::super_cluster::reconcile);
     reconcile(w, c, x, s.sub_clusters.clone(), sub_queue, one.clone(), reconcilers::sub_cluster::reconcile);
     reconcile(w, c, x, s.servers.clone(), server_queue, one.clone(), reconcilers::server::reconcile);
     reconcile(w, c, x, s.groups.clone(), group_queue, one.clone(), failover_group::reconcile);

@@ -12,6 +12,16 @@ use serde_json::json;
 
 use crate::error::{Error, is_conflict, is_not_found};
 
+/// Parameters of our writes: they name who writes.
+pub(crate) fn post() -> PostParams {
+    PostParams { field_manager: Some(crate::NAME.into()), ..PostParams::default() }
+}
+
+/// Parameters of our patches.
+pub(crate) fn patch() -> PatchParams {
+    PatchParams { field_manager: Some(crate::NAME.into()), ..PatchParams::default() }
+}
+
 /// Attempts for one write before it is left to the next reconciliation.
 pub(crate) const TRIES: usize = 5;
 
@@ -30,7 +40,7 @@ where
         if wanted == base {
             return Ok(Written::Unchanged(base));
         }
-        match api.replace_status(&name, &PostParams::default(), &wanted).await {
+        match api.replace_status(&name, &post(), &wanted).await {
             Ok(written) => return Ok(Written::Changed(written)),
             Err(error) if is_not_found(&error) => return Ok(Written::Gone),
             Err(error) if is_conflict(&error) => {}
@@ -98,7 +108,7 @@ where
     let patch = json!({"metadata": {
         "uid": seen.uid(), "resourceVersion": seen.resource_version(), "finalizers": finalizers,
     }});
-    match api.patch(&seen.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
+    match api.patch(&seen.name_any(), &self::patch(), &Patch::Merge(patch)).await {
         Ok(_) => Ok(()),
         Err(error) if is_not_found(&error) || is_conflict(&error) => Ok(()),
         Err(error) => {

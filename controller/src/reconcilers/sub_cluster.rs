@@ -15,7 +15,7 @@ use holdfast_api::reasons::{condition, ready};
 use holdfast_api::v1::{Server, SubCluster, SubClusterPhase};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, Patch, Preconditions};
 use kube::runtime::controller::Action;
 use kube::{Api, Resource, ResourceExt};
 use rand::RngCore;
@@ -122,7 +122,7 @@ async fn ensure_key(sub: &SubCluster, context: &Context) -> Result<(), Error> {
         secret.metadata.name = Some(name);
         secret.labels_mut().insert(servers::LABEL.into(), sub.name_any());
         secret.metadata.owner_references = sub.controller_owner_ref(&()).map(|owner| vec![owner]);
-        match api.create(&PostParams::default(), &secret).await {
+        match api.create(&write::post(), &secret).await {
             Ok(_) => tracing::info!(secret = %full, "made a heartbeat key"),
             // Somebody made one in the meantime: that is the key.
             Err(error) if is_conflict(&error) => {}
@@ -139,11 +139,9 @@ async fn ensure_servers(sub: &SubCluster, existing: &[Arc<Server>], context: &Co
     for change in servers::changes(sub, existing.iter().map(AsRef::as_ref)) {
         tracing::debug!(sub_cluster = %write::full_name(sub), ?change, "writing a Server");
         let (name, done) = match change {
-            Change::Create(server) => {
-                (server.name_any(), api.create(&PostParams::default(), &server).await.map(|_| ()))
-            }
+            Change::Create(server) => (server.name_any(), api.create(&write::post(), &server).await.map(|_| ())),
             Change::Repair(name, patch) => {
-                let done = api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ());
+                let done = api.patch(&name, &write::patch(), &Patch::Merge(patch)).await.map(|_| ());
                 (name, done)
             }
             Change::Delete(name) => {

@@ -6,11 +6,13 @@ mod summary;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdfast_api::reasons::{accepted, condition, ready};
 use holdfast_api::v1::SuperCluster;
 use holdfast_api::{conditions, support};
 use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
 
 use self::summary::Below;
@@ -22,8 +24,15 @@ use crate::write;
 /// The finalizer of a SuperCluster.
 const FINALIZER: &str = "holdfast.dev/supercluster";
 
+/// Changes below it within this time are summed up at once. A debounce of the queue would begin anew at each change, and with
+/// many servers there is always one.
+const PAUSE: Duration = Duration::from_millis(300);
+
 /// Looks at one super-cluster.
 pub(crate) async fn reconcile(super_cluster: Arc<SuperCluster>, context: Arc<Context>) -> Result<Action, Error> {
+    tokio::time::sleep(PAUSE).await;
+    let newest = context.stores.super_clusters.get(&ObjectRef::from_obj(super_cluster.as_ref()));
+    let Some(super_cluster) = newest else { return Ok(Action::await_change()) };
     let api: Api<SuperCluster> = context.api_beside(super_cluster.as_ref());
     let now = context.now();
     let subs = context.sub_clusters_of(&super_cluster);

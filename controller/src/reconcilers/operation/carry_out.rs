@@ -11,7 +11,7 @@ use holdfast_api::duration;
 use holdfast_api::reasons::{accepted, condition};
 use holdfast_api::v1::{
     FailoverGroup, GroupPhase, Operation, OperationOrigin, OperationPhase, OperationStatus, OperationStep,
-    OperationType, StepState, SubCluster, TransitionType,
+    OperationType, StepState, SubCluster, Transition, TransitionType,
 };
 use holdfast_planner::Reason;
 use jiff::Timestamp;
@@ -174,6 +174,29 @@ impl Next<'_> {
         self.finish(OperationPhase::Failed, reason, message);
     }
 
+    /// Done, with the times that the agents measured if they report the transition that it led to.
+    fn succeed_by(&mut self, group: &FailoverGroup, wanted: TransitionType, message: &str) {
+        self.succeed(message);
+        let begun = self.status.steps.iter().find_map(|step| step.start_time.as_ref()).map(|time| time.0.as_second());
+        // Both times have whole seconds, from two clocks.
+        let fits = |t: &&Transition| {
+            let time = t.time.as_ref().map(|time| time.0.as_second());
+            t.type_ == wanted && time.zip(begun).is_some_and(|(time, begun)| time + 1 >= begun)
+        };
+        let newest = group.status.iter().flat_map(|status| &status.transitions).find(fits);
+        let Some((transition, whole)) = newest.and_then(|t| Some((t, t.actual.as_ref()?.get()))) else { return };
+        let stops = transition.chart.iter().filter(|step| step.step.starts_with("stop"));
+        let stop: std::time::Duration = stops.map(|step| step.took.get()).sum();
+        match self.status.steps.as_mut_slice() {
+            [only] => only.took = Some(whole.into()),
+            [first, second] => {
+                first.took = Some(stop.into());
+                second.took = Some(whole.saturating_sub(stop).into());
+            }
+            _ => {}
+        }
+    }
+
     /// The running step, by its number, is done; the next one begins.
     fn step_done(&mut self, number: usize) {
         let (now, began) = (self.now, self.began);
@@ -229,7 +252,9 @@ fn go_on(facts: &Facts<'_>, next: &mut Next<'_>) {
         OperationType::Stop => {
             let held = group.status.iter().flat_map(|status| &status.holds).any(|hold| hold.type_ == "Stopped");
             match phase_of(group) {
-                GroupPhase::Offline if held => next.succeed(&format!("{name} is stopped and held")),
+                GroupPhase::Offline if held => {
+                    next.succeed_by(group, TransitionType::Stop, &format!("{name} is stopped and held"));
+                }
                 GroupPhase::Stuck => {
                     next.fail(
                         reason::STOP_UNPROVEN,
@@ -243,7 +268,8 @@ fn go_on(facts: &Facts<'_>, next: &mut Next<'_>) {
             let held = holds(group, |hold| !failover_group::released_by_start(hold));
             match (phase_of(group), held.is_empty()) {
                 (GroupPhase::Online, true) => {
-                    next.succeed(&format!("{name} is online on {}", server_of(group).unwrap_or_default()));
+                    let message = format!("{name} is online on {}", server_of(group).unwrap_or_default());
+                    next.succeed_by(group, TransitionType::Start, &message);
                 }
                 (GroupPhase::Failed, true) if taken(operation, group) => {
                     next.fail(reason::GROUP_FAILED, &failure(group));
@@ -278,7 +304,7 @@ fn go_on_move(facts: &Facts<'_>, group: &FailoverGroup, next: &mut Next<'_>) {
         for number in 0..next.status.steps.len() {
             next.step_done(number);
         }
-        return next.succeed(&format!("{name} is online on {to}"));
+        return next.succeed_by(group, TransitionType::Move, &format!("{name} is online on {to}"));
     }
     // Seconds only are reported, so a failover in the second of our begin counts; it was not there when we began.
     let failover = group.status.iter().flat_map(|status| &status.transitions).find(|transition| {

@@ -139,6 +139,20 @@ fn steps_that_nobody_saw_are_done_all_the_same() {
 }
 
 #[test]
+fn the_agents_times_are_shown_when_they_report_them() {
+    let mut stage = a_move("db2");
+    stage.look(0);
+    stage.reported(GroupPhase::Online, "db2");
+    let transition = json!({"id": 7, "type": "Move", "from": "db1", "to": "db2", "epoch": 17, "time": BEGIN, "actual": "463ms",
+        "chart": [{"step": "stop on db1", "at": "0ms", "took": "145ms"}, {"step": "start data", "at": "151ms", "took": "67ms"}]});
+    stage.group().status.as_mut().unwrap().transitions = vec![serde_json::from_value(transition).unwrap()];
+    assert_eq!(
+        stage.look(1),
+        "Succeeded [stop ledger on db1: Done 145ms, start ledger on db2: Done 318ms] ledger is online on db2"
+    );
+}
+
+#[test]
 fn a_move_is_refused_with_the_planners_reasons() {
     let mut stage = a_move("db2");
     stage.sub = running(sub_cluster("db"), &["db1"]);

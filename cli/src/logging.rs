@@ -16,7 +16,8 @@ pub(crate) fn start() -> Result {
                 "allowed: a level (error, warn, info, debug, trace), or MODULE=LEVEL pairs with commas between them",
             )
         })?,
-        Err(_) => EnvFilter::new("info"),
+        // kube logs every failed attempt; whoever made it says so once, with what follows from it.
+        Err(_) => EnvFilter::new("info,kube_client::client::builder=off"),
     };
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     Ok(())

@@ -132,7 +132,7 @@ pub async fn run(config: AgentConfig, mut follower: Follower, sources: Sources) 
     let urls: Vec<Option<String>> =
         if config.api.is_empty() { vec![None] } else { config.api.iter().cloned().map(Some).collect() };
     let mut pause = PAUSE.0;
-    let mut told = None;
+    let mut told = false;
     for url in urls.iter().cycle() {
         let connected = client(&config, url.as_deref()).await;
         let began = tokio::time::Instant::now();
@@ -142,14 +142,16 @@ pub async fn run(config: AgentConfig, mut follower: Follower, sources: Sources) 
         };
         let error = match ended {
             Ok(()) => return,
-            Err(error) => error.to_string(),
+            Err(error) => error,
         };
-        if told.as_ref() != Some(&error) {
-            tracing::warn!(url = url.as_deref().unwrap_or("of the credentials"), "the API can't be used: {error}");
-            told = Some(error);
+        // A session that lasted shows that the API is there. The same trouble is told once.
+        let lasted = began.elapsed() > Duration::from_secs(30);
+        if lasted || !told {
+            let url = url.as_deref().unwrap_or("of the credentials");
+            tracing::warn!(url, "the API can't be used: {error}; going on with what is known, and trying again");
         }
-        // A session that lasted shows that the API is there.
-        pause = if began.elapsed() > Duration::from_secs(30) { PAUSE.0 } else { (pause * 2).min(PAUSE.1) };
+        told = true;
+        pause = if lasted { PAUSE.0 } else { (pause * 2).min(PAUSE.1) };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = sources.ending.notified() => return,

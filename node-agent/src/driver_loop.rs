@@ -110,6 +110,8 @@ pub struct Driver<E: Effects> {
     dirty: bool,
     sentence: String,
     stuck: Option<String>,
+    /// Why heartbeats can't be sent.
+    silent: Option<String>,
     last: Option<Status>,
 }
 
@@ -142,6 +144,7 @@ impl<E: Effects> Driver<E> {
             dirty: true,
             sentence: String::new(),
             stuck: None,
+            silent: None,
             last: None,
         }
     }
@@ -162,7 +165,7 @@ impl<E: Effects> Driver<E> {
     /// Waits for something, takes all that is there, then lets timers act.
     fn turn(&mut self) -> Result<(), Ended> {
         let now = clock::now();
-        let next = self.core.next_deadline().min(self.publication_due());
+        let next = self.core_due(now).min(self.publication_due());
         match self.events.recv_timeout(next.since(now)) {
             Ok(event) => self.event(event)?,
             Err(RecvTimeoutError::Timeout) => {}
@@ -182,7 +185,7 @@ impl<E: Effects> Driver<E> {
             self.stuck = working;
             self.dirty = true;
         }
-        if now >= self.core.next_deadline() {
+        if now >= self.core_due(now) {
             self.core.tick(now);
             self.outputs()?;
         }
@@ -192,8 +195,15 @@ impl<E: Effects> Driver<E> {
         Ok(())
     }
 
+    /// When the core wants its turn. Without a specification it has nothing to do with time.
+    fn core_due(&self, now: Instant) -> Instant {
+        if self.adoption.is_some() { self.core.next_deadline() } else { now + PUBLISH_IDLE }
+    }
+
     fn event(&mut self, event: Event) -> Result<(), Ended> {
         match event {
+            // Without a specification nothing was ever started here.
+            Event::Input(Input::Leave) if self.adoption.is_none() => Err(Ended::Left),
             Event::Input(input) => {
                 self.dirty |= !matches!(input, Input::Frame { .. } | Input::Durable { .. } | Input::Lock { .. });
                 self.input(input)
@@ -236,10 +246,15 @@ impl<E: Effects> Driver<E> {
                 Output::Persist { token, state } => self.ledger.persist(token, state)?,
                 Output::Heartbeat(frame) => {
                     // D24: what can't act must not look alive.
-                    if self.stuck.is_none()
-                        && let Err(e) = self.paths.heartbeat(&frame)
-                    {
-                        tracing::error!("a heartbeat can't be sent: {e}");
+                    if self.stuck.is_none() {
+                        let problem = self.paths.heartbeat(&frame).err().map(|e| e.to_string());
+                        if problem != self.silent {
+                            match &problem {
+                                Some(e) => tracing::warn!("heartbeats can't be sent: {e}"),
+                                None => tracing::info!("heartbeats are sent"),
+                            }
+                            self.silent = problem;
+                        }
                     }
                 }
                 Output::Send { to, message } => self.send(&to, *message),

@@ -27,8 +27,10 @@ use crate::spec_cache::SpecCache;
 
 /// Time between two complete reports.
 const FULL: Duration = Duration::from_secs(60);
-/// Least time between two reports of changes.
+/// Time between two reports of changes in the long run.
 const SOON: Duration = Duration::from_secs(1);
+/// So many reports of changes may follow each other at once after a quiet time: a takeover is three of them.
+const BURST: u32 = 3;
 
 type Watch<K> = Pin<Box<dyn Stream<Item = Result<Event<K>, watcher::Error>> + Send>>;
 
@@ -63,8 +65,7 @@ impl Follower {
         Follower { config, cache, keys, inbox, running, watchdog, guard, present: None, refused: BTreeMap::new() }
     }
 
-    /// Whether there is anything to adopt.
-    pub fn knows_sub_cluster(&self) -> bool {
+    fn knows_sub_cluster(&self) -> bool {
         self.cache.specs().sub_cluster.is_some()
     }
 
@@ -174,6 +175,7 @@ pub(super) async fn run(
     let mut guard = sources.guard.clone();
     let mut watchdog = follower.watchdog.clone();
     let (mut next_full, mut earliest, mut changed) = (Instant::now(), Instant::now(), true);
+    let mut spent_until = Instant::now();
     loop {
         let wanted = follower.key_secret();
         if secret.as_ref().map(|(name, _)| name) != wanted.as_ref() {
@@ -212,11 +214,11 @@ pub(super) async fn run(
                 let now = Instant::now();
                 changed = false;
                 snapshots.mark_unchanged();
+                // Looked at often, written at most once a second in the long run.
+                earliest = now + Duration::from_millis(100);
                 if wrote {
-                    earliest = now + SOON;
-                } else {
-                    // Nothing worth a report has changed; look again soon, but not at every heartbeat.
-                    earliest = now + Duration::from_millis(100);
+                    spent_until = spent_until.max(now) + SOON;
+                    earliest = earliest.max(spent_until - SOON * (BURST - 1));
                 }
                 if full {
                     next_full = now + FULL;

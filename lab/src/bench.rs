@@ -6,7 +6,6 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use holdfast_api::v1::ServerState;
 use nix::sys::signal::Signal;
 use nix::unistd::{SysconfVar, sysconf};
 
@@ -99,16 +98,7 @@ fn cold_start(options: &BenchOptions) -> Result<(Cluster, Duration)> {
 /// Waits until every server is in the view and the group is online, and names the group's server.
 fn settle(cluster: &Cluster) -> Result<String> {
     let group = served_group(cluster)?;
-    wait_for("every server to be active", LIMIT, |last| {
-        let servers = cluster.servers()?;
-        let states: Vec<_> = servers
-            .values()
-            .map(|server| (&server.spec.server, server.status.as_ref().and_then(|status| status.state)))
-            .collect();
-        *last = format!("{states:?}");
-        let active = states.iter().filter(|(_, state)| *state == Some(ServerState::Active)).count();
-        Ok((active == cluster.blueprint().servers.len()).then_some(()))
-    })?;
+    cluster.wait_view(&cluster.blueprint().servers, 0, LIMIT)?;
     let online = cluster.wait_online(&group, None, LIMIT)?;
     let quiet = boottime_ns() + u64::try_from(REST.as_nanos()).unwrap_or(0);
     wait_for("a rest", LIMIT, |_| Ok((boottime_ns() > quiet).then_some(())))?;
@@ -141,6 +131,8 @@ fn power_cut(cluster: &Cluster, poller: &Poller) -> Result<Duration> {
     cluster.power_cut(&victim)?;
     wait_until_served(poller, since, |content| content != victim)?;
     let length = outage(poller, since)?;
+    let rest: Vec<String> = cluster.blueprint().servers.iter().filter(|name| **name != victim).cloned().collect();
+    cluster.wait_view(&rest, 0, LIMIT)?;
     cluster.power_on(&victim)?;
     Ok(length)
 }

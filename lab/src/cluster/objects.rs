@@ -170,6 +170,33 @@ impl Cluster {
         })
     }
 
+    /// The epoch of the newest view that the API knows; 0 before the first.
+    ///
+    /// # Errors
+    /// When the API does not answer.
+    pub fn epoch(&self) -> Result<u64> {
+        Ok(self.sub_cluster()?.status.and_then(|status| status.epoch).unwrap_or(0))
+    }
+
+    /// Waits until the API shows a view later than `epoch` whose members are exactly `servers`.
+    ///
+    /// # Errors
+    /// [`LabError::Timeout`] with the view seen last.
+    pub fn wait_view(&self, servers: &[String], epoch: u64, limit: Duration) -> Result<()> {
+        wait_for(&format!("a view after {epoch} with {servers:?}"), limit, |last| match self.sub_cluster() {
+            Ok(found) => {
+                let status = found.status.unwrap_or_default();
+                let members = status.view.map(|view| view.members).unwrap_or_default();
+                *last = format!("epoch {:?}, members {members:?}", status.epoch);
+                Ok((status.epoch.is_some_and(|found| found > epoch) && members == servers).then_some(()))
+            }
+            Err(error) => {
+                *last = error.to_string();
+                Ok(None)
+            }
+        })
+    }
+
     /// Waits until every group of the example is Online.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
-use holdfast_api::v1::{FailoverGroup, ServerState};
+use holdfast_api::v1::FailoverGroup;
 
 use crate::cluster::{Cluster, ClusterOptions};
 use crate::error::{Attempt, LabError, Result};
@@ -90,14 +90,11 @@ fn show(cluster: &Cluster, options: &UpOptions, screen: &Screen) -> Result<()> {
     }
 
     screen.step(&format!("switching {victim} on again: it comes back as standby"));
+    // The view that the victim was left out of may not have been reported yet; the one that it returns in is later.
+    let without = cluster.epoch()?;
     cluster.power_on(&victim)?;
-    let back = wait_for(&format!("{victim} to be back"), FORMATION_LIMIT, |last| {
-        let servers = cluster.servers()?;
-        let state = servers.get(&victim).and_then(|server| server.status.as_ref()).and_then(|status| status.state);
-        screen.tree(&tree(cluster));
-        *last = format!("{state:?}");
-        Ok((state == Some(ServerState::Active)).then_some(()))
-    });
+    let all = &cluster.blueprint().servers;
+    let back = cluster.wait_view(all, without, FORMATION_LIMIT);
     screen.done();
     match back {
         Ok(()) => {}

@@ -104,19 +104,12 @@ impl Trial {
 
     /// The epoch of the newest view that the API knows.
     pub(crate) fn epoch(&self) -> u64 {
-        let status = self.cluster.sub_cluster().expect("the sub-cluster").status.expect("its status");
-        status.epoch.expect("an epoch")
+        self.cluster.epoch().expect("the sub-cluster's status")
     }
 
     /// Waits until the API shows a view later than `epoch` with exactly these members.
     pub(crate) fn members_become(&self, servers: &[String], epoch: u64) {
-        wait_for(&format!("a view after {epoch} with {servers:?}"), LIMIT, |last| {
-            let Some(status) = self.cluster.sub_cluster()?.status else { return Ok(None) };
-            let members = status.view.map(|view| view.members).unwrap_or_default();
-            *last = format!("epoch {:?}, members {members:?}", status.epoch);
-            Ok((status.epoch.is_some_and(|found| found > epoch) && members == servers).then_some(()))
-        })
-        .expect("the view changes");
+        self.cluster.wait_view(servers, epoch, LIMIT).expect("the view changes");
     }
 
     /// Waits until every server is in a view later than `epoch`.

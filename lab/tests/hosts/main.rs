@@ -8,3 +8,4 @@ mod partition;
 mod power;
 mod process;
 mod three_servers;
+mod up;

@@ -3,8 +3,8 @@
 use holdfast_api::conditions;
 use holdfast_api::reasons::{accepted, condition, ready};
 use holdfast_api::v1::{
-    FailoverGroup, GroupCounts, GroupPhase, Health, ManagementServer, Server, ServerCounts, ServerDeclaredState,
-    ServerState, SubCluster, SubClusterCounts, SubClusterPhase, SuperCluster,
+    FailoverGroup, GroupCounts, GroupPhase, GroupState, Health, ManagementServer, Server, ServerCounts,
+    ServerDeclaredState, ServerState, SubCluster, SubClusterCounts, SubClusterPhase, SuperCluster,
 };
 use kube::ResourceExt;
 
@@ -74,7 +74,7 @@ pub(crate) struct Summary {
 /// Adds everything up.
 pub(crate) fn summary(all: &[Below<'_>]) -> Summary {
     let mut sum = Summary::default();
-    let mut silent = 0;
+    let (mut silent, mut not_online) = (0, 0);
     for below in all {
         sum.sub_clusters.total += 1;
         match state(below) {
@@ -97,6 +97,8 @@ pub(crate) fn summary(all: &[Below<'_>]) -> Summary {
         for group in &below.groups {
             sum.groups.total += 1;
             let status = group.status.clone().unwrap_or_default();
+            let wanted = group.spec.state == GroupState::Online;
+            not_online += u32::from(wanted && status.phase != Some(GroupPhase::Online));
             match status.phase {
                 Some(GroupPhase::Online) => sum.groups.online += 1,
                 Some(GroupPhase::Offline) => sum.groups.offline += 1,
@@ -135,6 +137,9 @@ pub(crate) fn summary(all: &[Below<'_>]) -> Summary {
         )
     } else if subs.degraded > 0 {
         (Health::Degraded, Some(("Degraded", format!("{} of {} sub-clusters are degraded", subs.degraded, subs.total))))
+    } else if not_online > 0 {
+        let message = format!("{not_online} of {} groups are declared Online and are not online", groups.total);
+        (Health::Degraded, Some((if groups.held > 0 { ready::HELD } else { ready::STARTING }, message)))
     } else {
         (Health::Healthy, None)
     };

@@ -46,6 +46,7 @@ fn health_is_that_of_the_worst() {
     assert_eq!(health(&[below(&good, &online)]), Health::Healthy);
     assert_eq!(health(&[below(&good, &online), below(&lost, &[])]), Health::Degraded);
     assert_eq!(health(&[below(&good, &failed)]), Health::Critical);
+    assert_eq!(health(&[below(&good, &[placed(group("ledger"), GroupPhase::Starting, "db1")])]), Health::Degraded);
     let now = NOW.parse().unwrap();
     conditions::set(&mut down.status.as_mut().unwrap().conditions, "AgentReporting", false, "Silent", "", None, now);
     assert_eq!(health(&[below(&down, &[])]), Health::Unknown);

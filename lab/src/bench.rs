@@ -156,7 +156,7 @@ fn crash(cluster: &Cluster, poller: &Poller) -> Result<Duration> {
     let processes: Vec<_> = host
         .processes()?
         .into_iter()
-        .filter(|process| process.args.first().is_some_and(|arg| arg.starts_with(program.as_str())))
+        .filter(|process| !process.args[0].ends_with("/holdfast") && process.args.join(" ").contains(&program))
         .collect();
     if processes.is_empty() {
         return Err(LabError::Host { host: server, message: format!("{program} does not run there") });
@@ -167,7 +167,7 @@ fn crash(cluster: &Cluster, poller: &Poller) -> Result<Duration> {
     outage(poller, since)
 }
 
-/// Program of the served group's process; what its command line begins with.
+/// Program of the served group's process; its command line has it somewhere (nginx renames its processes).
 fn served_program(cluster: &Cluster) -> Result<String> {
     let group = cluster.group(&served_group(cluster)?)?;
     let mut commands = group.spec.resources.iter().filter_map(|resource| resource.process.as_ref()?.command.first());

@@ -1,0 +1,151 @@
+//! The commands as a user runs them: what they print, and their exit status: 0 done, 1 refused, 2 unexpected.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/two-servers");
+
+fn holdfast(kubeconfig: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+    command.args(args).env("KUBECONFIG", kubeconfig).env_remove("HOME").output().expect("the program runs")
+}
+
+/// Exit status, standard output, standard error.
+fn outcome(output: &Output) -> (Option<i32>, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+fn check(kubeconfig: &Path, args: &[&str], status: i32, expected: &[&str]) -> String {
+    let (code, out, err) = outcome(&holdfast(kubeconfig, args));
+    assert_eq!(code, Some(status), "{args:?}\n{out}{err}");
+    for part in expected {
+        assert!(out.contains(part) || err.contains(part), "{args:?}: no {part:?} in\n{out}{err}");
+    }
+    out
+}
+
+/// A running `holdfast server`; killed when dropped.
+struct Server {
+    child: Child,
+    kubeconfig: PathBuf,
+}
+
+impl Server {
+    fn start(directory: &Path) -> Server {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_holdfast"))
+            .args(["server", "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(directory)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the server starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
+        assert!(line.starts_with("ready: https://127.0.0.1:"), "{line:?}");
+        Server { child, kubeconfig: directory.join("admin.kubeconfig") }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn exit_status_says_whose_turn_it_is() {
+    let home = tempfile::tempdir().expect("a directory");
+    let missing = home.path().join("none");
+    check(&missing, &["--help"], 0, &["Exit status: 0 done, 1 refused"]);
+    check(&missing, &["status", "--speed"], 1, &["unexpected argument '--speed'"]);
+    check(&missing, &["get", "fog"], 1, &["no usable kubeconfig", "hint: give one with --kubeconfig FILE"]);
+    let dead = home.path().join("dead");
+    std::fs::write(
+        &dead,
+        "{apiVersion: v1, kind: Config, current-context: x, contexts: [{name: x, context: {cluster: x, user: x}}],
+          clusters: [{name: x, cluster: {server: 'https://127.0.0.1:1'}}], users: [{name: x, user: {}}]}",
+    )
+    .expect("a file");
+    check(&dead, &["get", "fog"], 2, &["the API server can't be reached", "hint: is it running"]);
+}
+
+#[test]
+fn validate_lists_every_mistake_with_its_field() {
+    let home = tempfile::tempdir().expect("a directory");
+    let file = home.path().join("bad.yaml");
+    let text = std::fs::read_to_string(format!("{EXAMPLE}/cluster.yaml")).expect("the example");
+    std::fs::write(
+        &file,
+        text.replace("timeout: 1s", "timout: 1s").replace("{name: birch, id: 2}", "{name: birch, id: 17}"),
+    )
+    .expect("a file");
+    let file = file.to_string_lossy();
+    check(
+        home.path(),
+        &["validate", "-f", &file],
+        1,
+        &["spec.heartbeat.timout", "spec.servers[1].id", "17", "not valid"],
+    );
+    check(home.path(), &["validate", "-f", EXAMPLE], 0, &["SubCluster ha/shop: valid"]);
+    check(home.path(), &["timing", "-f", EXAMPLE], 0, &["C       takeover wait", "takeoverWait ≥ "]);
+}
+
+#[test]
+fn objects_are_applied_listed_and_deleted_in_turn_with_kubectl() {
+    let home = tempfile::tempdir().expect("a directory");
+    let server = Server::start(&home.path().join("data"));
+    let run = |args: &[&str], status, expected: &[&str]| check(&server.kubeconfig, args, status, expected);
+    run(&["status"], 0, &["nothing is declared"]);
+    run(&["apply", "-f", EXAMPLE, "--dry-run"], 1, &["namespace/ha created (server dry run)", "not found"]);
+    run(&["apply", "-f", EXAMPLE], 0, &["failovergroup.holdfast.dev/web created"]);
+    let again = run(&["apply", "-f", EXAMPLE], 0, &[]);
+    assert_eq!(again.lines().filter(|line| line.ends_with(" unchanged")).count(), 4, "{again}");
+
+    let kubectl = Command::new("kubectl").args(["apply", "-k", EXAMPLE]).env("KUBECONFIG", &server.kubeconfig).output();
+    let (code, out, err) = outcome(&kubectl.expect("kubectl"));
+    assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+    let again = run(&["apply", "-f", EXAMPLE], 0, &[]);
+    assert_eq!(again.lines().filter(|line| line.ends_with(" unchanged")).count(), 4, "after kubectl: {again}");
+
+    let table =
+        run(&["get", "fog,hsub", "-n", "ha"], 0, &["failovergroup.holdfast.dev/web", "subcluster.holdfast.dev/shop"]);
+    assert!(table.lines().next().is_some_and(|header| header.starts_with("NAME ")), "{table}");
+    run(&["get", "fog/web", "-n", "ha", "-o", "yaml"], 0, &["kind: FailoverGroup", "mountPoint: /srv/web"]);
+    run(&["get", "fogg"], 1, &["does not know a kind \"fogg\"", "hint: it has: "]);
+    run(&["status"], 0, &["sub-cluster ha/shop", "server alder", "resource nginx"]);
+
+    let agent = home.path().join("alder.kubeconfig");
+    let data = home.path().join("data");
+    let (data, out) = (data.to_string_lossy(), agent.to_string_lossy());
+    run(
+        &["kubeconfig", "--data-dir", &data, "--server", "shop/alder", "--out", &out],
+        1,
+        &["NAMESPACE/SUBCLUSTER/SERVER"],
+    );
+    run(&["kubeconfig", "--data-dir", &data, "--server", "ha/shop/alder", "--out", &out], 0, &[]);
+
+    // What the agents have not placed may go; the order is the reverse of the manifests'.
+    run(
+        &["delete", "fog/none", "-n", "ha"],
+        1,
+        &["failovergroup.holdfast.dev/none is not there", "--ignore-not-found"],
+    );
+    run(&["delete", "fog", "web", "-n", "ha"], 0, &["failovergroup.holdfast.dev/web deleted"]);
+    run(&["get", "fog", "-n", "ha"], 0, &["No resources found in ha namespace."]);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_holdfast"))
+        .arg("crds")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()));
+}

@@ -5,6 +5,7 @@
 //! tried in turn.
 
 mod events;
+mod history;
 mod report;
 mod session;
 
@@ -21,6 +22,7 @@ use crate::convert::server_status::{Facts, GuardView};
 use crate::driver_loop::Snapshot;
 use crate::notes::Notes;
 
+pub use history::History;
 pub use report::Reporter;
 pub use session::Follower;
 
@@ -85,6 +87,20 @@ impl ApiError {
     }
 }
 
+/// An error with what it comes from.
+fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
 /// Runs a request with a bound on the time that it may take.
 async fn within<T>(what: &str, request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ApiError> {
     match tokio::time::timeout(ANSWER, request).await {
@@ -123,12 +139,15 @@ pub struct Sources {
     pub facts: Arc<Facts>,
     /// Events.
     pub notes: Notes,
+    /// Transitions that the API doesn't have yet.
+    pub history: History,
     /// The process ends: one last report is wanted.
     pub ending: Arc<Notify>,
 }
 
 /// Follows and reports until one last report was given after `ending`.
 pub async fn run(config: AgentConfig, mut follower: Follower, sources: Sources) {
+    tokio::spawn(history::keep(sources.snapshots.clone(), sources.history.clone()));
     let urls: Vec<Option<String>> =
         if config.api.is_empty() { vec![None] } else { config.api.iter().cloned().map(Some).collect() };
     let mut pause = PAUSE.0;
@@ -148,6 +167,7 @@ pub async fn run(config: AgentConfig, mut follower: Follower, sources: Sources) 
         let lasted = began.elapsed() > Duration::from_secs(30);
         if lasted || !told {
             let url = url.as_deref().unwrap_or("of the credentials");
+            let error = whole(&error);
             tracing::warn!(url, "the API can't be used: {error}; going on with what is known, and trying again");
         }
         told = true;

@@ -17,7 +17,7 @@ use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 
-use crate::api_sync::{self, Follower, Sources};
+use crate::api_sync::{self, Follower, History, Sources};
 use crate::boot::{self, Host};
 use crate::cgroup::Hierarchy;
 use crate::config::AgentConfig;
@@ -169,7 +169,8 @@ fn start(config_path: &Path) -> Result<Ended, Failed> {
         server = config.server, sub_cluster = config.sub_cluster, namespace = config.namespace,
         boot = %facts.boot, "the agent runs"
     );
-    let sources = Sources { snapshots, guard, facts, notes, ending: Arc::new(Notify::new()) };
+    let sources =
+        Sources { snapshots, guard, facts, notes, history: History::default(), ending: Arc::new(Notify::new()) };
     let ended = serve(config, follower, sources, inbox, end)?;
     if matches!(ended, Ended::Left) {
         dismiss_guard(&page);

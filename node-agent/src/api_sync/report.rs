@@ -84,6 +84,7 @@ impl Reporter {
         } else if speaks_without_coordinator(&snapshot, &self.config.server) {
             wrote |= self.report_sub_cluster(&snapshot, None, wall, full).await?;
         }
+        wrote |= self.report_history(wall).await?;
         Ok(wrote)
     }
 
@@ -147,6 +148,25 @@ impl Reporter {
                 (new != old).then(|| FailoverGroup { status: Some(new), ..object.clone() })
             };
             let written = write(&self.groups, &group.0, Some(known), change).await?;
+            wrote |= keep(written, |object| drop(self.known.insert(group.0.clone(), object)));
+        }
+        Ok(wrote)
+    }
+
+    /// Transitions that this server saw as coordinator and could not tell then.
+    async fn report_history(&mut self, wall: Wall) -> Result<bool, ApiError> {
+        let mut wrote = false;
+        for (group, transitions) in self.sources.history.untold() {
+            let Some(known) = self.known.get(&group.0) else { continue };
+            let change = |object: &FailoverGroup| {
+                let old = object.status.clone().unwrap_or_default();
+                let new = group_status::with_transitions(&old, &transitions, wall);
+                (new != old).then(|| FailoverGroup { status: Some(new), ..object.clone() })
+            };
+            let written = write(&self.groups, &group.0, Some(known), change).await?;
+            if !matches!(written, Written::Not) {
+                self.sources.history.told(&group, &transitions);
+            }
             wrote |= keep(written, |object| drop(self.known.insert(group.0.clone(), object)));
         }
         Ok(wrote)

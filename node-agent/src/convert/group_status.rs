@@ -61,7 +61,7 @@ pub fn group_status(
     new.failures = failures(placed, old, now);
     new.decision = placed.decision.as_ref().map(decision);
     new.pending_changes = pending(placed, config);
-    new.transitions = transitions(placed, old, wall);
+    new.transitions = merged(&placed.transitions, old, wall);
     set_conditions(&mut new, snapshot, placed, config, now);
     new
 }
@@ -163,10 +163,20 @@ fn pending(placed: &PlacedGroup, config: Option<&GroupConfig>) -> Vec<api::Pendi
     }
 }
 
-fn transitions(placed: &PlacedGroup, old: &api::FailoverGroupStatus, wall: Wall) -> Vec<api::Transition> {
-    // Those of earlier coordinators stay; one that is known is the same even if its number here was another.
+/// The status with these transitions in it and nothing else changed: what a server that is coordinator no longer still
+/// has to tell.
+pub fn with_transitions(
+    old: &api::FailoverGroupStatus,
+    transitions: &[Transition],
+    wall: Wall,
+) -> api::FailoverGroupStatus {
+    api::FailoverGroupStatus { transitions: merged(transitions, old, wall), ..old.clone() }
+}
+
+/// Those of earlier coordinators stay; one that is known is the same even if its number here was another.
+fn merged(transitions: &[Transition], old: &api::FailoverGroupStatus, wall: Wall) -> Vec<api::Transition> {
     let mut all = old.transitions.clone();
-    for transition in placed.transitions.iter().rev() {
+    for transition in transitions.iter().rev() {
         let mut new = one_transition(transition, wall);
         let same = |t: &api::Transition| t.epoch == new.epoch && t.type_ == new.type_ && near(&t.time, &new.time);
         if let Some(known) = all.iter_mut().find(|t| same(t)) {
@@ -174,10 +184,11 @@ fn transitions(placed: &PlacedGroup, old: &api::FailoverGroupStatus, wall: Wall)
             *known = new;
         } else {
             new.id = all.iter().map(|t| t.id).max().unwrap_or(0) + 1;
-            all.insert(0, new);
+            all.push(new);
         }
     }
-    all.sort_by_key(|t| std::cmp::Reverse(t.id));
+    // What was told late stands where it belongs.
+    all.sort_by_key(|t| std::cmp::Reverse((t.time.as_ref().map(|time| time.0), t.id)));
     all.truncate(TRANSITIONS);
     all
 }

@@ -126,6 +126,16 @@ fn transitions_of_earlier_coordinators_stay_and_are_counted_on() {
     assert_eq!(ids, [(31, 6), (30, 5)]);
 }
 
+#[test]
+fn what_a_former_coordinator_tells_late_stands_where_it_belongs() {
+    let now = convert(&placed(GroupPhase::Online, Some("a")), &Default::default(), "2026-03-02T01:00:05Z");
+    let newer = with_transitions(&now, &[failover(85)], wall_of_tests());
+    let both = with_transitions(&newer, &[failover(60)], wall_of_tests());
+    let order: Vec<_> = both.transitions.iter().map(|t| (t.id, t.time.as_ref().unwrap().0.to_string())).collect();
+    assert_eq!(order, [(1, "2026-03-02T00:59:55Z".to_owned()), (2, "2026-03-02T00:59:30Z".to_owned())]);
+    assert_eq!((both.phase, both.server), (now.phase, now.server));
+}
+
 fn wall_of_tests() -> Wall {
     Wall::new(Instant(90_000_000_000), "2026-03-02T01:00:00Z".parse().unwrap())
 }

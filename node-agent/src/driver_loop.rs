@@ -25,6 +25,8 @@ use crate::paths::{Paths, disk::Health};
 const PUBLISH_SOON: Duration = Duration::from_millis(50);
 /// Time between two snapshots when nothing happens: latencies and gaps move all the same.
 const PUBLISH_IDLE: Duration = Duration::from_millis(500);
+/// When an answer that was known at once is given.
+const AGAIN: Duration = Duration::from_millis(1);
 /// Events taken in one go before timers have their turn: a flood must not starve them for good.
 const DRAIN: usize = 8192;
 
@@ -98,7 +100,7 @@ pub struct Driver<E: Effects> {
     me: ServerName,
     boot: Boot,
     events: Receiver<Event>,
-    /// Answers that were known at once; taken before anything else.
+    /// Answers that were known at once.
     answers: VecDeque<Input>,
     ledger: Ledger,
     paths: Paths,
@@ -166,6 +168,8 @@ impl<E: Effects> Driver<E> {
     fn turn(&mut self) -> Result<(), Ended> {
         let now = clock::now();
         let next = self.core_due(now).min(self.publication_due());
+        // What was answered at once is taken a little later, so that asking again at once is no endless loop.
+        let next = if self.answers.is_empty() { next } else { next.min(now + AGAIN) };
         match self.events.recv_timeout(next.since(now)) {
             Ok(event) => self.event(event)?,
             Err(RecvTimeoutError::Timeout) => {}
@@ -174,6 +178,9 @@ impl<E: Effects> Driver<E> {
         for _ in 0..DRAIN {
             let Ok(event) = self.events.try_recv() else { break };
             self.event(event)?;
+        }
+        for answer in std::mem::take(&mut self.answers) {
+            self.input(answer)?;
         }
         let now = clock::now();
         let working = self.working(now);
@@ -227,12 +234,7 @@ impl<E: Effects> Driver<E> {
 
     fn input(&mut self, input: Input) -> Result<(), Ended> {
         self.core.handle(clock::now(), input);
-        self.outputs()?;
-        while let Some(answer) = self.answers.pop_front() {
-            self.core.handle(clock::now(), answer);
-            self.outputs()?;
-        }
-        Ok(())
+        self.outputs()
     }
 
     /// Carries out everything that the core asked for, in its order.
@@ -259,7 +261,9 @@ impl<E: Effects> Driver<E> {
                 }
                 Output::Send { to, message } => self.send(&to, *message),
                 Output::Lock { token, op } => {
-                    if let Err(e) = self.paths.lock(token, op) {
+                    // D24: nor may it renew its authority there.
+                    let given = self.stuck.clone().map_or_else(|| self.paths.lock(token, op), Err);
+                    if let Err(e) = given {
                         self.answers.push_back(Input::Lock { token, result: Err(e) });
                     }
                 }

@@ -101,6 +101,11 @@ if [ ${#packages[@]} -gt 0 ]; then
     fi
 fi
 
+if [ "$purpose" = test ]; then
+    minor=$(kubectl version --client -o json | sed -n 's/.*"minor": *"\([0-9]*\).*/\1/p' | head -n 1)
+    [ "${minor:-0}" -ge 28 ] || say "kubectl is 1.$minor: the tests that need 1.28 will leave themselves out"
+fi
+
 if [ "$purpose" = test ] && ! cargo nextest --version >/dev/null 2>&1; then
     say "installing cargo-nextest $NEXTEST_VERSION with cargo"
     # Built once and run briefly: a quick build is worth more than a quick program.

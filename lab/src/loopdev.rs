@@ -2,8 +2,10 @@
 //! shared disk, as with a cable of its own. Direct I/O where the image's file system allows it, so that what one
 //! host has written is at once what the other reads.
 //!
-//! A device is made with the kernel's autoclear flag and this process keeps it open: when the process dies in
-//! any way and no host has it mounted any more, the kernel detaches it by itself.
+//! Nobody but the host keeps a device open: at the last close the kernel drops the device's page cache, as it does
+//! for a disk that only one machine uses. An opener of the lab's would keep pages that the other host has since
+//! written anew, and the next check of the file system would read them. So a lab that is killed leaves its
+//! devices attached until `holdfast lab clean`.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd;
@@ -14,7 +16,6 @@ use std::time::Duration;
 use crate::error::{Attempt, LabError, Result};
 use crate::shell::wait_for;
 
-const AUTOCLEAR: u32 = 4;
 const DIRECT_IO: u32 = 16;
 /// Bytes that remain reachable of a disk that was cut off; less than any file system or lock area reads.
 const CUT_SIZE: u64 = 512;
@@ -73,11 +74,10 @@ mod calls {
     nix::ioctl_none_bad!(detach, 0x4C01);
 }
 
-/// A loop device that this process holds. Dropping it detaches it as soon as nobody has it mounted.
+/// A loop device that this process attached. Dropping it detaches it as soon as nobody has it mounted.
 #[derive(Debug)]
 pub(crate) struct LoopDevice {
     path: PathBuf,
-    file: File,
     number: u64,
 }
 
@@ -111,14 +111,14 @@ impl LoopDevice {
                     return Ok(None);
                 }
             };
-            let info = LoopInfo64 { flags: AUTOCLEAR | DIRECT_IO, file_name: short_name(image), ..EMPTY };
+            let info = LoopInfo64 { flags: DIRECT_IO, file_name: short_name(image), ..EMPTY };
             let config = LoopConfig { fd: backing_fd, block_size: 512, info, reserved: [0; 8] };
             #[expect(unsafe_code, reason = "ioctl")]
             // SAFETY: `config` has the kernel's layout and lives through the call.
             match unsafe { calls::configure(file.as_raw_fd(), &raw const config) } {
                 Ok(_) => {
                     let number = file.metadata().attempt(|| format!("reading {}", path.display()))?.rdev();
-                    Ok(Some(LoopDevice { path, file, number }))
+                    Ok(Some(LoopDevice { path, number }))
                 }
                 Err(nix::errno::Errno::EBUSY) => {
                     *last = format!("{} was taken by somebody else", path.display());
@@ -160,16 +160,17 @@ impl LoopDevice {
 
     fn set_size_limit(&self, bytes: u64) -> Result<()> {
         let what = || format!("setting the reachable size of {}", self.path.display());
+        let file = open(&self.path)?;
         let mut info = EMPTY;
         #[expect(unsafe_code, reason = "ioctl")]
         // SAFETY: `info` has the kernel's layout and lives through the call.
-        unsafe { calls::get_status(self.file.as_raw_fd(), &raw mut info) }.attempt(what)?;
+        unsafe { calls::get_status(file.as_raw_fd(), &raw mut info) }.attempt(what)?;
         info.sizelimit = bytes;
         // EAGAIN: dirty pages came back between the driver's flush and its check; it asks to be called again.
         wait_for(&what(), Duration::from_secs(2), |last| {
             #[expect(unsafe_code, reason = "ioctl")]
             // SAFETY: as above.
-            match unsafe { calls::set_status(self.file.as_raw_fd(), &raw const info) } {
+            match unsafe { calls::set_status(file.as_raw_fd(), &raw const info) } {
                 Ok(_) => Ok(Some(())),
                 Err(nix::errno::Errno::EAGAIN) => {
                     *last = "the driver asked to try again".into();
@@ -188,9 +189,9 @@ impl LoopDevice {
 
 impl Drop for LoopDevice {
     fn drop(&mut self) {
-        #[expect(unsafe_code, reason = "ioctl")]
-        // SAFETY: the call takes no pointer. A failure is fine: closing the file detaches through autoclear.
-        let _ = unsafe { calls::detach(self.file.as_raw_fd()) };
+        if let Err(error) = detach_device(&self.path) {
+            tracing::warn!(%error, "a loop device stays; try `holdfast lab clean`");
+        }
     }
 }
 
@@ -211,12 +212,16 @@ pub fn devices_below(directory: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
     Ok(found)
 }
 
-/// Detaches a device that a dead lab left attached.
+fn open(device: &Path) -> Result<File> {
+    File::open(device).attempt(|| format!("opening {}", device.display()))
+}
+
+/// Detaches a device now, or, while it is in use, at its last close.
 ///
 /// # Errors
 /// When it can't be opened.
-pub(crate) fn detach_left_over(device: &Path) -> Result<()> {
-    let file = File::open(device).attempt(|| format!("opening {}", device.display()))?;
+pub(crate) fn detach_device(device: &Path) -> Result<()> {
+    let file = open(device)?;
     if file.metadata().is_ok_and(|data| data.file_type().is_block_device()) {
         #[expect(unsafe_code, reason = "ioctl")]
         // SAFETY: the call takes no pointer.

@@ -2,8 +2,8 @@
 //! it the removal of what a lab left behind that was killed.
 //!
 //! Most goes by itself when the process of a lab dies: its hosts lose power (their command channel ends), with
-//! them go namespaces and mounts, then the kernel detaches the loop devices. What stays are the directory, the
-//! empty control groups, and hosts that were frozen at that moment.
+//! them go namespaces and mounts. What stays are the directory with the images, their loop devices, the empty
+//! control groups, and hosts that were frozen at that moment.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::Cgroup;
 use crate::disk::remove_tree;
 use crate::error::{Attempt, LabError, Result};
-use crate::loopdev::{detach_left_over, devices_below};
+use crate::loopdev::{detach_device, devices_below};
 use crate::shell::wait_for;
 
 const PREFIX: &str = "holdfast-lab-";
@@ -83,7 +83,7 @@ pub(crate) fn remove_left_overs(directory: &Path, cgroup: &Cgroup) -> Result<()>
         let left = devices_below(directory)?;
         *last = format!("{left:?}");
         for (device, _) in &left {
-            if let Err(error) = detach_left_over(device) {
+            if let Err(error) = detach_device(device) {
                 *last = format!("{last} {error}");
             }
         }

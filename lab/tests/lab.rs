@@ -176,6 +176,19 @@ fn a_power_cut_loses_what_was_not_synced_and_the_other_host_replays_the_journal(
 }
 
 #[test]
+fn a_host_reads_what_the_other_wrote_although_it_had_read_the_disk_before() {
+    let (lab, a, b) = two_hosts("cache");
+    let sum = |host: &Host| host.exec(&["sha256sum", DEVICE]).expect("the disk is readable");
+    let before = sum(&b);
+    mount(&a);
+    a.exec(&["sh", "-c", "head -c 4000000 /dev/urandom > /srv/data/new; umount /srv/data"]).expect("written");
+    let after = sum(&b);
+    assert_ne!(before, after, "b must not be served from pages that it cached earlier");
+    assert_eq!(after, sum(&a));
+    lab.close().expect("the lab goes");
+}
+
+#[test]
 fn two_writers_at_once_are_found_out() {
     let (lab, a, b) = two_hosts("double");
     // What must never happen: both mount the file system and write.

@@ -1,0 +1,106 @@
+//! What the benchmark prints: each measurement beside its target and beside what others need for the same, and, where a
+//! target was missed, where the time went. Pure. The targets and the peers' figures are those of the design; the latter were
+//! measured on two shared cores, with two hosts made of namespaces, a floating address and a small web server.
+
+use std::time::Duration;
+
+use holdfast_api::v1::Transition;
+
+/// A series of runs of one thing.
+#[derive(Debug, Clone)]
+pub(super) struct Series {
+    /// What was measured.
+    pub(super) name: &'static str,
+    /// A time per run.
+    pub(super) times: Vec<Duration>,
+    /// The part of each that is no cost but the configuration: the heartbeat timeout, or the start of the program itself.
+    pub(super) given: Option<(&'static str, Duration)>,
+    /// What the median should not exceed, beyond the given part.
+    pub(super) target: Duration,
+    /// What others need.
+    pub(super) peers: &'static str,
+    /// How the group's own chart of the last run reads.
+    pub(super) chart: String,
+}
+
+impl Series {
+    fn beyond(&self) -> Duration {
+        median(&self.times).saturating_sub(self.given.map_or(Duration::ZERO, |(_, part)| part))
+    }
+
+    fn reached(&self) -> bool {
+        self.beyond() <= self.target
+    }
+}
+
+/// The table of times, then a line for every missed target.
+pub(super) fn times(series: &[Series]) -> Vec<String> {
+    let mut lines = vec![format!("{:31} {:>9} {:>9}  {:38} {:8}  peers", "", "median", "worst", "target", "")];
+    for one in series {
+        let worst = one.times.iter().max().copied().unwrap_or_default();
+        let target = match one.given {
+            None => format!("{} ms", one.target.as_millis()),
+            Some((what, part)) => format!("{} ms {what} + {} ms", part.as_millis(), one.target.as_millis()),
+        };
+        let verdict = if one.reached() { "reached" } else { "missed" };
+        let (median, worst) = (format!("{} ms", median(&one.times).as_millis()), format!("{} ms", worst.as_millis()));
+        lines.push(format!("{:31} {median:>9} {worst:>9}  {target:38} {verdict:8}  {}", one.name, one.peers));
+    }
+    for one in series.iter().filter(|one| !one.reached()) {
+        let over = (one.beyond() - one.target).as_millis();
+        let chart = if one.chart.is_empty() { "no chart" } else { &one.chart };
+        lines.push(format!("missed by {over} ms: {}; its last run: {chart}", one.name));
+    }
+    lines
+}
+
+/// A transition's chart in one line: `Detect 1000 ms, start data 52 ms`.
+pub(super) fn chart(transition: &Transition) -> String {
+    let steps = transition.chart.iter().map(|step| format!("{} {} ms", step.step, step.took.get().as_millis()));
+    steps.collect::<Vec<_>>().join(", ")
+}
+
+/// How long programs and mounts of a transition took to start: what no cluster software can shorten.
+pub(super) fn starts(transition: &Transition) -> Duration {
+    transition.chart.iter().filter(|step| step.step.starts_with("start ")).map(|step| step.took.get()).sum()
+}
+
+/// The middle one, or the mean of the two in the middle.
+pub(super) fn median(times: &[Duration]) -> Duration {
+    let mut sorted = times.to_vec();
+    sorted.sort();
+    match (sorted.get(sorted.len().saturating_sub(1) / 2), sorted.get(sorted.len() / 2)) {
+        (Some(low), Some(high)) => (*low + *high) / 2,
+        _ => Duration::ZERO,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn median_of_an_even_number_is_the_middle_of_the_middle_two() {
+        let times = [40, 10, 20, 30].map(Duration::from_millis);
+        assert_eq!(median(&times), Duration::from_millis(25));
+        assert_eq!(median(&times[..3]), Duration::from_millis(20));
+    }
+
+    #[test]
+    fn a_missed_target_says_by_how_much_and_where_the_time_went() {
+        let mut one = Series {
+            name: "power cut",
+            times: [1190, 1170, 1160].map(Duration::from_millis).to_vec(),
+            given: Some(("cluster part", Duration::from_secs(1))),
+            target: Duration::from_millis(150),
+            peers: "others 2450 ms",
+            chart: "Detect 1000 ms, start data 120 ms".into(),
+        };
+        let lines = times(std::slice::from_ref(&one));
+        assert!(lines[1].contains("1170 ms   1190 ms  1000 ms cluster part + 150 ms"), "{lines:#?}");
+        assert!(lines[1].contains("missed") && lines[1].ends_with("others 2450 ms"), "{lines:#?}");
+        assert_eq!(lines[2], "missed by 20 ms: power cut; its last run: Detect 1000 ms, start data 120 ms");
+        one.target = Duration::from_millis(170);
+        assert_eq!(times(&[one]).len(), 2);
+    }
+}

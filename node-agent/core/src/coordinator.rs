@@ -250,6 +250,12 @@ impl Core {
         }
     }
 
+    /// This server or a peer that has said that it leaves.
+    pub(crate) fn leaves(&self, name: &ServerName) -> bool {
+        let frame = self.peers.get(name).and_then(|peer| peer.frame.as_ref());
+        frame.is_some_and(|frame| frame.intent != Intent::Join) || *name == self.boot.server && self.leaving
+    }
+
     fn planner_input(
         &self,
         view: &View,
@@ -257,11 +263,9 @@ impl Core {
         holds: &BTreeMap<GroupName, BTreeSet<String>>,
     ) -> planner::Input {
         let state = |name: &ServerName| {
-            let leaving = match self.peers.get(name).and_then(|peer| peer.frame.as_ref()) {
-                Some(frame) => frame.intent != Intent::Join || frame.barred && !view.members.contains_key(name),
-                None => false,
-            };
-            let leaving = leaving || *name == self.boot.server && self.leaving;
+            let frame = self.peers.get(name).and_then(|peer| peer.frame.as_ref());
+            let barred = frame.is_some_and(|frame| frame.barred) && !view.members.contains_key(name);
+            let leaving = barred || self.leaves(name);
             match (view.members.contains_key(name), leaving) {
                 (true, false) => ServerState::Member,
                 (_, true) => ServerState::Detached,
@@ -344,7 +348,10 @@ impl Core {
                 let reason = match decision.rule {
                     Rule::Requested => Reason::Move,
                     Rule::Failback => Reason::Failback,
-                    Rule::Recovery => Reason::Recovery,
+                    Rule::Recovery if self.holders(name).any(|(_, report)| report.failure.is_some()) => {
+                        Reason::Recovery
+                    }
+                    Rule::Recovery => Reason::Move, // nothing failed: its server leaves
                     _ => Reason::Stop,
                 };
                 let previous = Some(ServerName(server.clone()));

@@ -166,10 +166,11 @@ impl Core {
                 hearing.latency = Some(now.since(echoed).saturating_sub(held) / 2);
             }
         }
-        peer.received = now;
         let newest =
             peer.frame.as_ref().is_none_or(|known| known.sequence < frame.sequence || known.boot != frame.boot);
         if newest {
+            // The same heartbeat on a slower path is no later sign of life.
+            peer.received = now;
             peer.frame = Some(frame.clone());
         }
         self.acknowledge(&frame);

@@ -235,7 +235,7 @@ pub struct Transition {
     pub from: Option<ServerName>,
     /// To where.
     pub to: Option<ServerName>,
-    /// `ServerLost`, `ResourceFailed`, `Operation`, `Declared`.
+    /// `ServerLost`, `ServerLeft`, `ResourceFailed`, `Operation`, `Failback`, `Declared`.
     pub cause: &'static str,
     /// The evidence about `from`, if it was lost.
     pub evidence: Option<&'static str>,

@@ -42,6 +42,7 @@ impl Core {
         if assignment.server.is_none() && !running {
             return; // only its holds change
         }
+        let leaves = assignment.previous.as_ref().is_some_and(|from| self.leaves(from));
         let history = self.coordinator.history.entry(name.clone()).or_default();
         if assignment.server.is_some() {
             history.starting = Some(now);
@@ -71,6 +72,7 @@ impl Core {
         let cause = match assignment.reason {
             Reason::Failover => "ServerLost",
             Reason::Recovery => "ResourceFailed",
+            Reason::Move if leaves => "ServerLeft",
             Reason::Move => "Operation",
             Reason::Failback => "Failback",
             Reason::Start | Reason::Stop => "Declared",

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use holdfast_api::v1::Transition;
+use holdfast_api::v1::{Resource, Transition};
 use nix::sys::signal::Signal;
 use nix::unistd::{SysconfVar, sysconf};
 
@@ -32,6 +32,9 @@ const REST: Duration = Duration::from_secs(2);
 
 /// Name of the measurement that contains the cluster's part.
 const POWER_CUT: &str = "power cut of the active server";
+
+/// Name of the measurement that contains the program's own start.
+const CRASH: &str = "application crash";
 
 /// How `holdfast lab bench` runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +74,7 @@ pub fn bench(options: &BenchOptions) -> Result<()> {
     }];
     for (name, fault, target, peers) in [
         ("planned move", planned_move as Fault, 200, "Pacemaker 420 ms; keepalived 80 ms (address only)"),
-        ("application crash", crash as Fault, 50, "Pacemaker 980 ms (monitor every 1 s)"),
+        (CRASH, crash as Fault, 50, "Pacemaker 980 ms (monitor every 1 s)"),
         (POWER_CUT, power_cut as Fault, 150, "Pacemaker 2450 ms (token 1 s); keepalived 3050 ms (address only)"),
     ] {
         let (mut times, mut last) = (Vec::new(), None);
@@ -82,7 +85,8 @@ pub fn bench(options: &BenchOptions) -> Result<()> {
         }
         let given = match name {
             POWER_CUT => Some(("cluster part", cluster_part(&cluster)?)),
-            "application crash" => last.as_ref().map(|transition| ("program start", report::starts(transition))),
+            // What the program itself needs is known from its last start: a restart in place has no chart.
+            CRASH => Some(("program start", program_start(&cluster, last.take())?)),
             _ => None,
         };
         let chart = last.as_ref().map(report::chart).unwrap_or_default();
@@ -106,6 +110,12 @@ fn cluster_part(cluster: &Cluster) -> Result<Duration> {
     let timing = cluster.snapshot()?.sub_cluster.and_then(|object| object.status?.timing);
     let part = timing.and_then(|timing| timing.cluster_part);
     part.map(|part| part.get()).ok_or_else(|| LabError::Api("the sub-cluster reports no timing".into()))
+}
+
+/// How long the served program took to start in a transition.
+fn program_start(cluster: &Cluster, transition: Option<Transition>) -> Result<Duration> {
+    let name = served_process(cluster)?.name;
+    Ok(transition.map_or(Duration::ZERO, |transition| report::start_of(&transition, &name)))
 }
 
 /// The newest transition of the served group.
@@ -202,9 +212,15 @@ fn crash(cluster: &Cluster, poller: &Poller) -> Result<Duration> {
 
 /// Program of the served group's process; its command line has it somewhere (nginx renames its processes).
 fn served_program(cluster: &Cluster) -> Result<String> {
+    let program = served_process(cluster)?.process.and_then(|process| process.command.into_iter().next());
+    program.ok_or_else(|| LabError::Api("the group with the address has no process".into()))
+}
+
+/// The first process among the resources of the served group.
+fn served_process(cluster: &Cluster) -> Result<Resource> {
     let group = cluster.group(&served_group(cluster)?)?;
-    let mut commands = group.spec.resources.iter().filter_map(|resource| resource.process.as_ref()?.command.first());
-    commands.next().cloned().ok_or_else(|| LabError::Api("the group with the address has no process".into()))
+    let process = group.spec.resources.into_iter().find(|resource| resource.process.is_some());
+    process.ok_or_else(|| LabError::Api("the group with the address has no process".into()))
 }
 
 fn wait_until_served(poller: &Poller, since: u64, fits: impl Fn(&str) -> bool) -> Result<()> {

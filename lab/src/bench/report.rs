@@ -48,7 +48,7 @@ pub(super) fn times(series: &[Series]) -> Vec<String> {
     }
     for one in series.iter().filter(|one| !one.reached()) {
         let over = (one.beyond() - one.target).as_millis();
-        let chart = if one.chart.is_empty() { "no chart" } else { &one.chart };
+        let chart = if one.chart.is_empty() { "restarted in place" } else { &one.chart };
         lines.push(format!("missed by {over} ms: {}; its last run: {chart}", one.name));
     }
     lines
@@ -60,9 +60,10 @@ pub(super) fn chart(transition: &Transition) -> String {
     steps.collect::<Vec<_>>().join(", ")
 }
 
-/// How long programs and mounts of a transition took to start: what no cluster software can shorten.
-pub(super) fn starts(transition: &Transition) -> Duration {
-    transition.chart.iter().filter(|step| step.step.starts_with("start ")).map(|step| step.took.get()).sum()
+/// How long a resource took to start in a transition: what no cluster software can shorten.
+pub(super) fn start_of(transition: &Transition, resource: &str) -> Duration {
+    let step = format!("start {resource}");
+    transition.chart.iter().find(|one| one.step == step).map_or(Duration::ZERO, |one| one.took.get())
 }
 
 /// The middle one, or the mean of the two in the middle.

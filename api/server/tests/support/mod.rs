@@ -169,20 +169,6 @@ impl World {
     }
 }
 
-/// Whether kubectl is too old for `patch --subresource`, `events` and `auth whoami`, which came until 1.28; says so. Debian 12
-/// has 1.20. What the server does is also tested by single requests, without kubectl.
-pub fn kubectl_is_too_old() -> bool {
-    let output =
-        Command::new("kubectl").args(["version", "--client", "-o", "json"]).output().expect("kubectl is installed");
-    let version: Value = serde_json::from_slice(&output.stdout).expect("kubectl says its version");
-    let minor = version["clientVersion"]["minor"].as_str().unwrap_or_default();
-    let minor: u32 = minor.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().expect("a number");
-    if minor < 28 {
-        eprintln!("left out: kubectl is 1.{minor}, this needs 1.28 or newer");
-    }
-    minor < 28
-}
-
 /// Runs kubectl with its own home, so that no cache of another server is used.
 pub async fn kubectl(kubeconfig: PathBuf, home: PathBuf, arguments: &[&str], input: &str) -> Output {
     let arguments: Vec<String> = arguments.iter().map(|a| (*a).to_owned()).collect();

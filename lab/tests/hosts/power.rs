@@ -51,3 +51,26 @@ fn power_cut_of_the_standby_server_does_not_touch_the_group() {
     assert_eq!(trial.history(), [active]);
     trial.cluster.close().expect("the lab goes");
 }
+
+#[test]
+fn the_survivor_reads_the_disk_anew_although_somebody_there_keeps_it_open() {
+    let trial = Trial::two("held-open");
+    let victim = trial.active();
+    let standby = trial.others(&victim);
+    let device = trial.cluster.blueprint().disks.iter().find(|disk| disk.file_system.is_some()).expect("a data disk");
+    // As a volume manager or a disk monitor does: reads all of the disk through the cache and stays on it.
+    let script = format!("exec 3<{}; cat <&3 >/dev/null; echo read; exec sleep 1000", device.device.display());
+    let mut holder = trial.host(&standby[0]).command(&["sh", "-c", &script]).expect("a command");
+    let mut holder = holder.stdout(std::process::Stdio::piped()).spawn().expect("it starts");
+    let mut line = String::new();
+    let output = holder.stdout.take().expect("a pipe");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut line).expect("it has read the disk");
+    assert_eq!(line.trim(), "read");
+    let before = boottime_ns();
+    trial.cluster.power_cut(&victim).expect("a power cut");
+    let survivor = trial.served_by(&standby, before);
+    trial.cluster.wait_online(GROUP, Some(&survivor), LIMIT).expect("the status follows");
+    assert_eq!(trial.history(), [victim, survivor]);
+    trial.cluster.close().expect("the lab goes");
+    holder.wait().expect("it ended with its host");
+}

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -146,6 +146,7 @@ fn start(plan: &FilesystemPlan, job: &Job) -> Result<Verdict, String> {
         let (point, real) = (point.display(), real.display());
         return Err(format!("filesystem.mountPoint: {point} leads over a symbolic link to {real}; name that instead"));
     }
+    forget_cached_blocks(&source)?;
     let checked = check_before_mount(plan, &source)?;
     attach(plan, &source)?;
     let table = mounts::table().map_err(|e| format!("the table of mounts can't be read: {e}"))?;
@@ -154,6 +155,23 @@ fn start(plan: &FilesystemPlan, job: &Job) -> Result<Verdict, String> {
     }
     let _ = job;
     Ok(test(plan, Verdict::running().with(checked)))
+}
+
+/// Drops the blocks of a device that this server's kernel keeps from earlier reads. As long as any program has the
+/// device open (multipathd, smartd, a volume manager), they outlive the last mount, and fsck and mount would see the
+/// disk as it was before the other server wrote to it.
+fn forget_cached_blocks(source: &Path) -> Result<(), String> {
+    if !fs::metadata(source).is_ok_and(|found| found.file_type().is_block_device()) {
+        return Ok(());
+    }
+    let fail = |e: std::io::Error| format!("{}: cached blocks can't be dropped: {e}", source.display());
+    let device = File::open(source).map_err(fail)?;
+    // BLKFLSBUF of linux/fs.h.
+    let request = nix::request_code_none!(0x12, 97);
+    #[expect(unsafe_code, reason = "an ioctl of block devices")]
+    // SAFETY: the call takes no pointer, and the descriptor is open until after it.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), request as _, 0) };
+    if result < 0 { Err(fail(std::io::Error::last_os_error())) } else { Ok(()) }
 }
 
 /// fsck by the policy. Auto: what the file system's own tool does at boot (journal replay, quick repair of what is safe);

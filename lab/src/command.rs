@@ -35,7 +35,7 @@ enum Verb {
         #[arg(value_name = "EXAMPLE")]
         example: PathBuf,
         /// How often each fault is measured
-        #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100))]
         runs: u32,
     },
     /// Remove what labs left behind that were killed; labs that run are not touched

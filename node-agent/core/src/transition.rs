@@ -42,6 +42,10 @@ impl Core {
         if assignment.server.is_none() && !running {
             return; // only its holds change
         }
+        // What covers this group about the server that it was taken from; not all evidence covers all groups.
+        let mut departed = self.durable.view.iter().flat_map(|view| view.departed.keys());
+        let from = departed.rfind(|(server, _)| Some(server) == assignment.previous.as_ref()).cloned();
+        let evidence = from.and_then(|key| self.covers(&key, name)).map(|evidence| evidence.name());
         let leaves = assignment.previous.as_ref().is_some_and(|from| self.leaves(from));
         let history = self.coordinator.history.entry(name.clone()).or_default();
         if assignment.server.is_some() {
@@ -88,7 +92,7 @@ impl Core {
             from: assignment.previous.clone(),
             to: assignment.server.clone().or_else(|| assignment.next.clone()),
             cause,
-            evidence: lost.as_ref().and_then(|lost| lost.evidence),
+            evidence: lost.as_ref().and(evidence),
             tag: assignment.tag,
             began,
             took: None,

@@ -143,6 +143,24 @@ fn three_servers_lose_one_and_go_on() {
 }
 
 #[test]
+fn time_on_virtual_machines_covers_addresses_but_not_shared_data() {
+    let mut settings = config(3, false);
+    settings.time_on_virtual_machines = false;
+    let mut address = group(&["a", "b", "c"]);
+    address.shared_data = false;
+    let mut world = World::new(7, settings, &[("web", group(&["a", "b", "c"])), ("net", address)]);
+    expect(&mut world, 2000, "online", |world| world.online("web") == Some(0) && world.online("net") == Some(0));
+    world.power_cut(0);
+    expect(&mut world, 3000, "the address is taken over", |world| world.online("net") == Some(1));
+    world.run_for(10_000);
+    assert!(world.places("web").is_empty(), "a paused machine may still write\n{}", world.story(80));
+    let status = world.status(1).expect("it runs");
+    let groups = &status.coordinator.expect("b coordinates").groups;
+    assert_eq!(groups["net"].transitions[0].evidence, Some("Time"));
+    assert_eq!(groups["web"].phase.name(), "Unknown");
+}
+
+#[test]
 fn of_three_servers_the_one_that_is_cut_off_stops() {
     let mut world = three();
     expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));

@@ -145,6 +145,21 @@ impl Trial {
         self.poller.longest_outage(since).expect("answers before and after").length
     }
 
+    /// Nothing moved, as the client saw it: less than a timeout without an answer. How much less is the benchmark's to
+    /// say; a pause of the machine that the test runs on is no move.
+    pub(crate) fn undisturbed_since(&self, since: u64) {
+        let outage = self.outage_since(since);
+        assert!(outage < self.cluster.blueprint().timeout, "the client saw {outage:?}");
+    }
+
+    /// It was taken over, as the client saw it: not before its time, and not after several. The figure is the
+    /// benchmark's.
+    pub(crate) fn taken_over_since(&self, since: u64) {
+        let (outage, timeout) = (self.outage_since(since), self.cluster.blueprint().timeout);
+        assert!(outage > timeout / 2, "a server must not be given up before its time: {outage:?}");
+        assert!(outage < timeout * 3, "the client saw {outage:?}");
+    }
+
     /// Lets time pass on purpose: to see that nothing happens in it.
     pub(crate) fn pass(&self, time: Duration) {
         let until = boottime_ns() + u64::try_from(time.as_nanos()).expect("a short time");

@@ -16,10 +16,7 @@ fn power_cut_of_the_active_server_moves_the_group_within_about_one_timeout() {
     let before = boottime_ns();
     trial.cluster.power_cut(&victim).expect("a power cut");
     let survivor = trial.served_by(&standby, before);
-    let outage = trial.outage_since(before);
-    let timeout = trial.cluster.blueprint().timeout;
-    assert!(outage < timeout + Duration::from_secs(1), "the client saw {outage:?}");
-    assert!(outage > timeout / 2, "a server must not be given up before its time: {outage:?}");
+    trial.taken_over_since(before);
 
     let online = trial.cluster.wait_online(GROUP, Some(&survivor), LIMIT).expect("the status follows");
     let status = online.status.expect("a status");
@@ -46,8 +43,7 @@ fn power_cut_of_the_standby_server_does_not_touch_the_group() {
     let before = boottime_ns();
     trial.cluster.power_cut(&standby[0]).expect("a power cut");
     trial.members_become(std::slice::from_ref(&active), epoch);
-    let outage = trial.outage_since(before);
-    assert!(outage < Duration::from_millis(300), "the client saw {outage:?}");
+    trial.undisturbed_since(before);
     assert_eq!(trial.history(), [active]);
     trial.cluster.close().expect("the lab goes");
 }

@@ -92,7 +92,9 @@ impl Core {
             peer.grant = Instant::ZERO;
             peer.last_heard = self.now;
         }
-        self.lease.new_epoch();
+        // Two heartbeats; two retries at the lock still fit before the soft stop of the deadline that stands (D5).
+        let patience = self.config.as_ref().map_or(Duration::ZERO, |config| 2 * config.interval);
+        self.lease.new_epoch(self.now + patience);
         self.lock.own = Default::default();
         self.lock.stale = view.acceptors.contains_key(&Acceptor::Lock);
         self.proposal = None;

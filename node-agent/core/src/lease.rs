@@ -25,6 +25,9 @@ pub(crate) struct Lease {
     pub(crate) lean: u64,
     /// When the last lean began.
     pub(crate) leaned_at: Instant,
+    /// No lean before: the first acknowledgements of a new epoch are on their way, and a lean that was not needed
+    /// moves the anchor that others have to wait from (R10).
+    pub(crate) lean_not_before: Instant,
     /// What the last renewal rested on.
     pub(crate) anchor: &'static str,
     /// Smallest time to the soft stop ever seen at a renewal.
@@ -35,7 +38,8 @@ pub(crate) struct Lease {
 
 impl Lease {
     /// A new epoch: nothing that was granted in the old one counts, but the deadline stands.
-    pub(crate) fn new_epoch(&mut self) {
+    pub(crate) fn new_epoch(&mut self, lean_not_before: Instant) {
+        self.lean_not_before = lean_not_before;
         self.lock_grant = Instant::ZERO;
         self.lock_refused = false;
         self.lean = 0;
@@ -142,7 +146,7 @@ impl Core {
         }
         let two_retries = 2 * (config.renew + config.io_timeout);
         let soft = self.quorum_grant(false) + config.soft_stop;
-        let begin = soft - two_retries;
+        let begin = (soft - two_retries).max(self.lease.lean_not_before);
         if self.now < begin {
             self.wake(begin);
             return false;

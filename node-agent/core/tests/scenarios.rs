@@ -39,6 +39,17 @@ fn a_lost_server_is_taken_over_about_one_timeout_later() {
 }
 
 #[test]
+fn a_server_lost_right_after_the_start_is_taken_over_as_fast() {
+    let mut world = two();
+    expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));
+    world.power_cut(0);
+    let cut = world.now;
+    expect(&mut world, 3000, "taken over", |world| world.online("web") == Some(1));
+    let took = (world.now - cut) / 1_000_000;
+    assert!(took < 1150, "took {took} ms\n{}", world.story(80));
+}
+
+#[test]
 fn losing_the_standby_moves_nothing() {
     let mut world = two();
     expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));

@@ -1,7 +1,7 @@
 //! Whether a FailoverGroup is accepted: what this version carries out, names that must exist in the sub-cluster, an order
 //! of resources that can be followed, and what the sub-cluster allows. Claims are in `claims.rs`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use holdfast_api::reasons::accepted;
 use holdfast_api::support;
@@ -22,9 +22,13 @@ pub(crate) fn accept(group: &FailoverGroup, sub_cluster: Option<&SubCluster>) ->
         return Err(Rejection::new(accepted::NOT_FOUND, message));
     };
     known_names(spec, &sub.spec)?;
-    if let Some(cycle) = cycle(spec) {
-        let message =
-            format!("spec.resources: dependsOn goes in a circle: {}; take one of these out", cycle.join(" → "));
+    if let Some(cycle) = holdfast_api::validation::dependency_cycle(spec) {
+        // The agents' own graph: stages and nested file systems count, not only what stands in dependsOn.
+        let circle = format!("{} → {}", cycle.join(" → "), cycle.first().map_or("", String::as_str));
+        let message = format!(
+            "spec.resources: dependsOn goes in a circle: {circle}; take one of these out, or set stage where a resource \
+             of an earlier stage depends on one of a later stage"
+        );
         return Err(Rejection::new(accepted::DEPENDENCY_CYCLE, message));
     }
     allowed(spec, &sub.spec)
@@ -78,34 +82,6 @@ fn known_names(spec: &FailoverGroupSpec, sub: &SubClusterSpec) -> Result<(), Rej
         }
     }
     Ok(())
-}
-
-/// A circle in `dependsOn`, as the names along it with the first one repeated at the end.
-fn cycle(spec: &FailoverGroupSpec) -> Option<Vec<String>> {
-    let edges: BTreeMap<&str, &[String]> =
-        spec.resources.iter().map(|resource| (resource.name.as_str(), resource.depends_on.as_slice())).collect();
-    let mut done = BTreeSet::new();
-    for start in edges.keys() {
-        // Depth first with an explicit trail: each entry is a name and how many of its dependencies were followed.
-        let mut trail: Vec<(&str, usize)> = vec![(start, 0)];
-        while let Some((name, next)) = trail.last_mut() {
-            let (name, follow) = (*name, edges.get(name).and_then(|dependencies| dependencies.get(*next)));
-            *next += 1;
-            let Some(dependency) = follow else {
-                done.insert(name);
-                trail.pop();
-                continue;
-            };
-            if let Some(at) = trail.iter().position(|(on_trail, _)| on_trail == dependency) {
-                let circle = trail[at..].iter().map(|(name, _)| name.to_string());
-                return Some(circle.chain([dependency.clone()]).collect());
-            }
-            if !done.contains(dependency.as_str()) {
-                trail.push((dependency, 0));
-            }
-        }
-    }
-    None
 }
 
 /// What kind of resource it is, by the name of its member.
@@ -211,6 +187,16 @@ mod tests {
         .unwrap_err();
         assert_eq!(reason, "DependencyCycle");
         assert!(message.contains("b → d → b;"), "{message}");
+        // A stage is an order, too: the agents would never start this.
+        let (reason, message) = verdict(|group, _| {
+            group.spec.resources = resources(json!([
+                process("app", &["addr"]),
+                {"name": "addr", "floatingIP": {"address": "192.0.2.10/24", "interface": "eth0"}},
+            ]));
+        })
+        .unwrap_err();
+        assert_eq!(reason, "DependencyCycle");
+        assert!(message.contains("set stage"), "{message}");
         // Two ways to the same place are no circle.
         let diamond = verdict(|group, _| {
             group.spec.resources = resources(json!([

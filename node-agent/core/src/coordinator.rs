@@ -196,10 +196,10 @@ impl Core {
         })
     }
 
-    /// Departed servers that may still hold a group: they were allowed to run it (or told to), and nothing covers
-    /// that (R13, protocol-why D8).
+    /// Departed servers that may still hold a group: they were allowed to run it (or told to, or told to stop it and
+    /// never said that they had), and nothing covers that (R13, protocol-why D8).
     fn doubtful(&self, view: &View, name: &GroupName, group: &GroupConfig) -> BTreeSet<ServerName> {
-        let told = self.durable.table.get(name).and_then(|assignment| assignment.server.as_ref());
+        let told = self.durable.table.get(name).and_then(|known| known.server.as_ref().or(known.previous.as_ref()));
         let may_hold = |key: &&DepartedKey| group.policy.contains(&key.0) || told == Some(&key.0);
         view.departed
             .keys()

@@ -202,3 +202,24 @@ fn sixteen_servers_form_and_survive_the_loss_of_seven() {
     }
     expect(&mut world, 6000, "taken over", |world| world.online("web") == Some(7));
 }
+
+#[test]
+fn a_server_that_is_lost_while_it_stops_a_group_may_still_run_it() {
+    // It is told to stop the group because it may not run it any more, and then nothing is heard of it.
+    let base = config(2, true);
+    let slow = holdfast_core::config::Config { takeover_wait: std::time::Duration::from_secs(20), ..base };
+    let mut world = World::new(7, slow, &[("web", group(&["a", "b"]))]);
+    expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));
+    world.run_for(3000);
+    world.failing_stops = 1.0;
+    let mut moved = group(&["b"]);
+    moved.generation = 2;
+    world.groups.insert("web".into(), std::sync::Arc::new(moved));
+    world.publish();
+    world.run_for(500);
+    world.freeze(0, 60_000);
+    world.restart_after_kill = 60_000;
+    world.run_for(10_000);
+    assert_eq!(world.online("web"), None, "{}", world.story(80));
+    expect(&mut world, 15_000, "taken over after the wait", |world| world.online("web") == Some(1));
+}

@@ -1,13 +1,15 @@
-//! R4, R8: this server's dealings with the lock: one operation at a time, ballots before leaning before looking.
+//! R4, R5, R8: this server's dealings with the lock: one operation at a time, ballots before leaning before looking.
 //!
-//! The lock is a disk that answers nothing: a server *is* promised or granted something only because it wrote its own
-//! block, waited until that was on the disk, and then read nobody else's claim. Whoever comes later does the same and
-//! sees ours. Both orders of two servers are safe; reading before writing would not be (protocol-why D4).
+//! The lock answers nothing, be it a disk or an object on a quorum server: a server *is* promised or granted something only because it wrote its own
+//! record, waited until that was durable, and then read nobody else's claim. Whoever comes later does the same and sees
+//! ours. Both orders of two servers are safe; reading before writing would not be (protocol-why D4). A quorum server
+//! does both in one compare-and-swap, which is the same with nothing in between.
 
 use std::collections::BTreeMap;
 
+use crate::config::LockKind;
 use crate::core::Core;
-use crate::lock::{LockLook, LockOp, LockRecord};
+use crate::lock::{LockLook, LockMemory, LockOp, LockRecord};
 use crate::names::{AcceptorId, ServerName};
 use crate::output::Output;
 use crate::time::Instant;
@@ -35,6 +37,8 @@ pub(crate) struct Lock {
     pub(crate) id: Option<AcceptorId>,
     /// Why it can't be used, if so.
     pub(crate) problem: Option<String>,
+    /// The problem is only that the last access had no good answer.
+    pub(crate) unanswered: bool,
     /// Completion of the last good operation.
     pub(crate) seen: Instant,
     /// Beginning of the last look.
@@ -54,13 +58,14 @@ impl Core {
     /// Begins the most important lock operation if none is under way.
     pub(crate) fn schedule_lock(&mut self) {
         let Some(config) = self.config.clone() else { return };
-        if !config.has_lock {
+        if !config.has_lock() {
             return;
         }
         if let Some((_, _, begun)) = self.lock.busy {
             // A hung operation stays the only one: a second write could land before it (protocol-why D10).
             if self.now.since(begun) >= config.timeout && self.lock.problem.is_none() {
                 self.lock.problem = Some("the lock does not answer".into());
+                self.lock.unanswered = true;
             } else {
                 self.wake(begun + config.timeout);
             }
@@ -90,9 +95,12 @@ impl Core {
         self.lock.next_token += 1;
         let token = self.lock.next_token;
         self.lock.looked = self.now;
-        // Nothing is written to an area that was not read before: its identity and our own last record count.
+        // Nothing is written to a lock that was not read before: its identity and our own last record count. A swap
+        // checks the identity itself and settles what had no answer, so with a quorum server the two retries of R8 are
+        // not spent on reading.
+        let swaps = self.config.as_ref().is_some_and(|config| config.lock == Some(LockKind::QuorumServer));
         let view = self.durable.view.clone().filter(|view| view.acceptors.contains_key(&Acceptor::Lock));
-        let known = self.lock.id.filter(|_| self.lock.problem.is_none());
+        let known = self.lock.id.filter(|_| self.lock.problem.is_none() || swaps && self.lock.unanswered);
         let record = match (wanted, known, view) {
             (Purpose::Look, _, _) => None,
             (_, Some(lock), Some(view)) => Some((lock, view)),
@@ -113,11 +121,14 @@ impl Core {
             Purpose::Refresh | Purpose::Look => {}
         }
         self.lock.stale = false;
-        self.durable.lock_sequence = self.durable.lock_sequence.max(self.own_sequence_on_disk()) + 1;
+        // A new process, or a server that was installed anew in the same slot, goes on above everything read
+        // (protocol-why D10): its record must not be hidden behind an older one.
+        let (boot_counter, sequence) = self.own_record().map_or((0, 0), |own| (own.boot_counter, own.sequence));
+        self.durable.lock_sequence = self.durable.lock_sequence.max(sequence) + 1;
         let record = LockRecord {
             cluster: view.cluster,
             lock,
-            boot_counter: self.durable.boot_counter,
+            boot_counter: self.durable.boot_counter.max(boot_counter),
             sequence: self.durable.lock_sequence,
             lineage: view.lineage,
             epoch: view.epoch,
@@ -131,10 +142,10 @@ impl Core {
         self.emit_now(Output::Lock { token, op: LockOp::WriteThenLook(Box::new(record)) });
     }
 
-    /// A new process starts above everything that an older one may have written.
-    fn own_sequence_on_disk(&self) -> u64 {
+    /// This server's record as last read.
+    fn own_record(&self) -> Option<&LockRecord> {
         let id = self.config.as_ref().and_then(|config| config.servers.get(&self.boot.server));
-        id.and_then(|id| self.lock.records.get(id)).map_or(0, |record| record.sequence)
+        id.and_then(|id| self.lock.records.get(id))
     }
 
     /// The lock's answer.
@@ -148,9 +159,11 @@ impl Core {
             Ok(look) => look,
             Err(problem) => {
                 if self.lock.problem.as_ref() != Some(&problem) {
-                    self.note("PathDown", None, true, format!("the lock disk can't be used: {problem}"));
+                    let noun = self.config.as_ref().and_then(|config| config.lock).map_or("lock", LockKind::noun);
+                    self.note("PathDown", None, true, format!("the {noun} can't be used: {problem}"));
                 }
                 self.lock.problem = Some(problem);
+                self.lock.unanswered = true;
                 self.ballot_failed(purpose);
                 return;
             }
@@ -159,7 +172,9 @@ impl Core {
         self.lock.seen = look.completed;
         self.remember_leaning(&look);
         self.lock.records = look.records.clone();
+        self.remember_counter(&look);
         self.lock.problem = self.lock_problem(&look);
+        self.lock.unanswered = false;
         if self.learn_from_lock(&look) {
             return; // everything that was under way belongs to an older epoch
         }
@@ -212,19 +227,43 @@ impl Core {
             && *named != look.lock
         {
             return Some(format!(
-                "the area is {}, but the sub-cluster's lock is {named}: it was formatted anew or is another disk",
+                "the lock is {}, but the sub-cluster's lock is {named}: it was made anew or is another one",
+                look.lock
+            ));
+        }
+        if self.durable.lock_memory.distrusted {
+            return Some(format!(
+                "the lock {} went back to an older state: it was restored from a copy and has forgotten promises; \
+                 make a new lock",
                 look.lock
             ));
         }
         if let Some(record) =
             look.records.values().find(|record| view.is_none_or(|view| record.cluster != view.cluster))
         {
-            return Some(format!("the area belongs to sub-cluster {}", record.cluster));
+            return Some(format!("the lock belongs to sub-cluster {}", record.cluster));
         }
         if !look.damaged.is_empty() {
             return Some(format!("the blocks of slots {:?} can't be read whole", look.damaged));
         }
         None
+    }
+
+    /// D9: a lock that shows an older state than this server has seen of it was put back, and is never trusted again.
+    fn remember_counter(&mut self, look: &LockLook) {
+        if !look.damaged.is_empty() {
+            return;
+        }
+        let counter = look.counter.unwrap_or_else(|| self.own_record().map_or(0, |own| own.sequence));
+        let memory = &mut self.durable.lock_memory;
+        if memory.lock != look.lock {
+            *memory = LockMemory { lock: look.lock, counter, distrusted: false };
+        } else if counter >= memory.counter {
+            memory.counter = counter;
+        } else if !memory.distrusted {
+            memory.distrusted = true;
+            self.persist();
+        }
     }
 
     /// R10: the first read that returned a rival's newest lean counter.
@@ -245,6 +284,13 @@ impl Core {
         let member = view.members.get(server)?;
         let ((lineage, epoch, lean), at) = self.lock.leaning.get(&member.id)?;
         ((*lineage, *epoch) == view.order() && *lean > 0).then_some(*at)
+    }
+
+    /// R1: a rival that nobody hears any more shows life at the lock: it leaned since.
+    pub(crate) fn leans_on_lock(&self, server: &ServerName, view: &View) -> bool {
+        let interval = self.config.as_ref().map_or(Default::default(), |config| config.interval);
+        let heard = self.peers.get(server).map_or(self.started, |peer| peer.received);
+        self.lock_anchor(server, view).is_some_and(|leaned| leaned > heard + interval)
     }
 
     /// Views on the lock that are newer than ours.
@@ -287,7 +333,7 @@ impl Core {
     pub(crate) fn lock_usable(&self) -> bool {
         let Some(config) = &self.config else { return false };
         let hung = self.lock.busy.is_some_and(|(_, _, begun)| self.now.since(begun) >= config.timeout);
-        config.has_lock && self.lock.id.is_some() && self.lock.problem.is_none() && !hung
+        config.has_lock() && self.lock.id.is_some() && self.lock.problem.is_none() && !hung
     }
 
     pub(crate) fn everybody_connected(&self) -> bool {

@@ -17,8 +17,8 @@ pub struct Config {
     pub servers: BTreeMap<ServerName, u8>,
     /// All heartbeat paths.
     pub paths: BTreeMap<PathName, PathKind>,
-    /// Has a cluster lock on a disk.
-    pub has_lock: bool,
+    /// The cluster lock, if there is one.
+    pub lock: Option<LockKind>,
     /// H: heartbeat interval.
     pub interval: Duration,
     /// T: silence on all paths after which a peer is suspected.
@@ -51,6 +51,40 @@ pub struct Config {
     pub time_on_virtual_machines: bool,
     /// `state: Stopped`: all groups stop.
     pub stopped: bool,
+}
+
+impl Config {
+    /// There is a cluster lock.
+    pub fn has_lock(&self) -> bool {
+        self.lock.is_some()
+    }
+}
+
+/// What the cluster lock is. Both are the same kind of acceptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LockKind {
+    /// An area on a shared disk (R4).
+    Disk,
+    /// One object on an API server outside, changed by compare-and-swap (R5).
+    QuorumServer,
+}
+
+impl LockKind {
+    /// The word for it in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            LockKind::Disk => "LockDisk",
+            LockKind::QuorumServer => "QuorumServer",
+        }
+    }
+
+    /// The words for it in sentences.
+    pub fn noun(self) -> &'static str {
+        match self {
+            LockKind::Disk => "lock disk",
+            LockKind::QuorumServer => "quorum server",
+        }
+    }
 }
 
 /// Kind of a heartbeat path.

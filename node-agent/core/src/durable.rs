@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::lock::LockMemory;
 use crate::message::Assignment;
 use crate::names::{AcceptorId, BootId, GroupName};
 use crate::view::{Ballot, Tag, View};
@@ -41,6 +42,8 @@ pub struct Durable {
     pub clean: bool,
     /// Highest sequence written to the own ring of the lock.
     pub lock_sequence: u64,
+    /// What was last seen of the lock. Not written for its own sake: it goes along with what else is written.
+    pub lock_memory: LockMemory,
     /// Stays out of views until an operator or the return policy brings it back (C20).
     pub barred: bool,
 }
@@ -60,6 +63,7 @@ impl Durable {
             held: BTreeMap::new(),
             clean: true,
             lock_sequence: 0,
+            lock_memory: LockMemory::default(),
             barred: false,
         }
     }

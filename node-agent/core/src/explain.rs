@@ -19,9 +19,9 @@ impl Core {
             lease_anchor: self.lease.anchor,
             smallest_margin: self.lease.smallest_margin,
             peers: self.peers.keys().map(|name| (name.clone(), self.peer_status(now, name))).collect(),
-            lock: self.config.as_ref().filter(|config| config.has_lock).map(|_| match &self.lock.problem {
+            lock: self.config.as_ref().and_then(|config| config.lock).map(|kind| match &self.lock.problem {
                 Some(problem) => Err(problem.clone()),
-                None if self.lock.id.is_none() => Err("the lock disk was not read yet".into()),
+                None if self.lock.id.is_none() => Err(format!("the {} was not read yet", kind.noun())),
                 None => Ok(()),
             }),
             groups: self.own_reports(),

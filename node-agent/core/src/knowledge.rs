@@ -149,7 +149,10 @@ impl Core {
             cause: if silent { "PeerSilent" } else { "Partition" },
             verdict: if silent { "ServerLost" } else { "Partition" },
             paths: self.silent_paths(first),
-            arbiter: if old.acceptors.contains_key(&Acceptor::Lock) { "LockDisk" } else { "Majority" },
+            arbiter: match self.config.as_ref().and_then(|config| config.lock) {
+                Some(kind) if old.acceptors.contains_key(&Acceptor::Lock) => kind.name(),
+                _ => "Majority",
+            },
             evidence: None,
             detection,
             resolution: self.now.since(began),

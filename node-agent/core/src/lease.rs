@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use crate::config::LockKind;
 use crate::core::Core;
 use crate::output::Output;
 use crate::time::Instant;
@@ -99,7 +100,7 @@ impl Core {
                 } else if servers >= grant {
                     "Servers"
                 } else {
-                    "LockDisk"
+                    config.lock.map_or("", LockKind::name)
                 };
                 if self.lease.end > self.now {
                     let soft = self.lease.end - (lease.saturating_sub(config.soft_stop));

@@ -1,4 +1,6 @@
-//! What stands on the lock disk for one server, and what a look at it returns (R4, R8). Not the layout: the shell's.
+//! What stands on the lock for one server, and what a look at it returns (R4, R5, R8). Not the layout: the shell's.
+//!
+//! A lock disk is written and then read; a quorum server does both in one step. What follows from what is read is the same.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +10,7 @@ use crate::names::{AcceptorId, ClusterId};
 use crate::time::Instant;
 use crate::view::{Ballot, Epoch, View};
 
-/// The newest thing that a server wrote into its ring. Every write is a whole record, so that one read of the newest
+/// The newest thing that a server wrote to the lock. Every write is a whole record, so that one read of the newest
 /// valid slot says everything.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockRecord {
@@ -34,24 +36,38 @@ pub struct LockRecord {
     pub view: View,
 }
 
-/// An operation on the lock disk. At most one is under way per server; a write without an answer may have landed.
+/// An operation on the lock. At most one is under way per server; a write without an answer may have landed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LockOp {
-    /// Read the header and everybody's ring.
+    /// Read everybody's newest record. On a quorum server by a swap, too: it settles an earlier one without an answer.
     Look,
-    /// Write into the own ring, wait until it is on the disk, then look.
+    /// Write the own record, wait until it is durable, then look (disk); or both in one swap (quorum server).
     WriteThenLook(Box<LockRecord>),
 }
 
 /// What a look returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockLook {
-    /// Identity of the area, made when it was formatted.
+    /// Identity of the lock, made when the disk was formatted or the object was created.
     pub lock: AcceptorId,
-    /// Newest valid record per slot (`servers[].id`); absent: formatted and never written.
+    /// How often it was changed, if it counts that itself (a quorum server does).
+    pub counter: Option<u64>,
+    /// Newest valid record per slot (`servers[].id`); absent: never written.
     pub records: BTreeMap<u8, LockRecord>,
     /// Slots whose newest content can't be told (checks fail although the write is old): the lock has no vote.
     pub damaged: Vec<u8>,
     /// When the read was complete, on the reader's clock.
     pub completed: Instant,
+}
+
+/// What a server remembers of the lock, to tell a lock that was put back to an older state (restored from a copy, a
+/// disk reverted to a snapshot): such a lock has forgotten promises and has no vote (protocol-why D9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LockMemory {
+    /// The lock that this is about.
+    pub lock: AcceptorId,
+    /// The highest counter seen: its own, or the sequence of this server's record where it has none.
+    pub counter: u64,
+    /// It went back once: it has no vote for ever. Only another identity, admitted by a view, has one again.
+    pub distrusted: bool,
 }

@@ -57,13 +57,13 @@ impl Core {
         for name in config.servers.keys().filter(|name| *name != me) {
             let frame = self.present(name)?;
             let blank = frame.cluster.is_none() && frame.epoch == 0 && frame.intent == Intent::Join;
-            let same_lock = !config.has_lock || frame.lock_reachable && frame.lock == self.lock.id;
+            let same_lock = !config.has_lock() || frame.lock_reachable && frame.lock == self.lock.id;
             if !blank || !same_lock || frame.config_generation != config.generation {
                 return None;
             }
             members.insert(name.clone(), Self::member_of(frame));
         }
-        if self.leaving || members.len() != config.servers.len() || config.has_lock && !self.lock_usable() {
+        if self.leaving || members.len() != config.servers.len() || config.has_lock() && !self.lock_usable() {
             return None;
         }
         let servers = |members: &BTreeMap<ServerName, Member>| -> BTreeMap<_, _> {
@@ -99,12 +99,11 @@ impl Core {
         if acceptors.len() % 2 == 1 {
             return acceptors;
         }
-        if config.has_lock {
-            // The lock stays the same over the whole chain; another area under the same device has no vote (D9).
-            let known = base.acceptors.get(&Acceptor::Lock).copied();
-            if let Some(lock) = known.or(self.lock.id) {
-                acceptors.insert(Acceptor::Lock, lock);
-            }
+        // The lock stays the same over the whole chain; another area under the same device has no vote (D9). One that
+        // was not read yet since the last odd view is as if there were none.
+        let known = base.acceptors.get(&Acceptor::Lock).copied().or(self.lock.id);
+        if let Some(lock) = known.filter(|_| config.has_lock()) {
+            acceptors.insert(Acceptor::Lock, lock);
             return acceptors;
         }
         let departed = base.acceptors.iter().find(|(acceptor, _)| match acceptor {
@@ -248,9 +247,14 @@ impl Core {
         if unproven {
             return Err("there is no evidence yet that its old incarnation has ended".into());
         }
-        let lock_needed = config.has_lock && (members.len() + 1).is_multiple_of(2);
-        if lock_needed && !(self.lock_usable() && frame.lock_reachable && frame.lock == self.lock.id) {
-            return Err("the lock disk is not reachable from both".into());
+        // Two would need each other without it; a larger view loses nothing by growing (protocol-why D20). Nobody joins
+        // who sees another lock.
+        let Some(kind) = config.lock.filter(|_| (members.len() + 1).is_multiple_of(2)) else { return Ok(()) };
+        if members.len() == 1 && !(self.lock_usable() && frame.lock_reachable && frame.lock == self.lock.id) {
+            return Err(format!("the {} is not reachable from both", kind.noun()));
+        }
+        if self.lock.id.is_none() || frame.lock.is_some_and(|seen| Some(seen) != self.lock.id) {
+            return Err(format!("it does not see the same {}", kind.noun()));
         }
         Ok(())
     }
@@ -276,10 +280,16 @@ impl Core {
         let mut members = BTreeMap::from([(me.clone(), self.myself(config))]);
         for (name, frame) in frames {
             let barred = frame.barred && !config.automatic_return && !view.members.contains_key(name);
-            let lock = !config.has_lock || frame.lock_reachable && frame.lock == self.lock.id;
+            let lock =
+                !config.has_lock() || frame.lock.is_none() || self.lock.id.is_none() || frame.lock == self.lock.id;
             if frame.intent == Intent::Join && !barred && frame.held.is_empty() && lock {
                 members.insert(name.clone(), Self::member_of(frame));
             }
+        }
+        if members.len() == 2 && config.has_lock() {
+            // As in R19: two only with the lock in reach of both (protocol-why D20).
+            let reaches = |frame: &Frame| self.lock_usable() && frame.lock_reachable && frame.lock == self.lock.id;
+            members.retain(|name, _| name == me || self.present(name).is_some_and(reaches));
         }
         let names: BTreeSet<ServerName> = members.keys().cloned().collect();
         if self.best_clique(&names) != names {

@@ -121,8 +121,9 @@ impl Core {
             && base.members.keys().filter(|name| !value.members.contains_key(*name)).any(|rival| {
                 let theirs = self.groups_held_by(rival);
                 let ours = self.durable.held.len();
-                self.verdict(rival) == crate::peers::Verdict::Partitioned
-                    && (theirs > ours || theirs == ours && rival < me)
+                let alive =
+                    self.verdict(rival) == crate::peers::Verdict::Partitioned || self.leans_on_lock(rival, base);
+                alive && (theirs > ours || theirs == ours && rival < me)
             });
         let race = if contested { 2 * (config.interval + config.io_timeout) } else { std::time::Duration::ZERO };
         3 * config.interval * rank + race

@@ -112,7 +112,7 @@ pub struct Status {
     pub phase: ClusterPhase,
     /// It may run groups.
     pub leased: bool,
-    /// Which grant the lease rests on last: `Servers`, `LockDisk`, `Self`.
+    /// Which grant the lease rests on last: `Servers`, `LockDisk`, `QuorumServer`, `Self`.
     pub lease_anchor: &'static str,
     /// Smallest time left until soft stop that was ever seen at a renewal.
     pub smallest_margin: Option<Duration>,
@@ -264,7 +264,7 @@ pub struct Resolution {
     pub paths: Vec<PathName>,
     /// `ServerLost` or `Partition`.
     pub verdict: &'static str,
-    /// `LockDisk` or `Majority`.
+    /// `LockDisk`, `QuorumServer` or `Majority`.
     pub arbiter: &'static str,
     /// Evidence, once there is one.
     pub evidence: Option<&'static str>,

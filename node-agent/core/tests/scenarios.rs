@@ -2,7 +2,7 @@
 
 mod world;
 
-use world::{World, config, group, server_name};
+use world::{World, config, group, server_name, with_quorum_server};
 
 fn two() -> World {
     World::new(7, config(2, true), &[("web", group(&["a", "b"]))])
@@ -222,4 +222,110 @@ fn a_server_that_is_lost_while_it_stops_a_group_may_still_run_it() {
     world.run_for(10_000);
     assert_eq!(world.online("web"), None, "{}", world.story(80));
     expect(&mut world, 15_000, "taken over after the wait", |world| world.online("web") == Some(1));
+}
+
+fn four_with_quorum_server() -> World {
+    let mut world = World::new(7, with_quorum_server(4), &[("web", group(&["a", "b", "c", "d"]))]);
+    expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));
+    world.run_for(2000);
+    world
+}
+
+fn split(world: &mut World) {
+    for (one, other) in [(0, 2), (0, 3), (1, 2), (1, 3)] {
+        world.cut_lans(one, other);
+    }
+}
+
+#[test]
+fn of_four_servers_split_in_half_the_side_that_runs_the_group_gets_the_quorum_server() {
+    let mut world = four_with_quorum_server();
+    split(&mut world);
+    world.run_for(6000);
+    assert_eq!(world.places("web"), [0], "{}", world.story(80));
+    assert_eq!(world.members(0), ["a", "b"]);
+    assert_eq!(world.members(2), ["a", "b"], "the losers have learnt it from the quorum server");
+    world.heal();
+    expect(&mut world, 10_000, "all again", |world| world.members(0).len() == 4);
+    assert_eq!(world.online("web"), Some(0));
+}
+
+#[test]
+fn of_four_servers_split_in_half_without_a_lock_nobody_goes_on() {
+    let mut world = World::new(7, config(4, false), &[("web", group(&["a", "b", "c", "d"]))]);
+    expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));
+    split(&mut world);
+    world.run_for(6000);
+    assert!(world.places("web").is_empty(), "{}", world.story(80));
+    world.heal();
+    expect(&mut world, 10_000, "online again", |world| world.online("web").is_some());
+}
+
+#[test]
+fn without_the_quorum_server_four_survive_one_loss_and_no_split_and_can_start() {
+    let mut world = four_with_quorum_server();
+    world.hosts.iter_mut().for_each(|host| host.disk_reachable = false);
+    world.run_for(5000);
+    assert_eq!(world.online("web"), Some(0), "its loss alone stops nothing\n{}", world.story(80));
+    for server in 0..4 {
+        world.power_cut(server);
+        world.power_on(server);
+    }
+    expect(&mut world, 10_000, "all back", |world| world.members(0).len() == 4 && world.online("web").is_some());
+    split(&mut world);
+    world.run_for(6000);
+    assert!(world.places("web").is_empty(), "half of four, and nobody breaks the tie\n{}", world.story(80));
+    world.heal();
+    let whole = |world: &World| (0..4).all(|server| world.members(server).len() == 4);
+    expect(&mut world, 10_000, "online again", |world| world.online("web").is_some() && whole(world));
+    let active = world.online("web").expect("it runs");
+    world.hosts.iter_mut().for_each(|host| host.disk_reachable = false);
+    world.power_cut(active);
+    expect(&mut world, 6000, "taken over", |world| world.online("web").is_some_and(|now| now != active));
+    assert_eq!(world.members((active + 1) % 4).len(), 3);
+}
+
+#[test]
+fn a_quorum_server_that_was_put_back_from_a_copy_breaks_no_tie_any_more() {
+    let mut world = four_with_quorum_server();
+    let copy = world.copy_of_lock();
+    split(&mut world);
+    world.run_for(6000);
+    world.heal();
+    expect(&mut world, 10_000, "all again", |world| world.members(0).len() == 4);
+    world.put_lock_back(copy);
+    world.run_for(2000);
+    let problem = world.status(0).expect("it runs").lock.expect("it has a lock").expect_err("it is not trusted");
+    assert!(problem.contains("went back to an older state"), "{problem}");
+    // For good, also over a restart, and however high it counts by then.
+    world.run_for(20_000);
+    for server in 0..4 {
+        world.crash_process(server, 50);
+    }
+    expect(&mut world, 10_000, "online", |world| world.online("web").is_some());
+    split(&mut world);
+    world.run_for(6000);
+    assert!(world.places("web").is_empty(), "nobody has more than half\n{}", world.story(80));
+}
+
+#[test]
+fn a_server_that_was_installed_anew_is_not_hidden_behind_its_older_records() {
+    let mut world = two();
+    expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));
+    for _ in 0..3 {
+        world.power_cut(1);
+        expect(&mut world, 10_000, "one left", |world| world.members(0).len() == 1);
+        world.power_on(1);
+        expect(&mut world, 10_000, "both again", |world| world.members(0).len() == 2);
+    }
+    world.run_for(2000);
+    let before = world.copy_of_lock().0[&2].boot_counter;
+    world.power_cut(1);
+    let boot = world.hosts[1].ledger.boot;
+    world.hosts[1].ledger = holdfast_core::durable::Durable::fresh(holdfast_core::names::AcceptorId(77), boot);
+    world.power_on(1);
+    expect(&mut world, 20_000, "both again", |world| world.members(0).len() == 2 && world.members(1).len() == 2);
+    world.run_for(3000);
+    let own = &world.copy_of_lock().0[&2];
+    assert!(before > 2 && own.boot_counter >= before, "{before}, then {}", own.boot_counter);
 }

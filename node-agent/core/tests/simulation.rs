@@ -7,24 +7,27 @@ mod world;
 
 use holdfast_core::names::PathName;
 use rand::Rng;
-use world::{World, config, group};
+use world::{World, config, group, with_quorum_server};
 
 /// Time after the last fault in which everything has to be as declared again.
 const BOUND_MS: u64 = 40_000;
 
 fn shape(seed: u64) -> World {
-    let (servers, lock) = match seed % 4 {
-        0 | 1 => (2, true),
-        2 => (3, false),
-        _ => (4 + (seed / 4 % 2) as usize, false),
+    let config = match seed % 6 {
+        0 | 1 => config(2, true),
+        2 => config(3, false),
+        3 => config(4 + (seed / 6 % 2) as usize, false),
+        4 => with_quorum_server(2),
+        _ => with_quorum_server(3 + (seed / 6 % 2) as usize),
     };
+    let servers = config.servers.len();
     let names = ["a", "b", "c", "d", "e"];
     let all = &names[..servers];
     let mut backwards = all.to_vec();
     backwards.reverse();
     let mut last = group(&backwards);
     last.shared_data = false;
-    World::new(seed, config(servers, lock), &[("web", group(all)), ("db", group(&backwards)), ("net", last)])
+    World::new(seed, config, &[("web", group(all)), ("db", group(&backwards)), ("net", last)])
 }
 
 /// One random fault.

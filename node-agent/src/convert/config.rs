@@ -12,7 +12,7 @@ use std::time::Duration;
 use holdfast_api::timing::Timing;
 use holdfast_api::v1 as api;
 use holdfast_api::validation::resource_graph;
-use holdfast_core::config::{Config, GroupConfig, PathKind, Recovery, ResourceConfig, Target, Then};
+use holdfast_core::config::{Config, GroupConfig, LockKind, PathKind, Recovery, ResourceConfig, Target, Then};
 use holdfast_core::names::{GroupName, PathName, ResourceName, ServerName};
 use sha2::{Digest, Sha256};
 
@@ -80,7 +80,11 @@ pub fn cluster_config(object: &api::SubCluster, watchdog: Option<Duration>) -> R
         generation: generation(object.metadata.generation),
         servers: spec.servers.iter().map(|s| (ServerName(s.name.clone()), s.id)).collect(),
         paths: paths.collect(),
-        has_lock: spec.quorum.type_ == api::QuorumType::LockDisk,
+        lock: match spec.quorum.type_ {
+            api::QuorumType::Majority => None,
+            api::QuorumType::LockDisk => Some(LockKind::Disk),
+            api::QuorumType::QuorumServer => Some(LockKind::QuorumServer),
+        },
         interval: timing.interval,
         timeout: timing.timeout,
         stall: timing.stall,

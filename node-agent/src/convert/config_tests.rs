@@ -46,7 +46,7 @@ fn timing_is_that_of_the_api_and_a_watchdog_lengthens_the_wait() {
         (config.generation, config.timeout, config.interval),
         (3, Duration::from_secs(1), Duration::from_millis(100))
     );
-    assert_eq!((config.has_lock, config.watchdog, config.reset), (true, false, config.stall));
+    assert_eq!((config.lock, config.watchdog, config.reset), (Some(LockKind::Disk), false, config.stall));
     let with = cluster_config(&sub_cluster(|_| {}), Some(Duration::from_secs(2))).unwrap();
     assert_eq!((with.watchdog, with.reset), (true, Duration::from_secs(4)));
     assert!(with.takeover_wait >= Duration::from_secs(4) + with.lease);

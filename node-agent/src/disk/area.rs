@@ -122,7 +122,7 @@ impl Area {
                 Ring::Damaged(_) => damaged.push(*slot),
             }
         }
-        Ok(LockLook { lock: header.lock, records, damaged, completed: crate::clock::now() })
+        Ok(LockLook { lock: header.lock, counter: None, records, damaged, completed: crate::clock::now() })
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_core::config::{Config, GroupConfig, PathKind, Recovery, ResourceConfig, Then};
+use holdfast_core::config::{Config, GroupConfig, LockKind, PathKind, Recovery, ResourceConfig, Then};
 use holdfast_core::durable::Durable;
 use holdfast_core::frame::Frame;
 use holdfast_core::lock::{LockLook, LockOp, LockRecord};
@@ -68,7 +68,7 @@ pub struct Host {
     pub powered: bool,
     pub frozen: bool,
     boot: u64,
-    ledger: Durable,
+    pub ledger: Durable,
     offset: u64,
     /// Clock rate error in parts per million.
     drift: i64,
@@ -99,6 +99,8 @@ pub struct World {
     disk: BTreeMap<u8, LockRecord>,
     beats: BTreeMap<usize, Frame>,
     lock: AcceptorId,
+    /// How often the object on the quorum server was changed.
+    swaps: u64,
     /// (lineage, epoch) -> the view that somebody made durable.
     views: BTreeMap<(u32, u64), View>,
     pub violations: Vec<String>,
@@ -159,6 +161,17 @@ pub fn group(servers: &[&str]) -> GroupConfig {
     }
 }
 
+/// Any number of servers with a quorum server: no heartbeat path on it, and an access may take twice as long.
+pub fn with_quorum_server(servers: usize) -> Config {
+    let ms = Duration::from_millis;
+    let mut config = config(servers, true);
+    config.lock = Some(LockKind::QuorumServer);
+    config.paths.remove("area");
+    (config.io_timeout, config.soft_stop, config.kill) = (ms(100), ms(600), ms(700));
+    (config.lease, config.takeover_wait) = (ms(800), ms(1054));
+    config
+}
+
 pub fn config(servers: usize, has_lock: bool) -> Config {
     let ms = Duration::from_millis;
     let mut paths =
@@ -170,7 +183,7 @@ pub fn config(servers: usize, has_lock: bool) -> Config {
         generation: 1,
         servers: (0..servers).map(|i| (server_name(i), (i + 1) as u8)).collect(),
         paths,
-        has_lock,
+        lock: has_lock.then_some(LockKind::Disk),
         interval: ms(100),
         timeout: ms(1000),
         stall: ms(200),
@@ -233,6 +246,7 @@ impl World {
             disk: BTreeMap::new(),
             beats: BTreeMap::new(),
             lock,
+            swaps: 0,
             views: BTreeMap::new(),
             violations: Vec::new(),
             log: Vec::new(),
@@ -386,6 +400,16 @@ impl World {
     }
 
     /// Gives everybody the present specifications.
+    /// What stands on the lock now, as a backup has it.
+    pub fn copy_of_lock(&self) -> (BTreeMap<u8, LockRecord>, u64) {
+        (self.disk.clone(), self.swaps)
+    }
+
+    /// Puts the lock back to an older state, as a restored backup does.
+    pub fn put_lock_back(&mut self, (records, swaps): (BTreeMap<u8, LockRecord>, u64)) {
+        (self.disk, self.swaps) = (records, swaps);
+    }
+
     pub fn publish(&mut self) {
         for server in 0..self.hosts.len() {
             let life = self.hosts[server].life;
@@ -434,7 +458,7 @@ impl World {
                         self.send(server, to, path.into(), Input::Frame { path: path.into(), frame: frame.clone() });
                     }
                 }
-                if self.config.has_lock {
+                if self.config.lock == Some(LockKind::Disk) {
                     self.after(MS / 5, 3 * MS, Event::Beat { server, life, frame });
                     self.read_beats(server, life);
                 }
@@ -511,13 +535,35 @@ impl World {
             return self.after(MS, 5 * MS, Event::Input { server, life, input });
         }
         let slot = (server + 1) as u8;
+        if self.config.lock == Some(LockKind::QuorumServer) {
+            return self.swap(server, life, token, &op);
+        }
         if let (LockOp::WriteThenLook(record), false) = (&op, written) {
             self.disk.insert(slot, (**record).clone());
             return self.after(MS / 5, 3 * MS, Event::Lock { server, life, token, op, written: true });
         }
         let completed = self.clock(server, self.now);
-        let look = LockLook { lock: self.lock, records: self.disk.clone(), damaged: Vec::new(), completed };
+        let look =
+            LockLook { lock: self.lock, counter: None, records: self.disk.clone(), damaged: Vec::new(), completed };
         self.input_if_alive(server, life, Input::Lock { token, result: Ok(look) });
+    }
+
+    /// R5: everything at one moment; the answer may be lost although the swap has landed.
+    fn swap(&mut self, server: usize, life: u64, token: u64, op: &LockOp) {
+        if let LockOp::WriteThenLook(record) = op {
+            self.disk.insert((server + 1) as u8, (**record).clone());
+        }
+        self.swaps += 1;
+        if self.loss > 0.0 && self.rng.random_bool(self.loss) {
+            let input = Input::Lock { token, result: Err("no answer".into()) };
+            let late = self.config.io_timeout.as_nanos() as u64;
+            return self.after(late, late, Event::Input { server, life, input });
+        }
+        let (records, took) = (self.disk.clone(), self.rng.random_range(MS / 5..20 * MS));
+        let completed = self.clock(server, self.now + took);
+        let look = LockLook { lock: self.lock, counter: Some(self.swaps), records, damaged: Vec::new(), completed };
+        let input = Input::Lock { token, result: Ok(look) };
+        self.at(self.now + took, Event::Input { server, life, input });
     }
 
     fn input_if_alive(&mut self, server: usize, life: u64, input: Input) {

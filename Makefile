@@ -47,6 +47,12 @@ bench: ## Measure outages, cold start and idle cost, ten runs each, beside the t
 	cargo build --release --locked -p holdfast
 	$(RELEASE_BIN) lab bench examples/two-servers $(if $(RUNS),--runs $(RUNS))
 
+.PHONY: sim
+sim: ## Random faults on whole sub-clusters in virtual time (SECONDS=60, SEED=n replays one, PLANT=Name plants a bug)
+	scripts/setup.sh build
+	cargo run --quiet --release --locked -p holdfast-sim -- \
+	  $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(if $(PLANT),--plant $(PLANT))
+
 .PHONY: crds
 crds: ## Write manifests/crds from the types
 	scripts/setup.sh build

@@ -12,6 +12,7 @@ use crate::core::Core;
 use crate::lock::{LockLook, LockMemory, LockOp, LockRecord};
 use crate::names::{AcceptorId, ServerName};
 use crate::output::Output;
+use crate::planted::planted;
 use crate::time::Instant;
 use crate::view::{Acceptor, Ballot, Epoch, View};
 
@@ -60,6 +61,10 @@ impl Core {
         let Some(config) = self.config.clone() else { return };
         if !config.has_lock() {
             return;
+        }
+        let hung = self.lock.busy.is_some_and(|(_, _, begun)| self.now.since(begun) >= config.io_timeout);
+        if hung && planted!(TwoWritesInFlight) {
+            self.lock.busy = None;
         }
         if let Some((_, _, begun)) = self.lock.busy {
             // A hung operation stays the only one: a second write could land before it (protocol-why D10).
@@ -188,7 +193,9 @@ impl Core {
         match purpose {
             Purpose::Ballot(ballot, phase) => self.lock_answered(ballot, phase, &look, rival),
             Purpose::Lean(asked) => {
-                if rival > Ballot::default() {
+                let refused = rival > Ballot::default() && !planted!(LeanNeverRefused);
+                let asked = if planted!(LeanGrantsAtCompletion) { self.now } else { asked };
+                if refused {
                     self.lease.lock_refused = true;
                 } else if view.order() == self.stable_order().unwrap_or_default() {
                     self.lease.lock_grant = self.lease.lock_grant.max(asked);
@@ -225,6 +232,7 @@ impl Core {
         let view = self.durable.view.as_ref();
         if let Some(named) = view.and_then(|view| view.acceptors.get(&Acceptor::Lock))
             && *named != look.lock
+            && !planted!(BlankLockVotes)
         {
             return Some(format!(
                 "the lock is {}, but the sub-cluster's lock is {named}: it was made anew or is another one",
@@ -318,7 +326,10 @@ impl Core {
         let rivals = look.records.iter().filter(|(slot, _)| Some(**slot) != own).map(|(_, record)| record);
         rivals
             .filter(|record| (record.lineage, record.epoch) == view.order())
-            .map(|record| record.ballot.max(record.accepted.as_ref().map(|(ballot, _)| *ballot).unwrap_or_default()))
+            .map(|record| {
+                let accepted = record.accepted.as_ref().map(|(ballot, _)| *ballot).unwrap_or_default();
+                if planted!(BallotsIgnored) { accepted } else { record.ballot.max(accepted) }
+            })
             .max()
             .unwrap_or_default()
     }

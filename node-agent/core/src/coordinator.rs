@@ -15,6 +15,7 @@ use crate::frame::Intent;
 use crate::message::{Assignment, Message, Reason};
 use crate::names::{GroupName, ServerName};
 use crate::output::Output;
+use crate::planted::planted;
 use crate::status::{Failure, GroupPhase, GroupReport, PlacedGroup};
 use crate::time::Instant;
 use crate::transition::History;
@@ -59,7 +60,7 @@ impl Core {
     /// Every member has reported in this epoch.
     pub(crate) fn everybody_reported(&self) -> bool {
         let Some(view) = &self.durable.view else { return false };
-        view.members.keys().all(|name| self.coordinator.reports.contains_key(name))
+        view.members.keys().all(|name| self.coordinator.reports.contains_key(name)) || planted!(ReportsNotAwaited)
     }
 
     /// A member's report.
@@ -110,7 +111,7 @@ impl Core {
         self.coordinator.decisions =
             plan.decisions.into_iter().map(|(name, decision)| (GroupName(name), decision)).collect();
         if !news.is_empty() {
-            let first = self.durable.highest.revision + 1;
+            let first = if planted!(RevisionRestarts) { 1 } else { self.durable.highest.revision + 1 };
             for (revision, (name, assignment)) in (first..).zip(&mut news) {
                 assignment.tag = Tag { lineage: view.lineage, epoch: view.epoch, revision };
                 self.begin_transition(name, assignment);
@@ -150,7 +151,7 @@ impl Core {
     /// The controller's target, if it was computed from what is (R15).
     fn valid_target<'a>(&self, name: &GroupName, group: &'a GroupConfig) -> Option<&'a crate::config::Target> {
         let placed = self.durable.table.get(name).map_or((0, 0), |a| (a.tag.epoch, a.tag.revision));
-        group.target.as_ref().filter(|target| target.computed_from == placed)
+        group.target.as_ref().filter(|target| target.computed_from == placed || planted!(StaleTarget))
     }
 
     /// What keeps a group from running, after what a valid target asks.
@@ -226,7 +227,7 @@ impl Core {
                     return Current::On { server: server.0, phase: Phase::Starting };
                 }
                 let servers = self.doubtful(view, name, group);
-                if servers.is_empty() {
+                if servers.is_empty() || planted!(UnknownIsOffline) {
                     Current::Offline
                 } else {
                     Current::Unknown { servers: servers.into_iter().map(|server| server.0).collect() }
@@ -234,6 +235,9 @@ impl Core {
             }
             [(server, report)] => {
                 let stopping = this_epoch && assignment.is_some_and(|a| a.server.is_none() && a.tag > report.tag);
+                if stopping && planted!(MoveWithoutStop) {
+                    return Current::Offline;
+                }
                 let reported = report.failure.as_ref().and_then(|failure| group.resources.get(&failure.resource));
                 let only_reported = reported.is_some_and(|resource| resource.recovery.then == Then::Report);
                 let phase = match report.phase {
@@ -338,7 +342,7 @@ impl Core {
         };
         match &decision.action {
             Action::Start { server } => {
-                if !self.known_everywhere(group, name) {
+                if !self.known_everywhere(group, name) && !planted!(SpecNotAwaited) {
                     return None;
                 }
                 let reason = self.start_reason(known);

@@ -17,6 +17,7 @@ use crate::message::{Envelope, Message};
 use crate::names::{GroupName, ResourceName, ServerName};
 use crate::output::{Note, OpId, Output};
 use crate::peers::{Links, Peer};
+use crate::planted::planted;
 use crate::proposer::{Desire, Proposal};
 use crate::status::Resolution;
 use crate::time::Instant;
@@ -120,11 +121,20 @@ impl Core {
             self.lease.end = self.boot.lease_end;
             self.lock.stale = true;
         }
+        if planted!(HeldForgotten) {
+            self.durable.held.clear();
+        }
         if self.durable.boot != self.boot.boot {
             // A new boot: nothing of the old one runs here. If it was a member and did not leave, its end was unclean.
             self.durable.boot_counter += 1;
             self.durable.boot = self.boot.boot;
             self.durable.held.clear();
+            if planted!(OldBootActs)
+                && let Some(member) =
+                    self.durable.view.as_mut().and_then(|view| view.members.get_mut(&self.boot.server))
+            {
+                member.boot = self.boot.boot;
+            }
             let member = self.durable.view.as_ref().is_some_and(|view| view.members.contains_key(&self.boot.server));
             if member && !self.durable.clean {
                 self.durable.barred = true;
@@ -175,6 +185,7 @@ impl Core {
         if let Some(config) = &self.config
             && now.since(self.now) > config.stall
             && now.since(self.next_wake) > config.stall
+            && !planted!(StallSuspectsAll)
         {
             self.restart_silence();
         }
@@ -275,7 +286,8 @@ impl Core {
         let (lineage, epoch) = self.stable.unwrap_or((0, 0));
         let newest = self.durable.view.as_ref().map(|view| view.order());
         // R3, R6: nothing is acknowledged after an acceptance, nor between two epochs.
-        let acknowledging = self.durable.accepted.is_none() && newest == self.stable;
+        let silent = self.durable.accepted.is_some() && !planted!(AcknowledgesAfterAcceptance);
+        let acknowledging = !silent && newest == self.stable;
         let frame = Frame {
             cluster: self.stable.and(self.durable.view.as_ref()).map(|view| view.cluster),
             from: self.boot.server.clone(),
@@ -360,7 +372,7 @@ impl Core {
 
     /// Puts out what may depend on anything that was persisted before: not before that is durable.
     pub(crate) fn emit(&mut self, output: Output) {
-        if self.issued > self.written {
+        if self.issued > self.written && !planted!(SpeaksBeforeDurable) {
             self.waiting.push_back((self.issued, output));
         } else {
             self.outputs.push_back(output);

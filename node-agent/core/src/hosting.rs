@@ -12,6 +12,7 @@ use crate::input::Outcome;
 use crate::message::{Assignment, Message, Reason};
 use crate::names::{GroupName, ResourceName};
 use crate::output::{Action, Context, OpId, Output};
+use crate::planted::planted;
 use crate::status::{Failure, GroupPhase, GroupReport, ResourceReport};
 use crate::time::Instant;
 use crate::view::{Epoch, Tag};
@@ -54,6 +55,12 @@ impl Core {
             if let Some(machine) = self.machines.get_mut(name) {
                 machine.refresh(config);
             }
+        }
+        if planted!(AbsenceIsDeletion) {
+            for (_, machine) in self.machines.iter_mut().filter(|(name, _)| !groups.contains_key(*name)) {
+                machine.stop("its specification is gone");
+            }
+            self.groups.retain(|name, _| groups.contains_key(name));
         }
         self.groups.extend(groups);
         // R17: what this boot of the server held before this process started is looked at, under the old deadline.
@@ -214,7 +221,7 @@ impl Core {
                 changed = true;
                 self.durable.table.insert(name.clone(), assignment.clone());
                 self.durable.highest = self.durable.highest.max(assignment.tag);
-                if (assignment.tag.lineage, assignment.tag.epoch) == order {
+                if (assignment.tag.lineage, assignment.tag.epoch) == order || planted!(OldEpochTaken) {
                     news.push((name.clone(), assignment.clone()));
                 }
             }

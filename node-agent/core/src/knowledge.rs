@@ -8,6 +8,7 @@ use crate::frame::Frame;
 use crate::message::Message;
 use crate::names::{BootId, GroupName, ServerName};
 use crate::output::Output;
+use crate::planted::planted;
 use crate::status::Resolution;
 use crate::time::Instant;
 use crate::view::{Acceptor, DepartedKey, Evidence, View};
@@ -90,7 +91,9 @@ impl Core {
         for peer in self.peers.values_mut() {
             peer.granted = 0;
             peer.grant = Instant::ZERO;
-            peer.last_heard = self.now;
+            if !planted!(NoResetAtAdoption) {
+                peer.last_heard = self.now;
+            }
         }
         // Two heartbeats; two retries at the lock still fit before the soft stop of the deadline that stands (D5).
         let patience = self.config.as_ref().map_or(Duration::ZERO, |config| 2 * config.interval);
@@ -106,7 +109,7 @@ impl Core {
             .map(|key| {
                 // What was known of an earlier departure of the same boot says nothing about this one.
                 let again = old.as_ref().is_some_and(|old| old.admits(&key.0, key.1));
-                let known = old_departures.get(key).filter(|_| !again).cloned();
+                let known = old_departures.get(key).filter(|_| !again || planted!(EvidenceReused)).cloned();
                 let anchor = known.as_ref().map(|departure| departure.anchor);
                 let anchor = anchor.or_else(|| anchors.get(&key.0).copied()).unwrap_or(self.now);
                 (key.clone(), Departure { anchor, seen: known.and_then(|departure| departure.seen) })
@@ -118,7 +121,7 @@ impl Core {
         let names: Vec<&str> = view.members.keys().map(|name| name.0.as_str()).collect();
         let what = if view.stopped { "shut down" } else { "formed" };
         self.note("ViewDecided", None, false, format!("view {} {what} with {}", view.epoch, names.join(", ")));
-        if !member {
+        if !member && !planted!(LeftOutGoesOn) {
             let held = !self.machines.is_empty();
             self.stop_everything("this server is not in the newest view");
             if held {
@@ -196,7 +199,10 @@ impl Core {
 
     /// R12: what a departed server itself shows: that it stopped, or that it rebooted.
     fn watch_departed(&mut self, frame: &Frame) {
-        let order = self.stable_order().unwrap_or_default();
+        // The view that left it out, not the newest one that is durable here: a member of the view before may still
+        // start something under that one.
+        let left_out = self.durable.view.as_ref().map(|view| view.order()).unwrap_or_default();
+        let order = if planted!(CleanBeforeLearning) { (0, 0) } else { left_out };
         for ((name, boot), departure) in &mut self.departures {
             if *name != frame.from || departure.seen.is_some() {
                 continue;
@@ -248,7 +254,12 @@ impl Core {
     /// R11: C after the anchor.
     fn time_is_over(&self, key: &DepartedKey) -> bool {
         let Some(departed) = self.durable.view.as_ref().and_then(|view| view.departed.get(key)) else { return false };
-        self.departures.get(key).is_some_and(|departure| self.now >= departure.anchor + departed.takeover_wait)
+        let wait = match departed.takeover_wait {
+            _ if planted!(NoWait) => Duration::ZERO,
+            wait if planted!(WaitWithoutReset) => wait.saturating_sub(Duration::from_millis(250)),
+            wait => wait,
+        };
+        self.departures.get(key).is_some_and(|departure| self.now >= departure.anchor + wait)
     }
 
     /// Wakes when time or drain brings new evidence, and notes the first one for people.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::config::LockKind;
 use crate::core::Core;
 use crate::output::Output;
+use crate::planted::planted;
 use crate::time::Instant;
 use crate::view::Acceptor;
 
@@ -51,7 +52,7 @@ impl Lease {
 impl Core {
     /// Own vote counts for the own lease unless a successor of the view was accepted (R3).
     fn withdrawn(&self) -> bool {
-        self.durable.accepted.is_some()
+        self.durable.accepted.is_some() && !planted!(OwnVoteKept)
     }
 
     /// This server may act under its newest view, and that view is durable.
@@ -81,7 +82,8 @@ impl Core {
             })
             .collect();
         grants.sort_unstable_by(|a, b| b.cmp(a));
-        grants.get(view.quorum() - 1).copied().unwrap_or(Instant::ZERO)
+        let quorum = if planted!(OneAckIsEnough) { view.quorum().min(2) } else { view.quorum() };
+        grants.get(quorum - 1).copied().unwrap_or(Instant::ZERO)
     }
 
     /// R9: renews the deadline and tells the guard.
@@ -142,7 +144,7 @@ impl Core {
     pub(crate) fn should_lean(&mut self) -> bool {
         let Some(config) = self.config.clone() else { return false };
         let has_lock = self.durable.view.as_ref().is_some_and(|view| view.acceptors.contains_key(&Acceptor::Lock));
-        if !has_lock || !self.acting() || self.lease.lock_refused || self.withdrawn() {
+        if !has_lock || planted!(NeverLeans) || !self.acting() || self.lease.lock_refused || self.withdrawn() {
             return false;
         }
         let two_retries = 2 * (config.renew + config.io_timeout);

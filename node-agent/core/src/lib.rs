@@ -43,6 +43,10 @@ mod lease;
 mod membership;
 mod output;
 mod peers;
+#[cfg(not(feature = "planted"))]
+mod planted;
+#[cfg(feature = "planted")]
+pub mod planted;
 mod proposer;
 mod transition;
 

@@ -45,6 +45,9 @@ pub enum LockOp {
     WriteThenLook(Box<LockRecord>),
 }
 
+/// Places of a server's ring: a write goes to the place `sequence` modulo this.
+pub const LOCK_RING: u64 = 8;
+
 /// What a look returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockLook {

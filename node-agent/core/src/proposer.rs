@@ -16,6 +16,7 @@ use crate::lock::LockLook;
 use crate::message::Message;
 use crate::names::ServerName;
 use crate::output::Output;
+use crate::planted::planted;
 use crate::time::Instant;
 use crate::view::{Acceptor, Ballot, Epoch, View};
 
@@ -37,6 +38,13 @@ pub(crate) struct Proposal {
     accepts: BTreeMap<Acceptor, Anchors>,
     began: Instant,
     sent: Instant,
+}
+
+impl Proposal {
+    /// How many answers make a quorum.
+    fn enough(&self) -> usize {
+        if self.value.started && self.base.epoch > 0 && planted!(StartWithoutQuorum) { 1 } else { self.base.quorum() }
+    }
 }
 
 /// What keeps a wanted successor from being proposed at once.
@@ -185,7 +193,8 @@ impl Core {
 
     /// Whether this server, with the state that it has, is an acceptor of `base` (I-g).
     pub(crate) fn is_acceptor_of(&self, base: &View) -> bool {
-        base.acceptors.get(&Acceptor::Server(self.boot.server.clone())) == Some(&self.durable.acceptor)
+        let named = base.acceptors.get(&Acceptor::Server(self.boot.server.clone()));
+        named == Some(&self.durable.acceptor) || named.is_some() && planted!(LostStateVotes)
     }
 
     /// Asks every server acceptor that has not answered yet. The lock is asked by `schedule_lock`.
@@ -236,7 +245,7 @@ impl Core {
         if proposal.ballot != ballot || proposal.phase != phase {
             return;
         }
-        if rival > ballot {
+        if rival > ballot && !planted!(NoReadAfterWrite) {
             return self.give_up(rival);
         }
         match phase {
@@ -267,7 +276,7 @@ impl Core {
             let promised = self.durable.promised;
             return self.emit(Output::Send { to: from, message: Box::new(Message::Refused { order, promised }) });
         }
-        if ballot > self.durable.promised {
+        if ballot > self.durable.promised && !planted!(PromiseForgotten) {
             self.durable.promised = ballot;
             self.persist();
         }
@@ -311,7 +320,11 @@ impl Core {
         let anchor = |name: &ServerName| {
             if name == me {
                 let stopped = self.machines.is_empty();
-                if value.admits(me, self.boot.boot) || stopped { Instant::ZERO } else { self.now }
+                if value.admits(me, self.boot.boot) || stopped || planted!(VictimsVoteIgnored) {
+                    Instant::ZERO
+                } else {
+                    self.now
+                }
             } else {
                 self.peers.get(name).map_or(self.started, |peer| peer.last_heard.max(self.started))
             }
@@ -332,7 +345,7 @@ impl Core {
         if proposal.phase == 1
             && proposal.ballot == ballot
             && proposal.base.order() == order
-            && acceptor.is_some_and(|id| proposal.base.acceptors.get(&Acceptor::Server(from.clone())) == Some(&id))
+            && acceptor.is_some_and(|id| Core::has_vote(&proposal.base, &from, id))
         {
             proposal.promises.insert(Acceptor::Server(from), accepted);
             self.advance_proposal();
@@ -351,7 +364,7 @@ impl Core {
         if proposal.phase == 2
             && proposal.ballot == ballot
             && proposal.base.order() == order
-            && acceptor.is_some_and(|id| proposal.base.acceptors.get(&Acceptor::Server(from.clone())) == Some(&id))
+            && acceptor.is_some_and(|id| Core::has_vote(&proposal.base, &from, id))
         {
             // Nothing is added for the way here: later is the safe side.
             let anchors = elapsed.into_iter().map(|(name, elapsed)| (name, now - elapsed)).collect();
@@ -371,6 +384,12 @@ impl Core {
         self.peers.get(server).and_then(|peer| peer.frame.as_ref()).map(|frame| frame.acceptor)
     }
 
+    /// A server votes as the acceptor that the view names, and as no other (I-g).
+    fn has_vote(base: &View, server: &ServerName, id: crate::names::AcceptorId) -> bool {
+        let named = base.acceptors.get(&Acceptor::Server(server.clone()));
+        named == Some(&id) || named.is_some() && planted!(LostStateVotes)
+    }
+
     /// Later, above `seen`; servers with other ids come back at other times.
     fn give_up(&mut self, seen: Ballot) {
         let Some(config) = self.config.clone() else { return };
@@ -388,11 +407,13 @@ impl Core {
         let own_durable = durable >= proposal.own_token;
         if proposal.phase == 1 {
             let counted = proposal.promises.keys().filter(|acceptor| **acceptor != me || own_durable).count();
-            if counted < proposal.base.quorum() {
+            if counted < proposal.enough() {
                 return;
             }
             let accepted = proposal.promises.values().flatten().max_by_key(|(ballot, _)| *ballot);
-            if let Some((_, value)) = accepted {
+            if let Some((_, value)) = accepted
+                && !planted!(AcceptedValueIgnored)
+            {
                 proposal.value = value.clone();
             }
             proposal.phase = 2;
@@ -409,7 +430,7 @@ impl Core {
             return self.send_proposal();
         }
         let counted = proposal.accepts.keys().filter(|acceptor| **acceptor != me || own_durable).count();
-        if counted < proposal.base.quorum() {
+        if counted < proposal.enough() {
             return;
         }
         let Some(proposal) = self.proposal.take() else { return };
@@ -421,7 +442,7 @@ impl Core {
         let me = Acceptor::Server(self.boot.server.clone());
         let mut anchors = Anchors::new();
         for (acceptor, known) in &proposal.accepts {
-            if *acceptor == me && !own_durable {
+            if *acceptor == me && !own_durable || *acceptor != me && planted!(OwnAnchorOnly) {
                 continue;
             }
             for (name, anchor) in known {
@@ -429,7 +450,7 @@ impl Core {
                 *entry = (*entry).max(*anchor);
             }
         }
-        if proposal.accepts.contains_key(&Acceptor::Lock) {
+        if proposal.accepts.contains_key(&Acceptor::Lock) && !planted!(NoLockAnchor) {
             for name in proposal.base.members.keys() {
                 if let Some(anchor) = self.lock_anchor(name, &proposal.base) {
                     let entry = anchors.entry(name.clone()).or_default();

@@ -1,8 +1,8 @@
 //! What a sub-cluster does in the situations that people know, on the simulated world.
 
-mod world;
-
-use world::{World, config, group, server_name, with_quorum_server};
+use holdfast_sim::World;
+use holdfast_sim::setup::{config, group, server_name, with_quorum_server};
+use holdfast_sim::world::faults::{DiskState, Fault};
 
 fn two() -> World {
     World::new(7, config(2, true), &[("web", group(&["a", "b"]))])
@@ -211,7 +211,7 @@ fn a_server_that_is_lost_while_it_stops_a_group_may_still_run_it() {
     let mut world = World::new(7, slow, &[("web", group(&["a", "b"]))]);
     expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));
     world.run_for(3000);
-    world.failing_stops = 1.0;
+    world.apply(&Fault::FailingResources(0.0, 1.0));
     let mut moved = group(&["b"]);
     moved.generation = 2;
     world.groups.insert("web".into(), std::sync::Arc::new(moved));
@@ -229,6 +229,12 @@ fn four_with_quorum_server() -> World {
     expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));
     world.run_for(2000);
     world
+}
+
+fn lose_lock(world: &mut World) {
+    for server in 0..world.hosts.len() {
+        world.set_disk(server, DiskState::Errors);
+    }
 }
 
 fn split(world: &mut World) {
@@ -264,7 +270,7 @@ fn of_four_servers_split_in_half_without_a_lock_nobody_goes_on() {
 #[test]
 fn without_the_quorum_server_four_survive_one_loss_and_no_split_and_can_start() {
     let mut world = four_with_quorum_server();
-    world.hosts.iter_mut().for_each(|host| host.disk_reachable = false);
+    lose_lock(&mut world);
     world.run_for(5000);
     assert_eq!(world.online("web"), Some(0), "its loss alone stops nothing\n{}", world.story(80));
     for server in 0..4 {
@@ -279,7 +285,7 @@ fn without_the_quorum_server_four_survive_one_loss_and_no_split_and_can_start() 
     let whole = |world: &World| (0..4).all(|server| world.members(server).len() == 4);
     expect(&mut world, 10_000, "online again", |world| world.online("web").is_some() && whole(world));
     let active = world.online("web").expect("it runs");
-    world.hosts.iter_mut().for_each(|host| host.disk_reachable = false);
+    lose_lock(&mut world);
     world.power_cut(active);
     expect(&mut world, 6000, "taken over", |world| world.online("web").is_some_and(|now| now != active));
     assert_eq!(world.members((active + 1) % 4).len(), 3);
@@ -319,13 +325,12 @@ fn a_server_that_was_installed_anew_is_not_hidden_behind_its_older_records() {
         expect(&mut world, 10_000, "both again", |world| world.members(0).len() == 2);
     }
     world.run_for(2000);
-    let before = world.copy_of_lock().0[&2].boot_counter;
+    let before = world.lock_records()[&2].boot_counter;
     world.power_cut(1);
-    let boot = world.hosts[1].ledger.boot;
-    world.hosts[1].ledger = holdfast_core::durable::Durable::fresh(holdfast_core::names::AcceptorId(77), boot);
+    world.apply(&Fault::LoseLedger(1));
     world.power_on(1);
     expect(&mut world, 20_000, "both again", |world| world.members(0).len() == 2 && world.members(1).len() == 2);
     world.run_for(3000);
-    let own = &world.copy_of_lock().0[&2];
+    let own = &world.lock_records()[&2];
     assert!(before > 2 && own.boot_counter >= before, "{before}, then {}", own.boot_counter);
 }

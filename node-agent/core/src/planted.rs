@@ -1,0 +1,161 @@
+//! Planted bugs, one per rule: the proof that the simulator and the model see what the rule prevents. They exist only in
+//! the package `holdfast-core-planted`, which compiles these same sources; in the product every `planted!` is `false`.
+
+#[cfg(feature = "planted")]
+use std::cell::Cell;
+
+/// `planted!(Name)`: whether this bug is to be made here. A constant `false` outside of the simulator's build.
+macro_rules! planted {
+    ($mutation:ident) => {{
+        #[cfg(feature = "planted")]
+        let planted = crate::planted::Mutation::$mutation.is_planted();
+        #[cfg(not(feature = "planted"))]
+        let planted = false;
+        planted
+    }};
+}
+pub(crate) use planted;
+
+#[cfg(feature = "planted")]
+macro_rules! mutations {
+    ($($(#[doc = $doc:literal])+ $name:ident: $rule:literal,)+) => {
+        /// A bug that can be planted.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Mutation {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Mutation {
+            /// All of them, in the order of the rules.
+            pub const ALL: &[Mutation] = &[$(Mutation::$name,)+];
+
+            /// Its name, as on the command line.
+            pub fn name(self) -> &'static str {
+                match self { $(Mutation::$name => stringify!($name),)+ }
+            }
+
+            /// The rule that it breaks.
+            pub fn rule(self) -> &'static str {
+                match self { $(Mutation::$name => $rule,)+ }
+            }
+
+            /// What it does, in a sentence.
+            pub fn text(self) -> &'static str {
+                match self { $(Mutation::$name => concat!($($doc),+),)+ }
+            }
+        }
+    };
+}
+
+#[cfg(feature = "planted")]
+mutations! {
+    /// A promise is forgotten: lower ballots are accepted after it.
+    PromiseForgotten: "R2",
+    /// A proposer puts its own value through although a promise reported an accepted one.
+    AcceptedValueIgnored: "R2",
+    /// A server goes on acknowledging frames after it has accepted a successor.
+    AcknowledgesAfterAcceptance: "R3",
+    /// A server's own vote counts for its lease although it has accepted a successor.
+    OwnVoteKept: "R3",
+    /// A server that accepts a view without itself does not count as heard at that moment.
+    VictimsVoteIgnored: "R3",
+    /// Answers leave before the ledger has them.
+    SpeaksBeforeDurable: "R3",
+    /// A ballot on the lock counts without a look at the other blocks after the write.
+    NoReadAfterWrite: "R4",
+    /// Only accepted values of others count on the lock, not their ballots.
+    BallotsIgnored: "R4",
+    /// A second operation on the lock begins while one hangs.
+    TwoWritesInFlight: "R4",
+    /// A lock with another identity than the view names has a vote (formatted anew, replaced).
+    BlankLockVotes: "I-g",
+    /// A server that lost its ledger votes as the acceptor that it was.
+    LostStateVotes: "I-g",
+    /// `last_heard` is not reset when a view is adopted.
+    NoResetAtAdoption: "R6",
+    /// A server that finds itself left out goes on.
+    LeftOutGoesOn: "R6",
+    /// Frames of any epoch are acknowledged, and acknowledgements of any epoch count.
+    AcknowledgesAnyEpoch: "R7",
+    /// A lean on the lock grants although another server has a ballot there.
+    LeanNeverRefused: "R8",
+    /// A lean grants from its completion, not from the clock read before it.
+    LeanGrantsAtCompletion: "R8",
+    /// The server never leans on the lock.
+    NeverLeans: "R8",
+    /// One acknowledgement is enough for the lease.
+    OneAckIsEnough: "R9",
+    /// The lease counts from the receipt of an acknowledgement, not from the send that it acknowledges.
+    LeaseFromReceipt: "R9",
+    /// The anchor is taken from the servers only, not from the lock.
+    NoLockAnchor: "R10",
+    /// The anchor is the proposer's own, not the latest of the deciding quorum's.
+    OwnAnchorOnly: "R10",
+    /// Groups of a departed server start without waiting.
+    NoWait: "R11",
+    /// The wait forgets the reset and the drain.
+    WaitWithoutReset: "R11",
+    /// An earlier departure's evidence is used for a later one of the same boot.
+    EvidenceReused: "R12",
+    /// A departed server that holds nothing counts as stopped before it knows that it departed.
+    CleanBeforeLearning: "R12",
+    /// A group that nobody reports counts as Offline although a departed server may hold it.
+    UnknownIsOffline: "R13",
+    /// The coordinator does not wait for the reports of all members.
+    ReportsNotAwaited: "R14",
+    /// Assignments of an older epoch are carried out.
+    OldEpochTaken: "R14",
+    /// A move starts without the proof that the old server has stopped.
+    MoveWithoutStop: "R14",
+    /// The revision starts at one with every coordinator.
+    RevisionRestarts: "R14",
+    /// A target computed from an older placement is carried out.
+    StaleTarget: "R15",
+    /// A start does not wait until every member holds the specification.
+    SpecNotAwaited: "R16",
+    /// An empty store means that there are no groups.
+    AbsenceIsDeletion: "R16",
+    /// A new boot goes on under the view that names the old one.
+    OldBootActs: "R17",
+    /// A restarted process forgets what it holds.
+    HeldForgotten: "R17",
+    /// The first server of a start decides alone.
+    StartWithoutQuorum: "R18",
+    /// A joiner that still holds groups, or does not know the newest view, is admitted.
+    JoinsHolding: "R19",
+    /// A server has left when it says so, not when its groups are stopped.
+    LeavesHolding: "R20",
+    /// An own stall counts as everybody's silence.
+    StallSuspectsAll: "R24",
+    /// After a freeze timers are looked at before the inputs that wait (the simulator's shell).
+    TicksBeforeInputs: "R24",
+    /// The newest record of a ring is the one that landed last (the simulator's disk).
+    LateWriteWins: "R4",
+    /// A helper does not look at the deadline before it acts (the simulator's executor).
+    HelperDoesNotLook: "R14",
+    /// The guard kills nobody (the simulator's guard).
+    GuardSleeps: "R23",
+}
+
+#[cfg(feature = "planted")]
+thread_local! {
+    static PLANTED: Cell<Option<Mutation>> = const { Cell::new(None) };
+}
+
+#[cfg(feature = "planted")]
+impl Mutation {
+    /// Makes this bug in every core of this thread until the next call.
+    pub fn plant(mutation: Option<Mutation>) {
+        PLANTED.set(mutation);
+    }
+
+    /// Whether it is made now.
+    pub fn is_planted(self) -> bool {
+        PLANTED.get() == Some(self)
+    }
+
+    /// The bug with this name.
+    pub fn named(name: &str) -> Option<Mutation> {
+        Mutation::ALL.iter().copied().find(|mutation| mutation.name() == name)
+    }
+}

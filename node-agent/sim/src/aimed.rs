@@ -1,0 +1,1 @@
+//! Schedules aimed at one planted bug each.

@@ -1,0 +1,95 @@
+//! `make sim`: random schedules until the time is over; a failing one is shrunk and told.
+//!
+//!   holdfast-sim [--seconds N] [--seed N] [--plant MUTATION]
+
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use holdfast_core::planted::Mutation;
+use holdfast_sim::schedule::Schedule;
+
+#[derive(Default)]
+struct Total {
+    schedules: u64,
+    seconds: f64,
+    failures: Vec<(u64, String)>,
+}
+
+fn main() -> ExitCode {
+    let mut seconds = 60;
+    let mut seed = None;
+    let mut mutation = None;
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let value = args.next().unwrap_or_default();
+        let number = value.parse::<u64>().ok();
+        match (arg.as_str(), number) {
+            ("--seconds", Some(n)) => seconds = n,
+            ("--seed", Some(n)) => seed = Some(n),
+            ("--plant", _) if Mutation::named(&value).is_some() => mutation = Mutation::named(&value),
+            _ => {
+                let names: Vec<&str> = Mutation::ALL.iter().map(|mutation| mutation.name()).collect();
+                eprintln!("{arg} {value}: allowed are --seconds N, --seed N, --plant one of {}", names.join(", "));
+                return ExitCode::from(2);
+            }
+        }
+    }
+    Mutation::plant(mutation);
+    if let Some(seed) = seed {
+        let run = tell(seed);
+        println!("1 schedules, {:.0} simulated seconds, {} violations", run.0, u8::from(run.1));
+        return if run.1 { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+    }
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let (next, total) = (AtomicU64::new(0), Mutex::new(Total::default()));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                Mutation::plant(mutation);
+                while Instant::now() < end {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let run = Schedule::random(seed).run(false);
+                    let Ok(mut total) = total.lock() else { return };
+                    total.schedules += 1;
+                    total.seconds += run.seconds;
+                    if let Some(violation) = run.violation {
+                        println!("seed {seed}: {violation}");
+                        total.failures.push((seed, violation));
+                    }
+                    if total.failures.len() >= 10 {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let Ok(total) = total.into_inner() else { return ExitCode::FAILURE };
+    if let Some((seed, _)) = total.failures.first() {
+        tell(*seed);
+    }
+    println!(
+        "{} schedules, {:.0} simulated seconds, {} violations",
+        total.schedules,
+        total.seconds,
+        total.failures.len()
+    );
+    if total.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs one seed; if it fails, shrinks it and prints what is left with its story.
+fn tell(seed: u64) -> (f64, bool) {
+    let schedule = Schedule::random(seed);
+    let run = schedule.run(false);
+    let Some(violation) = run.violation else { return (run.seconds, false) };
+    let small = schedule.shrink(&violation);
+    let told = small.run(true);
+    println!("seed {seed}: {violation}\n{:?}, shrunk from {} to these steps:", small.shape, schedule.steps.len());
+    for (pause, fault) in &small.steps {
+        println!("  {pause:>6} ms later: {fault:?}");
+    }
+    println!("{}\nreplay: make sim SEED={seed}", told.story);
+    (run.seconds, true)
+}

@@ -1,0 +1,266 @@
+//! Schedules: faults in an order, made from a seed, run on a world, and shrunk when they fail.
+
+use holdfast_core::config::LockKind;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+
+use crate::World;
+use crate::setup::{config, group, with_quorum_server};
+use crate::world::faults::{DiskState, Fault, Moment};
+use crate::world::network::Kind;
+
+/// Time after the last fault in which everything has to be as declared again, in ms.
+pub const BOUND_MS: u64 = 40_000;
+
+/// The groups of every schedule.
+pub const GROUPS: [&str; 3] = ["web", "db", "net"];
+
+/// What a sub-cluster is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// 2 to 16.
+    pub servers: usize,
+    /// Its lock.
+    pub lock: Option<LockKind>,
+    /// On virtual machines.
+    pub is_virtual: bool,
+    /// `evidence.timeOnVirtualMachines: Allow`.
+    pub time_allowed: bool,
+}
+
+/// A shape and faults with the pauses (ms) before them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Schedule {
+    /// Of the world: delays, drifts, identities.
+    pub seed: u64,
+    /// See [`Shape`].
+    pub shape: Shape,
+    /// (pause in ms, fault).
+    pub steps: Vec<(u64, Fault)>,
+    /// Only harmless faults: nothing that runs may stop.
+    pub harmless: bool,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// The first broken invariant, by name.
+    pub violation: Option<String>,
+    /// Simulated seconds.
+    pub seconds: f64,
+    /// What happened, if asked for.
+    pub story: String,
+}
+
+impl Schedule {
+    /// A random schedule.
+    pub fn random(seed: u64) -> Schedule {
+        let mut rng = StdRng::seed_from_u64(seed ^ 0x5eed_0001);
+        let shape = shape(&mut rng);
+        if rng.random_bool(0.1) {
+            return Schedule { seed, shape, steps: harmless(&mut rng, shape), harmless: true };
+        }
+        let rare = rng.random_bool(0.25);
+        let steps = (0..rng.random_range(10..50))
+            .map(|_| {
+                let pause = match rng.random_range(0..3) {
+                    0 => rng.random_range(1..50),
+                    1 => rng.random_range(50..1200),
+                    _ => rng.random_range(50..4000),
+                };
+                (pause, fault(&mut rng, shape, rare, true))
+            })
+            .collect();
+        Schedule { seed, shape, steps, harmless: false }
+    }
+
+    /// Whether everything can come back by itself: identities that were lost need a person.
+    fn recoverable(&self) -> bool {
+        let lost = |(_, fault): &(u64, Fault)| {
+            let mut fault = fault;
+            while let Fault::Ambush(_, _, _, then) = fault {
+                fault = then;
+            }
+            matches!(fault, Fault::LoseLedger(_) | Fault::RevertLedger(_) | Fault::RestoreLock | Fault::ReformatLock)
+        };
+        (self.shape.time_allowed || !self.shape.is_virtual) && !self.steps.iter().any(lost)
+    }
+
+    /// The world at the beginning.
+    pub fn world(&self) -> World {
+        let shape = self.shape;
+        let names: Vec<String> = (0..shape.servers).map(|i| crate::setup::server_name(i).0).collect();
+        let all: Vec<&str> = names.iter().map(String::as_str).collect();
+        let backwards: Vec<&str> = all.iter().rev().copied().collect();
+        let mut net = group(&backwards);
+        net.shared_data = false;
+        let mut settings = match shape.lock {
+            Some(LockKind::QuorumServer) => with_quorum_server(shape.servers),
+            lock => config(shape.servers, lock.is_some()),
+        };
+        settings.time_on_virtual_machines = shape.time_allowed;
+        let groups = [(GROUPS[0], group(&all)), (GROUPS[1], group(&backwards)), (GROUPS[2], net)];
+        let mut world = World::new(self.seed, settings, &groups);
+        world.is_virtual = shape.is_virtual;
+        world
+    }
+
+    /// Runs it to the end or to the first violation.
+    pub fn run(&self, story: bool) -> Run {
+        let mut world = self.world();
+        world.run_for(3000);
+        world.take_snapshots();
+        let settled = |world: &World| GROUPS.iter().all(|name| world.online(name).is_some());
+        if self.harmless {
+            world.wait(10_000, settled);
+        }
+        let moved = world.moved;
+        for (pause, fault) in &self.steps {
+            world.run_for(*pause);
+            if !world.violations.is_empty() {
+                break;
+            }
+            world.apply(fault);
+        }
+        if self.harmless && world.violations.is_empty() {
+            world.run_for(5000);
+            if world.moved != moved && world.violations.is_empty() {
+                world.fail("I-h", "something that ran was stopped although nothing harmful happened");
+            }
+        }
+        world.run_for(2000);
+        if world.violations.is_empty() {
+            world.heal();
+            if self.recoverable() && !world.wait(BOUND_MS, settled) && world.violations.is_empty() {
+                world.fail("I-i", "a group does not run although nothing is wrong any more");
+            }
+        }
+        Run {
+            violation: world.violations.first().cloned(),
+            seconds: world.now as f64 / 1e9,
+            story: if story { world.story(400) } else { String::new() },
+        }
+    }
+
+    /// The smallest schedule found that still breaks the same invariant.
+    pub fn shrink(&self, violation: &str) -> Schedule {
+        let check = |text: &str| text.split(':').next().unwrap_or_default().to_owned();
+        let wanted = check(violation);
+        let fails = |schedule: &Schedule| schedule.run(false).violation.is_some_and(|found| check(&found) == wanted);
+        let mut best = self.clone();
+        let mut chunk = best.steps.len().div_ceil(2);
+        while chunk > 0 {
+            let mut at = 0;
+            while at < best.steps.len() {
+                let mut smaller = best.clone();
+                let end = (at + chunk).min(smaller.steps.len());
+                // The time that passed stays, so that what comes after happens at about the same moment.
+                let gone: u64 = smaller.steps.drain(at..end).map(|(pause, _)| pause).sum();
+                let mut shorter = smaller.clone();
+                if let Some((pause, _)) = smaller.steps.get_mut(at) {
+                    *pause += gone;
+                }
+                if let Some(better) = [smaller, std::mem::replace(&mut shorter, self.clone())].into_iter().find(&fails)
+                {
+                    best = better;
+                } else {
+                    at += chunk;
+                }
+            }
+            chunk /= 2;
+        }
+        best
+    }
+}
+
+fn shape(rng: &mut StdRng) -> Shape {
+    let servers = match rng.random_range(0..20) {
+        0..=8 => 2,
+        9..=13 => 3,
+        14..=16 => 4,
+        17 | 18 => 5,
+        _ => rng.random_range(6..=16),
+    };
+    let lock = match servers {
+        2 if rng.random_bool(0.75) => Some(LockKind::Disk),
+        2 => Some(LockKind::QuorumServer),
+        _ => rng.random_bool(0.4).then_some(LockKind::QuorumServer),
+    };
+    let is_virtual = rng.random_bool(0.7);
+    let time_allowed = rng.random_bool(0.85);
+    Shape { servers, lock, is_virtual, time_allowed }
+}
+
+const KINDS: [Kind; 7] =
+    [Kind::Prepare, Kind::Promise, Kind::Accept, Kind::Accepted, Kind::Learn, Kind::Report, Kind::Assign];
+
+/// One random fault. `rare`: also those that lose identities. `ambush`: also those that wait for a moment.
+fn fault(rng: &mut StdRng, shape: Shape, rare: bool, ambush: bool) -> Fault {
+    let n = shape.servers;
+    let server = rng.random_range(0..n);
+    let other = (server + rng.random_range(1..n)) % n;
+    match rng.random_range(0..34) {
+        0 | 1 => Fault::PowerCut(server),
+        2 | 3 => Fault::PowerOn(server),
+        4 => Fault::Crash(server, rng.random_range(20..2000)),
+        5 | 6 => Fault::Freeze(server, rng.random_range(50..3000)),
+        7..=9 => Fault::CutLans(server, other),
+        10 => Fault::CutOneWay(server, other, rng.random_range(0..2)),
+        11 | 12 => Fault::Isolate(server),
+        13..=15 => Fault::HealLans,
+        16 => Fault::Loss(if rng.random_bool(0.5) { 0.0 } else { rng.random_range(0.01..0.4) }),
+        17 => Fault::Delay(if rng.random_bool(0.5) { 1 } else { rng.random_range(1..300) }),
+        18 | 19 => Fault::Mute(*KINDS.choose(rng).unwrap_or(&Kind::Learn), rng.random_range(100..3000)),
+        20..=22 if shape.lock.is_some() => {
+            let states = [DiskState::Works, DiskState::Works, DiskState::Slow, DiskState::Errors, DiskState::Hangs];
+            Fault::Disk(server, *states.choose(rng).unwrap_or(&DiskState::Works))
+        }
+        23 => Fault::FailingResources(rng.random_range(0.0..0.3), rng.random_range(0.0..0.3)),
+        24 => Fault::Fsync(rng.random_range(1..400)),
+        25 => Fault::Leave(server, rng.random_range(500..6000)),
+        26 => Fault::Move(rng.random_range(0..3), server),
+        27 => Fault::NewSpec(rng.random_range(0..3)),
+        28 => Fault::EmptyStore(server),
+        29 if rare && rng.random_bool(0.5) => match rng.random_range(0..4) {
+            0 => Fault::LoseLedger(server),
+            1 => Fault::RevertLedger(server),
+            2 => Fault::RestoreLock,
+            _ => Fault::ReformatLock,
+        },
+        30..=33 if ambush => {
+            let moment = match rng.random_range(0..10) {
+                0 => Moment::LockLanded,
+                1 => Moment::LockAnswers,
+                2 | 3 => Moment::Adopts,
+                4 => Moment::Starts,
+                _ => Moment::Sends(*KINDS.choose(rng).unwrap_or(&Kind::Accepted)),
+            };
+            let then = fault(rng, shape, rare, false);
+            Fault::Ambush(server, moment, rng.random_range(1..4), Box::new(then))
+        }
+        _ => Fault::HealLans,
+    }
+}
+
+/// Faults that must not move anything: one LAN, an empty store, short freezes, the way to the lock, slow ledgers.
+fn harmless(rng: &mut StdRng, shape: Shape) -> Vec<(u64, Fault)> {
+    let n = shape.servers;
+    (0..rng.random_range(5..20))
+        .map(|_| {
+            let server = rng.random_range(0..n);
+            let other = (server + rng.random_range(1..n)) % n;
+            let fault = match rng.random_range(0..7) {
+                0 => Fault::CutOneWay(server, other, 0),
+                1 => Fault::HealLans,
+                2 | 3 => Fault::EmptyStore(server),
+                4 => Fault::Freeze(server, rng.random_range(1..150)),
+                5 if shape.lock.is_some() => {
+                    Fault::Disk(server, if rng.random_bool(0.5) { DiskState::Errors } else { DiskState::Works })
+                }
+                _ => Fault::Crash(server, rng.random_range(20..100)),
+            };
+            (rng.random_range(100..2500), fault)
+        })
+        .collect()
+}

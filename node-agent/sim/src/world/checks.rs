@@ -1,0 +1,201 @@
+//! The invariants of the protocol, each a named check on the world: on what runs, what is durable, what is said. None
+//! of them asks a server for its opinion.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use holdfast_core::durable::Durable;
+use holdfast_core::frame::Frame;
+use holdfast_core::lock::LockRecord;
+use holdfast_core::message::Assignment;
+use holdfast_core::names::{AcceptorId, GroupName};
+use holdfast_core::view::{Evidence, Tag, View};
+
+use super::World;
+use super::faults::Moment;
+
+/// (lineage, epoch).
+type Order = (u32, u64);
+
+/// What the checks remember.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Seen {
+    /// The view that somebody made durable.
+    views: BTreeMap<Order, View>,
+    /// Who accepted which successor of a view: servers in their ledgers, the lock by landed records.
+    accepted: BTreeMap<(Order, AcceptorId), Vec<View>>,
+    /// What was said under a tag.
+    tags: BTreeMap<(GroupName, Tag), Assignment>,
+    /// Highest generation of a group that was ever started.
+    generations: BTreeMap<GroupName, u64>,
+}
+
+impl World {
+    pub(super) fn violation(&mut self, check: &str, text: String) {
+        self.say(format!("VIOLATION {check}: {text}"));
+        self.violations.push(format!("{check}: {text}"));
+    }
+
+    /// Before a resource of `group` starts on `server`.
+    pub(super) fn check_start(&mut self, server: usize, group: &GroupName, generation: u64) {
+        let me = self.hosts[server].name.clone();
+        // I-b: the moment of truth.
+        let elsewhere = self.hosts.iter().enumerate().find(|(other, host)| {
+            *other != server && host.powered && host.running.iter().any(|(name, _)| name == group)
+        });
+        if let Some((_, other)) = elsewhere {
+            let text = format!("{group} starts on {me} while it runs on {}", other.name);
+            self.violation("I-b", text);
+        }
+        self.check_departed(server, group);
+        // I-f: specs acted on never go back.
+        let acted = self.seen.generations.entry(group.clone()).or_default();
+        if generation < *acted {
+            let text = format!("{group} starts on {me} at generation {generation}, {acted} was acted on before");
+            self.violation("I-f", text);
+        } else {
+            *acted = generation;
+        }
+        self.happens(server, Moment::Starts);
+    }
+
+    /// I-c, I-d: no departed server may still hold the group. One that has not learnt that it departed, and has not lost
+    /// power, must be past its deadline, its reset and the drain.
+    fn check_departed(&mut self, server: usize, group: &GroupName) {
+        let Some(view) = self.hosts[server].ledger.view.clone() else { return };
+        let Some(config) = self.groups.get(group).cloned() else { return };
+        for ((name, boot), departed) in &view.departed {
+            if !matches!(departed.evidence, None | Some(Evidence::Time)) {
+                continue;
+            }
+            let Some(other) = self.hosts.iter().position(|host| host.name == *name) else { continue };
+            let host = &self.hosts[other];
+            let same = host.powered && *boot == holdfast_core::names::BootId(super::host::boot_id(other, host.boot));
+            let learnt = host.ledger.view.as_ref().is_some_and(|known| known.order() >= view.order());
+            if other == server || !same || learnt || !config.policy.contains(name) {
+                continue;
+            }
+            if host.running.iter().any(|(running, _)| running == group) {
+                self.violation("I-c", format!("{group} starts although departed {name} holds it"));
+                continue;
+            }
+            let reset = if config.shared_data { self.config.reset + self.config.drain } else { self.config.reset };
+            let over = host.deadline.2 + reset.as_nanos() as u64;
+            if self.now < over && host.deadline.2 > 0 {
+                let early = (over - self.now) / 1_000_000;
+                let text = format!("{group} starts {early} ms before deadline, reset and drain of {name} are over");
+                self.violation("I-d", text);
+            }
+        }
+    }
+
+    /// Everything that a ledger says when it becomes durable. Returns whether it holds a newer view.
+    pub(super) fn check_ledger(&mut self, server: usize, state: &Durable) -> bool {
+        let mut adopted = false;
+        let name = self.hosts[server].name.clone();
+        if let Some(view) = &state.view {
+            // I-f: knowledge never goes back.
+            let known = self.seen_order.get(&server).copied().unwrap_or_default();
+            if view.order() < known && !self.reverted.contains(&server) {
+                self.violation("I-f", format!("{name} went back from epoch {} to {}", known.1, view.epoch));
+            }
+            if view.order() > known {
+                self.seen_order.insert(server, view.order());
+                self.check_view(&name.0, view);
+                adopted = true;
+            }
+        }
+        let base = state.view.as_ref().map_or((0, 0), View::order);
+        if let Some((_, value)) = &state.accepted {
+            self.accepts(base, state.acceptor, value);
+        }
+        for (group, assignment) in &state.table {
+            let key = (group.clone(), assignment.tag);
+            match self.seen.tags.get(&key) {
+                Some(known) if known != assignment => {
+                    let (server, other) = (assignment.server.clone(), known.server.clone());
+                    let text = format!("two assignments of {group} under one tag: {server:?} and {other:?}");
+                    self.violation("I-f", text);
+                }
+                Some(_) => {}
+                None => {
+                    self.seen.tags.insert(key, assignment.clone());
+                }
+            }
+        }
+        adopted
+    }
+
+    /// I-a: one successor per epoch. I-g: decided by a quorum of the acceptors that its predecessor names, with the
+    /// state that they had.
+    fn check_view(&mut self, server: &str, view: &View) {
+        match self.seen.views.get(&view.order()) {
+            Some(known) if known != view => {
+                let (ours, theirs) = (names(view), names(known));
+                let text = format!("view {} is {ours} on {server} and {theirs} elsewhere", view.epoch);
+                return self.violation("I-a", text);
+            }
+            Some(_) => return,
+            None => {}
+        }
+        self.seen.views.insert(view.order(), view.clone());
+        let base = self.seen.views.get(&(view.lineage, view.epoch - 1)).cloned();
+        let Some(base) = base else { return };
+        let have: BTreeSet<&AcceptorId> = base
+            .acceptors
+            .values()
+            .filter(|id| self.seen.accepted.get(&(base.order(), **id)).is_some_and(|values| values.contains(view)))
+            .collect();
+        if have.len() < base.quorum() {
+            let text = format!(
+                "view {} with {} was adopted by {server}, but only {} of {} acceptors had accepted it",
+                view.epoch,
+                names(view),
+                have.len(),
+                base.acceptors.len()
+            );
+            self.violation("I-g", text);
+        }
+    }
+
+    fn accepts(&mut self, base: Order, acceptor: AcceptorId, value: &View) {
+        let values = self.seen.accepted.entry((base, acceptor)).or_default();
+        if !values.contains(value) {
+            values.push(value.clone());
+        }
+    }
+
+    pub(super) fn check_lock_record(&mut self, record: &LockRecord) {
+        if let Some((_, value)) = &record.accepted {
+            self.accepts((record.lineage, record.epoch), record.lock, value);
+        }
+    }
+
+    /// I-e: no acceptor acknowledges in an epoch in which it has accepted.
+    pub(super) fn check_frame(&mut self, server: usize, frame: &Frame) {
+        let ledger = &self.hosts[server].ledger;
+        let order = ledger.view.as_ref().map_or((0, 0), View::order);
+        let says = frame.heard.values().any(|heard| heard.granted > 0);
+        if says && ledger.accepted.is_some() && order == (frame.lineage, frame.epoch) {
+            let text = format!("{} acknowledges in epoch {} after it has accepted", frame.from, frame.epoch);
+            self.violation("I-e", text);
+        }
+    }
+
+    /// A server without a valid lease runs nothing.
+    pub(super) fn check_leases(&mut self) {
+        let slack = (self.config.reset + self.config.drain).as_nanos() as u64;
+        for server in 0..self.hosts.len() {
+            let host = &self.hosts[server];
+            if host.powered && !host.running.is_empty() && self.now > host.deadline.2 + slack {
+                let late = (self.now - host.deadline.2) / 1_000_000;
+                let text = format!("{} runs groups {late} ms after its lease has ended", host.name);
+                self.violation("lease", text);
+            }
+        }
+    }
+}
+
+fn names(view: &View) -> String {
+    let names: Vec<&str> = view.members.keys().map(|name| name.0.as_str()).collect();
+    names.join("+")
+}

@@ -1,0 +1,184 @@
+//! The lock and the disk path: rings of records on a shared disk or one object on a quorum server, heartbeat blocks,
+//! and what goes wrong with them.
+
+use std::collections::BTreeMap;
+
+use holdfast_core::Input;
+use holdfast_core::config::LockKind;
+use holdfast_core::frame::Frame;
+use holdfast_core::lock::{LOCK_RING, LockLook, LockOp, LockRecord};
+use holdfast_core::names::AcceptorId;
+use holdfast_core::planted::Mutation;
+use rand::Rng;
+
+use super::faults::DiskState;
+use super::{Event, MS, World};
+
+/// What is on the medium.
+#[derive(Debug, Clone)]
+pub struct Medium {
+    /// Identity, made when it was formatted.
+    pub(super) lock: AcceptorId,
+    /// Per slot, per position: record and number of the landing.
+    pub(super) rings: BTreeMap<u8, BTreeMap<u64, (u64, LockRecord)>>,
+    pub(super) beats: BTreeMap<usize, Frame>,
+    landed: u64,
+    /// How often the object on the quorum server was changed.
+    swaps: u64,
+}
+
+impl Medium {
+    pub(super) fn new(lock: AcceptorId) -> Medium {
+        Medium { lock, rings: BTreeMap::new(), beats: BTreeMap::new(), landed: 0, swaps: 0 }
+    }
+
+    fn land(&mut self, slot: u8, record: LockRecord) {
+        self.landed += 1;
+        self.rings.entry(slot).or_default().insert(record.sequence % LOCK_RING, (self.landed, record));
+    }
+
+    /// The newest record per slot: the highest (boot counter, sequence), wherever it stands (protocol-why D10).
+    fn newest(&self) -> BTreeMap<u8, LockRecord> {
+        let order = |(landed, record): &&(u64, LockRecord)| {
+            if Mutation::LateWriteWins.is_planted() { (0, *landed) } else { (record.boot_counter, record.sequence) }
+        };
+        let newest =
+            |ring: &BTreeMap<u64, (u64, LockRecord)>| ring.values().max_by_key(order).map(|(_, record)| record.clone());
+        self.rings.iter().filter_map(|(slot, ring)| Some((*slot, newest(ring)?))).collect()
+    }
+}
+
+impl World {
+    /// A write reaches the medium, whoever has given it away meanwhile.
+    pub(super) fn landed(&mut self, server: usize, record: LockRecord) {
+        if record.lock == self.medium.lock {
+            self.check_lock_record(&record);
+        }
+        self.medium.land((server + 1) as u8, record);
+    }
+
+    /// The process gives an operation to the disk.
+    pub(super) fn lock_begins(&mut self, server: usize, life: u64, token: u64, op: LockOp) {
+        if self.config.lock == Some(LockKind::QuorumServer) {
+            return self.swap(server, life, token, op);
+        }
+        let state = self.hosts_disk[server];
+        let fail = Input::Lock { token, result: Err("I/O error".into()) };
+        match (state, op) {
+            (DiskState::Works | DiskState::Slow, op) => {
+                let high = if state == DiskState::Slow { 400 * MS } else { 3 * MS };
+                match op {
+                    LockOp::WriteThenLook(record) => {
+                        let delay = self.rng.random_range(MS / 5..=high);
+                        self.at(self.now + delay, Event::Landed { server, record });
+                        self.after(delay + MS / 5, delay + high, Event::Looked { server, life, token });
+                    }
+                    LockOp::Look => self.after(MS / 5, high, Event::Looked { server, life, token }),
+                }
+            }
+            (DiskState::Errors, op) => {
+                // A failed write may have landed, may land late, or never.
+                if let LockOp::WriteThenLook(record) = op
+                    && self.rng.random_bool(0.5)
+                {
+                    self.after(MS / 5, 40 * MS, Event::Landed { server, record });
+                }
+                self.after(MS, 5 * MS, Event::Input { server, life, input: fail });
+            }
+            (DiskState::Hangs, op) => {
+                // No answer before it works again; what was written may land at any time until then.
+                if let LockOp::WriteThenLook(record) = op {
+                    self.after(MS, 3000 * MS, Event::Landed { server, record });
+                }
+                self.hung.push((server, life, token));
+            }
+        }
+    }
+
+    /// R5: everything at one moment; the answer may be lost although the swap has landed.
+    fn swap(&mut self, server: usize, life: u64, token: u64, op: LockOp) {
+        let state = self.hosts_disk[server];
+        let unanswered = state != DiskState::Works || self.loss > 0.0 && self.rng.random_bool(self.loss);
+        if !unanswered || self.rng.random_bool(0.5) {
+            self.medium.swaps += 1;
+            if let LockOp::WriteThenLook(record) = op {
+                self.landed(server, *record);
+            }
+        }
+        match state {
+            DiskState::Hangs => self.hung.push((server, life, token)),
+            _ if unanswered => {
+                let input = Input::Lock { token, result: Err("no answer".into()) };
+                let late = self.config.io_timeout.as_nanos() as u64;
+                self.after(late, late, Event::Input { server, life, input });
+            }
+            _ => {
+                let (records, took) = (self.medium.newest(), self.rng.random_range(MS / 5..20 * MS));
+                let completed = self.clock(server, self.now + took);
+                let (lock, counter) = (self.medium.lock, Some(self.medium.swaps));
+                let look = LockLook { lock, counter, records, damaged: Vec::new(), completed };
+                let input = Input::Lock { token, result: Ok(look) };
+                self.at(self.now + took, Event::Input { server, life, input });
+            }
+        }
+    }
+
+    /// What stands on the lock now, as a backup has it.
+    pub fn copy_of_lock(&self) -> Medium {
+        self.medium.clone()
+    }
+
+    /// Puts the lock back to an older state, as a restored backup does.
+    pub fn put_lock_back(&mut self, copy: Medium) {
+        self.medium = copy;
+    }
+
+    /// The newest record of every slot.
+    pub fn lock_records(&self) -> BTreeMap<u8, LockRecord> {
+        self.medium.newest()
+    }
+
+    /// What hung is answered, with an error, when the disk works again.
+    pub(super) fn release_hung(&mut self, server: usize) {
+        let hung = std::mem::take(&mut self.hung);
+        for (host, life, token) in hung {
+            if host == server {
+                let input = Input::Lock { token, result: Err("timed out".into()) };
+                self.after(MS, 5 * MS, Event::Input { server, life, input });
+            } else {
+                self.hung.push((host, life, token));
+            }
+        }
+    }
+
+    pub(super) fn looked(&mut self, server: usize, life: u64, token: u64) {
+        if !self.alive(server, life) {
+            return;
+        }
+        match self.hosts_disk[server] {
+            DiskState::Works | DiskState::Slow => {}
+            DiskState::Errors => {
+                return self.input(server, Input::Lock { token, result: Err("I/O error".into()) });
+            }
+            DiskState::Hangs => return self.hung.push((server, life, token)),
+        }
+        let completed = self.clock(server, self.now);
+        let (lock, records) = (self.medium.lock, self.medium.newest());
+        let look = LockLook { lock, counter: None, records, damaged: Vec::new(), completed };
+        self.input(server, Input::Lock { token, result: Ok(look) });
+    }
+
+    /// The heartbeat goes to the disk, and the others' come from there.
+    pub(super) fn disk_beat(&mut self, server: usize, life: u64, frame: &Frame) {
+        if self.config.lock != Some(LockKind::Disk) || self.hosts_disk[server] != DiskState::Works {
+            return;
+        }
+        self.after(MS / 5, 3 * MS, Event::Beat { server, life, frame: Box::new(frame.clone()) });
+        let frames: Vec<Frame> =
+            self.medium.beats.iter().filter(|(from, _)| **from != server).map(|(_, f)| f.clone()).collect();
+        for frame in frames {
+            let input = Input::Frame { path: "area".into(), frame: Box::new(frame) };
+            self.after(MS / 5, 3 * MS, Event::Input { server, life, input });
+        }
+    }
+}

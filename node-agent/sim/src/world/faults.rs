@@ -1,0 +1,312 @@
+//! Everything that can go wrong or be ordered, as values: schedules are lists of these, and lists can be shrunk.
+
+use std::sync::Arc;
+
+use holdfast_core::Input;
+use holdfast_core::config::Target;
+use holdfast_core::durable::Durable;
+use holdfast_core::names::{AcceptorId, BootId, GroupName};
+use rand::Rng;
+
+use super::host::boot_id;
+use super::network::{Kind, LANS};
+use super::{Event, MS, World};
+
+/// How the shared disk (or the way to the lock) is from one server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskState {
+    /// Answers within milliseconds.
+    Works,
+    /// Answers within 400 ms.
+    Slow,
+    /// Answers with errors; writes may land all the same.
+    Errors,
+    /// Answers nothing until it works again; writes may land at any time.
+    Hangs,
+}
+
+/// What happens on one server that an ambush can wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// It sends a message of this kind.
+    Sends(Kind),
+    /// Its record has reached the lock disk, and it has not read yet.
+    LockLanded,
+    /// It is about to hear what the lock disk says.
+    LockAnswers,
+    /// A view became durable on it.
+    Adopts,
+    /// A resource starts on it.
+    Starts,
+}
+
+/// A fault, an order, or its end.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fault {
+    /// Power off, at once.
+    PowerCut(usize),
+    /// Power on: a new boot.
+    PowerOn(usize),
+    /// The process dies and is started again after some ms.
+    Crash(usize, u64),
+    /// SIGSTOP, SIGCONT after some ms.
+    Freeze(usize, u64),
+    /// Both LANs between two servers, both ways.
+    CutLans(usize, usize),
+    /// One LAN (0, 1), one way.
+    CutOneWay(usize, usize, usize),
+    /// Every LAN of one server.
+    Isolate(usize),
+    /// All LANs work.
+    HealLans,
+    /// Share of messages lost on all LANs.
+    Loss(f64),
+    /// Longest delay on LANs in ms.
+    Delay(u64),
+    /// Messages of one kind are lost for some ms.
+    Mute(Kind, u64),
+    /// The way of one server to the lock.
+    Disk(usize, DiskState),
+    /// Slowest ledger write in ms.
+    Fsync(u64),
+    /// Share of starts and of stops that fail.
+    FailingResources(f64, f64),
+    /// Power cut, and the server comes back as if newly installed.
+    LoseLedger(usize),
+    /// Power cut, and the server comes back with the ledger of an earlier moment (a restored image).
+    RevertLedger(usize),
+    /// The lock area is formatted anew.
+    ReformatLock,
+    /// The lock is put back to an earlier state, as from a backup.
+    RestoreLock,
+    /// The process is asked to end; started again after some ms.
+    Leave(usize, u64),
+    /// An operator moves a group (index) to a server.
+    Move(usize, usize),
+    /// The group's specification changes; some servers get it later.
+    NewSpec(usize),
+    /// A server's store is empty: it hears of no groups.
+    EmptyStore(usize),
+    /// When this happens on a server for the n-th time from now on, that fault follows.
+    Ambush(usize, Moment, u32, Box<Fault>),
+}
+
+/// An ambush that waits.
+#[derive(Debug, Clone)]
+pub(super) struct Waiting {
+    server: usize,
+    moment: Moment,
+    left: u32,
+    then: Fault,
+}
+
+impl World {
+    /// Makes it happen.
+    pub fn apply(&mut self, fault: &Fault) {
+        if !matches!(fault, Fault::Ambush(..)) {
+            self.say(format!("FAULT {fault:?}"));
+        }
+        match fault.clone() {
+            Fault::PowerCut(server) => self.power_cut(server),
+            Fault::PowerOn(server) => self.power_on(server),
+            Fault::Crash(server, ms) => self.crash_process(server, ms),
+            Fault::Freeze(server, ms) => self.freeze(server, ms),
+            Fault::CutLans(a, b) => self.cut_lans(a, b),
+            Fault::CutOneWay(a, b, lan) => {
+                self.cut.insert((a, b, LANS[lan % 2].into()));
+            }
+            Fault::Isolate(server) => {
+                for other in 0..self.hosts.len() {
+                    self.cut_lans(server, other);
+                }
+            }
+            Fault::HealLans => self.cut.clear(),
+            Fault::Loss(share) => self.loss = share,
+            Fault::Delay(ms) => self.lan_delay = ms * MS,
+            Fault::Mute(kind, ms) => {
+                self.muted.insert(kind, self.now + ms * MS);
+            }
+            Fault::Disk(server, state) => self.set_disk(server, state),
+            Fault::Fsync(ms) => self.max_fsync = ms.max(1),
+            Fault::FailingResources(starts, stops) => {
+                self.failing_starts = starts;
+                self.failing_stops = stops;
+            }
+            Fault::LoseLedger(server) => {
+                self.power_cut(server);
+                self.lose_ledger(server);
+            }
+            Fault::RevertLedger(server) => {
+                self.power_cut(server);
+                if let Some(old) = self.snapshots.get(&server).cloned() {
+                    self.hosts[server].ledger = old;
+                    self.reverted.insert(server);
+                }
+            }
+            Fault::ReformatLock => {
+                self.medium = super::disk::Medium::new(AcceptorId(self.rng.random()));
+            }
+            Fault::RestoreLock => {
+                if let Some(old) = self.old_lock.clone() {
+                    self.medium = old;
+                }
+            }
+            Fault::Leave(server, ms) => {
+                self.leave(server);
+                self.at(self.now + ms * MS, Event::Start { server });
+            }
+            Fault::Move(group, server) => self.order_move(group, server),
+            Fault::NewSpec(group) => self.new_spec(group),
+            Fault::EmptyStore(server) => {
+                let (config, groups, running) = (self.config.clone(), Default::default(), Default::default());
+                let life = self.hosts[server].life;
+                let input = Input::Specs { config, groups, running };
+                self.after(MS, 5 * MS, Event::Input { server, life, input });
+            }
+            Fault::Ambush(server, moment, left, then) => {
+                self.ambushes.push(Waiting { server, moment, left, then: *then });
+            }
+        }
+    }
+
+    /// Springs the ambushes that waited for this.
+    pub(super) fn happens(&mut self, server: usize, moment: Moment) {
+        if self.ambushes.is_empty() {
+            return;
+        }
+        let mut sprung = Vec::new();
+        for waiting in &mut self.ambushes {
+            if waiting.server == server && waiting.moment == moment && waiting.left > 0 {
+                waiting.left -= 1;
+                if waiting.left == 0 {
+                    sprung.push(waiting.then.clone());
+                }
+            }
+        }
+        self.ambushes.retain(|waiting| waiting.left > 0);
+        for fault in sprung {
+            self.apply(&fault);
+        }
+    }
+
+    /// Everything works again.
+    pub fn heal(&mut self) {
+        self.ambushes.clear();
+        self.cut.clear();
+        self.muted.clear();
+        self.loss = 0.0;
+        self.lan_delay = MS / 2;
+        self.failing_starts = 0.0;
+        self.failing_stops = 0.0;
+        self.max_fsync = 3;
+        for server in 0..self.hosts.len() {
+            self.set_disk(server, DiskState::Works);
+            self.power_on(server);
+            self.at(self.now, Event::Thaw { server });
+            if self.hosts[server].core.is_none() {
+                self.at(self.now + 100 * MS, Event::Start { server });
+            }
+        }
+        self.publish();
+    }
+
+    /// Power off.
+    pub fn power_cut(&mut self, server: usize) {
+        if !self.hosts[server].powered {
+            return;
+        }
+        self.stop_process(server);
+        let host = &mut self.hosts[server];
+        host.powered = false;
+        host.running.clear();
+        host.deadline = (0, 0, 0);
+        host.guard_at = 0;
+        host.life += 1;
+        self.moved += 1;
+    }
+
+    /// Power on, with a new boot.
+    pub fn power_on(&mut self, server: usize) {
+        if self.hosts[server].powered {
+            return;
+        }
+        self.hosts[server].powered = true;
+        self.hosts[server].boot += 1;
+        self.at(self.now + 10 * MS, Event::Start { server });
+    }
+
+    /// The process dies.
+    pub fn crash_process(&mut self, server: usize, restart_after_ms: u64) {
+        if self.hosts[server].core.is_none() {
+            return;
+        }
+        self.stop_process(server);
+        self.at(self.now + restart_after_ms * MS, Event::Start { server });
+    }
+
+    /// The process is stopped for some ms.
+    pub fn freeze(&mut self, server: usize, ms: u64) {
+        if self.hosts[server].core.is_none() {
+            return;
+        }
+        self.hosts[server].frozen = true;
+        self.at(self.now + ms * MS, Event::Thaw { server });
+    }
+
+    /// The process is asked to end.
+    pub fn leave(&mut self, server: usize) {
+        let life = self.hosts[server].life;
+        self.at(self.now, Event::Input { server, life, input: Input::Leave });
+    }
+
+    /// No LAN between two servers.
+    pub fn cut_lans(&mut self, a: usize, b: usize) {
+        for path in LANS {
+            self.cut.insert((a, b, path.into()));
+            self.cut.insert((b, a, path.into()));
+        }
+    }
+
+    /// How the disk is from a server.
+    pub fn set_disk(&mut self, server: usize, state: DiskState) {
+        self.hosts_disk[server] = state;
+        if matches!(state, DiskState::Works | DiskState::Slow) {
+            self.release_hung(server);
+        }
+    }
+
+    fn lose_ledger(&mut self, server: usize) {
+        let boot = BootId(boot_id(server, self.hosts[server].boot));
+        self.hosts[server].ledger = Durable::fresh(AcceptorId(self.rng.random()), boot);
+        self.seen_order.remove(&server);
+    }
+
+    /// As an Operation does: a target computed from the placement that is durable somewhere now.
+    fn order_move(&mut self, index: usize, server: usize) {
+        let Some((name, config)) = self.groups.iter().nth(index % self.groups.len().max(1)) else { return };
+        let (name, mut config) = (name.clone(), (**config).clone());
+        let tags = self.hosts.iter().filter_map(|host| host.ledger.table.get(&name)).map(|assignment| assignment.tag);
+        let Some(tag) = tags.max() else { return };
+        let target = Some(self.hosts[server].name.clone());
+        config.target = Some(Target { server: target, computed_from: (tag.epoch, tag.revision), stop: None });
+        self.groups.insert(name, Arc::new(config));
+        self.publish();
+    }
+
+    fn new_spec(&mut self, index: usize) {
+        let names: Vec<GroupName> = self.groups.keys().cloned().collect();
+        let Some(name) = names.get(index % names.len().max(1)) else { return };
+        if let Some(config) = self.groups.get_mut(name) {
+            let mut next = (**config).clone();
+            next.generation += 1;
+            next.digest += 1;
+            *config = Arc::new(next);
+        }
+        // It arrives everywhere, but not at the same time.
+        for server in 0..self.hosts.len() {
+            let life = self.hosts[server].life;
+            let input = self.specs();
+            self.after(MS, 2000 * MS, Event::Input { server, life, input });
+        }
+    }
+}

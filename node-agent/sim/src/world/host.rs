@@ -1,0 +1,269 @@
+//! One machine: its process, its ledger, its guard, its helpers.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use holdfast_core::durable::Durable;
+use holdfast_core::names::{AcceptorId, BootId, ClusterId, GroupName, ResourceName, ServerName};
+use holdfast_core::planted::Mutation;
+use holdfast_core::time::Instant;
+use holdfast_core::{Action, Boot, Core, Input, Outcome};
+use rand::Rng;
+
+use super::{Event, MS, Moment, World};
+
+/// One machine.
+pub struct Host {
+    /// Its name.
+    pub name: ServerName,
+    pub(super) core: Option<Core>,
+    /// Counts processes: what was meant for an older one is lost.
+    pub(super) life: u64,
+    /// Has power.
+    pub powered: bool,
+    /// Its process is stopped by a signal.
+    pub frozen: bool,
+    pub(super) boot: u64,
+    /// What its disk holds.
+    pub(super) ledger: Durable,
+    pub(super) offset: u64,
+    /// Clock rate error in parts per million.
+    pub(super) drift: i64,
+    /// (soft stop, kill, end), as the guard knows them.
+    pub(super) deadline: (Moment, Moment, Moment),
+    pub(super) guard_at: Moment,
+    /// When the ledger write given last will be done.
+    pub(super) written_at: Moment,
+    /// What really runs here.
+    pub running: BTreeSet<(GroupName, ResourceName)>,
+    pub(super) pending: VecDeque<Input>,
+    pub(super) next_tick: Moment,
+    /// Its process left cleanly.
+    pub exited: bool,
+}
+
+impl Host {
+    pub(super) fn new(index: usize, rng: &mut impl Rng) -> Host {
+        Host {
+            name: crate::setup::server_name(index),
+            core: None,
+            life: 0,
+            powered: true,
+            frozen: false,
+            boot: 1,
+            ledger: Durable::fresh(AcceptorId(rng.random()), BootId(boot_id(index, 1))),
+            offset: rng.random_range(1_000_000_000..1_000_000_000_000),
+            drift: rng.random_range(-900..=900),
+            deadline: (0, 0, 0),
+            guard_at: 0,
+            written_at: 0,
+            running: BTreeSet::new(),
+            pending: VecDeque::new(),
+            next_tick: 0,
+            exited: false,
+        }
+    }
+}
+
+pub(super) fn boot_id(server: usize, boot: u64) -> u128 {
+    (server as u128 + 1) << 64 | u128::from(boot)
+}
+
+impl World {
+    /// A server's own clock: another beginning, another rate.
+    pub(super) fn clock(&self, server: usize, moment: Moment) -> Instant {
+        let host = &self.hosts[server];
+        let skew = (moment as i128 * i128::from(host.drift) / 1_000_000) as i64;
+        Instant((host.offset + moment).saturating_add_signed(skew))
+    }
+
+    /// The world's moment of a reading of a server's clock.
+    pub(super) fn moment(&self, server: usize, instant: Instant) -> Moment {
+        let host = &self.hosts[server];
+        let local = i128::from(instant.0) - i128::from(host.offset);
+        (local * 1_000_000 / i128::from(1_000_000 + host.drift)).max(0) as u64 + 1
+    }
+
+    pub(super) fn alive(&self, server: usize, life: u64) -> bool {
+        let host = &self.hosts[server];
+        host.powered && host.core.is_some() && host.life == life
+    }
+
+    pub(super) fn start(&mut self, server: usize) {
+        if !self.hosts[server].powered || self.hosts[server].core.is_some() {
+            return;
+        }
+        let now = self.clock(server, self.now);
+        let boot = BootId(boot_id(server, self.hosts[server].boot));
+        let fresh = ClusterId(self.rng.random());
+        let lease_end = match self.hosts[server].deadline.2 {
+            0 => Instant::ZERO,
+            end => self.clock(server, end),
+        };
+        let host = &mut self.hosts[server];
+        host.life += 1;
+        host.frozen = false;
+        host.exited = false;
+        host.pending.clear();
+        let is_virtual = self.is_virtual;
+        let about = Boot { server: host.name.clone(), boot, is_virtual, fresh_cluster: fresh, lease_end };
+        host.core = Some(Core::new(now, about, host.ledger.clone()));
+        let life = host.life;
+        let name = host.name.clone();
+        self.say(format!("{name}: process {life} starts"));
+        let specs = self.specs();
+        self.input(server, specs);
+    }
+
+    pub(super) fn input(&mut self, server: usize, input: Input) {
+        if self.hosts[server].frozen {
+            self.hosts[server].pending.push_back(input);
+            return;
+        }
+        let now = self.clock(server, self.now);
+        if let Some(core) = &mut self.hosts[server].core {
+            core.handle(now, input);
+        }
+        self.drain(server);
+    }
+
+    pub(super) fn input_if_alive(&mut self, server: usize, life: u64, input: Input) {
+        if self.alive(server, life) {
+            self.input(server, input);
+        }
+    }
+
+    pub(super) fn tick(&mut self, server: usize, life: u64) {
+        if self.alive(server, life) && !self.hosts[server].frozen && self.now >= self.hosts[server].next_tick {
+            let now = self.clock(server, self.now);
+            if let Some(core) = &mut self.hosts[server].core {
+                core.tick(now);
+            }
+            self.drain(server);
+        }
+    }
+
+    /// A ledger write is done. The disk finishes what was given to it even if the process is gone, not if the power is.
+    pub(super) fn written(&mut self, server: usize, life: u64, token: u64, state: Durable) {
+        if self.hosts[server].powered && self.hosts[server].life == life {
+            let adopted = self.check_ledger(server, &state);
+            self.hosts[server].ledger = state;
+            if adopted {
+                self.happens(server, super::faults::Moment::Adopts);
+            }
+            self.input_if_alive(server, life, Input::Durable { token });
+        }
+    }
+
+    /// A helper acts, whether its agent is frozen or not; on a start it checks the deadline itself (R14).
+    pub(super) fn act(
+        &mut self,
+        server: usize,
+        life: u64,
+        op: u64,
+        key: (GroupName, ResourceName),
+        generation: u64,
+        action: Action,
+    ) {
+        if !self.hosts[server].powered || self.hosts[server].life != life || self.hosts[server].core.is_none() {
+            return;
+        }
+        let late = self.now >= self.hosts[server].deadline.0 && !Mutation::HelperDoesNotLook.is_planted();
+        let outcome = match action {
+            Action::Start if late => Outcome::Failed("no authority".into()),
+            Action::Start if self.failing_starts > 0.0 && self.rng.random_bool(self.failing_starts) => {
+                if self.rng.random_bool(0.5) {
+                    self.begin(server, key, generation);
+                }
+                Outcome::Failed("start failed".into())
+            }
+            Action::Start => {
+                self.begin(server, key, generation);
+                Outcome::Running
+            }
+            Action::Stop if self.failing_stops > 0.0 && self.rng.random_bool(self.failing_stops) => {
+                Outcome::Unknown("stop timed out".into())
+            }
+            Action::Stop => {
+                self.moved += u64::from(self.hosts[server].running.remove(&key));
+                Outcome::Stopped
+            }
+            Action::Probe | Action::Monitor => {
+                if self.hosts[server].running.contains(&key) {
+                    Outcome::Running
+                } else {
+                    Outcome::Stopped
+                }
+            }
+        };
+        let input = Input::ResourceDone { op, outcome, took: Duration::from_millis(10) };
+        self.input_if_alive(server, life, input);
+    }
+
+    fn begin(&mut self, server: usize, key: (GroupName, ResourceName), generation: u64) {
+        self.check_start(server, &key.0, generation);
+        self.hosts[server].running.insert(key);
+    }
+
+    /// R23 with the guard's own stall: at the kill point the agent dies at once, everything else at some moment before
+    /// deadline and reset are over.
+    pub(super) fn guard(&mut self, server: usize) {
+        let (_, kill, end) = self.hosts[server].deadline;
+        if !self.hosts[server].powered {
+            return;
+        }
+        if self.now < kill {
+            self.hosts[server].guard_at = kill;
+            return self.at(kill, Event::Guard { server });
+        }
+        self.hosts[server].guard_at = 0;
+        if self.hosts[server].running.is_empty() || Mutation::GuardSleeps.is_planted() {
+            return;
+        }
+        let name = self.hosts[server].name.clone();
+        self.say(format!("{name}: guard kills the agent, deadline is over"));
+        self.stop_process(server);
+        let boot = self.hosts[server].boot;
+        let reset = self.config.reset.as_nanos() as u64 * 99 / 100;
+        let latest = end + reset;
+        let at = self.rng.random_range(self.now..=latest.max(self.now));
+        self.at(at, Event::Kill { server, boot });
+        self.at(latest + self.restart_after_kill * MS, Event::Start { server });
+    }
+
+    /// The guard has killed everything that ran here.
+    pub(super) fn killed(&mut self, server: usize, boot: u64) {
+        let host = &self.hosts[server];
+        if host.powered && host.boot == boot && !host.running.is_empty() {
+            self.say(format!("{}: guard has killed everything", self.hosts[server].name));
+            self.hosts[server].running.clear();
+            self.moved += 1;
+        }
+    }
+
+    pub(super) fn stop_process(&mut self, server: usize) {
+        self.hosts[server].core = None;
+        self.hosts[server].frozen = false;
+        self.hosts[server].pending.clear();
+    }
+
+    pub(super) fn thaw(&mut self, server: usize) {
+        if !self.hosts[server].frozen {
+            return;
+        }
+        let name = self.hosts[server].name.clone();
+        self.say(format!("{name}: thawed"));
+        self.hosts[server].frozen = false;
+        self.drain(server);
+        if Mutation::TicksBeforeInputs.is_planted() {
+            let now = self.clock(server, self.now);
+            if let Some(core) = &mut self.hosts[server].core {
+                core.tick(now);
+            }
+        }
+        while let Some(input) = self.hosts[server].pending.pop_front() {
+            self.input(server, input);
+        }
+        self.drain(server);
+    }
+}

@@ -131,6 +131,41 @@ fn an_address_that_somebody_else_answers_for_is_refused_unless_told_to_take_it()
 }
 
 #[test]
+fn who_has_an_address_is_not_asked_again_right_after_it_was_given_up() {
+    let neighbour = Neighbour::connect();
+    let server = server();
+    let spec = address("192.0.2.10/24");
+    // Questions about an address that nobody here has yet are asked in nobody's name (RFC 5227).
+    let rule = "arp operation request arp saddr ip 0.0.0.0 counter";
+    neighbour.sh(&format!(
+        "nft \"add table arp t; add chain arp t in {{ type filter hook input priority 0; }}; add rule arp t in {rule}\""
+    ));
+    let questions = || {
+        let rules = neighbour.sh("nft list chain arp t in");
+        let count = rules.split_whitespace().skip_while(|word| *word != "packets").nth(1);
+        count.and_then(|count| count.parse::<u32>().ok()).unwrap_or_else(|| panic!("no counter in {rules}"))
+    };
+    assert_eq!(server.run(Action::Start, &spec), Outcome::Running);
+    assert_eq!(questions(), 3);
+    // Slow machines get more attempts: what counts is one restart that took less than a second.
+    let restarted = (0..10).any(|_| {
+        let (asked, began) = (questions(), Instant::now());
+        assert_eq!(server.run(Action::Stop, &spec), Outcome::Stopped);
+        assert_eq!(server.run(Action::Start, &spec), Outcome::Running);
+        let quick = began.elapsed() < Duration::from_secs(1);
+        assert!(!quick || questions() == asked, "asked about its own address after {:?}", began.elapsed());
+        quick
+    });
+    assert!(restarted, "no restart took less than a second");
+    let asked = questions();
+    assert_eq!(server.run(Action::Stop, &spec), Outcome::Stopped);
+    let stopped = Instant::now();
+    eventually("it is another's turn", Duration::from_secs(5), || stopped.elapsed() > Duration::from_millis(1100));
+    assert_eq!(server.run(Action::Start, &spec), Outcome::Running);
+    assert_eq!(questions(), asked + 3, "given up for longer: asked again");
+}
+
+#[test]
 fn an_ipv6_address_can_be_reached_at_once() {
     let neighbour = Neighbour::connect();
     let server = server();

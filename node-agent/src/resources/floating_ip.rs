@@ -3,12 +3,15 @@
 //! It is refused while somebody else answers for it. The network is told at once where it is now, and again by a small
 //! process in the resource's control group, so that a start doesn't wait for the repetitions.
 
+use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use holdfast_core::Action;
+use holdfast_core::time::Instant;
 use nix::libc;
 use socket2::Socket;
 
@@ -19,6 +22,9 @@ use super::{Job, Verdict, neighbour};
 use crate::{clock, spawn};
 
 const KILL_WAIT: Duration = Duration::from_secs(2);
+/// An address that this server gave up so short a while ago is taken back without asking who has it, as when a group is
+/// restarted in place: somebody who took it in between would have collided just as unasked had it never been given up.
+const JUST_LEFT: Duration = Duration::from_secs(1);
 
 /// Carries an operation out.
 pub fn run(plan: &FloatingIpPlan, action: Action, job: &Job) -> Verdict {
@@ -100,7 +106,8 @@ fn start(plan: &FloatingIpPlan, netlink: &mut Netlink, job: &Job) -> io::Result<
             }
         }
         None => {
-            match conflict(plan, &link)? {
+            let asked = if just_left(plan.address, job) { Ok(None) } else { conflict(plan, &link)? };
+            match asked {
                 Ok(socket) => probe = socket,
                 Err(problem) => return Ok(Verdict::failed(problem)),
             }
@@ -195,6 +202,25 @@ fn present(address: IpAddr, index: u32) -> bool {
         .is_ok_and(|all| all.iter().any(|a| a.address == address && a.index == index))
 }
 
+/// What says that the address was removed from this server, and when (CLOCK_BOOTTIME, ns).
+fn left_file(job: &Job) -> PathBuf {
+    job.state.join("left")
+}
+
+fn just_left(address: IpAddr, job: &Job) -> bool {
+    let text = fs::read_to_string(left_file(job)).unwrap_or_default();
+    let left = text.split_once(' ').filter(|(what, _)| *what == address.to_string());
+    let at = left.and_then(|(_, at)| at.parse().ok()).map(Instant);
+    let now = clock::now();
+    at.is_some_and(|at| at <= now && now.since(at) < JUST_LEFT)
+}
+
+/// A failure costs the next start a question, nothing else.
+fn note_leaving(address: IpAddr, job: &Job) {
+    let _ = fs::create_dir_all(&job.state);
+    let _ = fs::write(left_file(job), format!("{address} {}", clock::now().0));
+}
+
 fn stop(plan: &FloatingIpPlan, netlink: &mut Netlink, job: &Job) -> io::Result<Verdict> {
     let cgroup = job.cgroup();
     if let Err(error) = cgroup.kill(KILL_WAIT.min(job.left())) {
@@ -202,7 +228,12 @@ fn stop(plan: &FloatingIpPlan, netlink: &mut Netlink, job: &Job) -> io::Result<V
     }
     cgroup.remove();
     match netlink.delete_everywhere(plan.address) {
-        Ok(_) => Ok(Verdict::stopped()),
+        Ok(from) => {
+            if !from.is_empty() {
+                note_leaving(plan.address, job);
+            }
+            Ok(Verdict::stopped())
+        }
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
             Ok(Verdict::failed(format!("{} can't be removed: {error}; the agent needs CAP_NET_ADMIN", plan.address)))
         }

@@ -4,8 +4,8 @@
 //! Whatever reads it never blocks and never sees half of a deadline, even if the writer was killed in the middle. It
 //! decides nothing: whoever reads the numbers does.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
@@ -347,7 +347,10 @@ impl Drop for DeadlinePage {
 
 /// Start time of a live process in clock ticks since boot; none if it doesn't exist or is a zombie.
 pub fn process_start(pid: i32) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The kernel gives the whole line to one read that is large enough; it has at most 52 numbers.
+    let mut line = [0_u8; 2048];
+    let length = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut line).ok()?;
+    let text = str::from_utf8(&line[..length]).ok()?;
     // The name in parentheses may hold anything; what follows the last one is well formed.
     let rest = &text[text.rfind(')')? + 1..];
     let mut fields = rest.split_ascii_whitespace();

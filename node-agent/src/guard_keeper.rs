@@ -15,7 +15,7 @@ use crate::clock;
 use crate::convert::server_status::GuardView;
 use crate::deadline::DeadlinePage;
 use crate::guard::kill_list::KillList;
-use crate::guard::{GuardError, GuardSettings, ensure_guard, guard_alive, guard_state};
+use crate::guard::{GuardError, GuardSettings, Seen, ensure_guard, guard_alive, guard_state, seen};
 use crate::inbox::{Event, Inbox};
 use crate::watchdog::WatchdogSettings;
 
@@ -41,6 +41,8 @@ struct Inner {
     cgroup: PathBuf,
     page: Arc<DeadlinePage>,
     watchdog: Mutex<WatchdogSettings>,
+    /// The kill list when it was read last, and whether it named anything.
+    list: Mutex<Option<(Option<Seen>, bool)>>,
 }
 
 /// The watchdog settings of a sub-cluster; before one is known none is used.
@@ -66,7 +68,8 @@ impl GuardKeeper {
         page: Arc<DeadlinePage>,
         watchdog: WatchdogSettings,
     ) -> Result<GuardKeeper, GuardError> {
-        let inner = Inner { program, run_dir, cgroup, page, watchdog: Mutex::new(watchdog.clone()) };
+        let inner =
+            Inner { program, run_dir, cgroup, page, watchdog: Mutex::new(watchdog.clone()), list: Mutex::default() };
         let keeper = GuardKeeper { inner: Arc::new(inner) };
         keeper.ensure(&watchdog)?;
         keeper.settle(&watchdog);
@@ -114,15 +117,29 @@ impl GuardKeeper {
     /// The guard as status shows it.
     pub fn view(&self) -> GuardView {
         let facts = self.inner.page.facts();
-        let state = guard_state(&self.inner.run_dir);
         GuardView {
             present: guard_alive(&self.inner.page, clock::now(), SILENT),
             enforcing: self.inner.page.enforcing(),
-            holding: KillList::of(&self.inner.run_dir).entries().is_ok_and(|entries| !entries.is_empty()),
-            watchdog: facts.watchdog.and_then(|_| state?.watchdog),
+            holding: self.holding(),
+            watchdog: facts.watchdog.and_then(|_| guard_state(&self.inner.run_dir)?.watchdog),
             watchdog_timeout: facts.watchdog,
             real_time: facts.real_time,
             memory_locked: facts.memory_locked,
+        }
+    }
+
+    /// Whether the kill list names anything. It is read only when it has changed: this is asked four times a second.
+    fn holding(&self) -> bool {
+        let list = KillList::of(&self.inner.run_dir);
+        let found = seen(list.path());
+        let mut known = self.inner.list.lock().unwrap_or_else(PoisonError::into_inner);
+        match *known {
+            Some((at, holding)) if at == found => holding,
+            _ => {
+                let holding = list.entries().is_ok_and(|entries| !entries.is_empty());
+                *known = Some((found, holding));
+                holding
+            }
         }
     }
 

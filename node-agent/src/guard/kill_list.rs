@@ -72,6 +72,11 @@ impl KillList {
         KillList { path: run_dir.join("kill.list") }
     }
 
+    /// Its file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// What may run, in the order in which it was started.
     ///
     /// # Errors

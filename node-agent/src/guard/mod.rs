@@ -41,6 +41,8 @@ const READY: Duration = Duration::from_secs(2);
 const LOG_LIMIT: u64 = 256 * 1024;
 
 static ASKED_TO_END: AtomicBool = AtomicBool::new(false);
+/// The log has grown since its size was looked at. True at first: an earlier guard may have filled it.
+static SAID: AtomicBool = AtomicBool::new(true);
 
 /// Why there is no guard.
 #[derive(Debug, thiserror::Error)]
@@ -157,6 +159,7 @@ fn say(text: &str) {
     use std::io::Write;
     let seconds = clock::now().0 as f64 / 1e9;
     let _ = writeln!(io::stderr(), "[{seconds:.6}] guard {}: {text}", std::process::id());
+    SAID.store(true, Ordering::Relaxed);
 }
 
 struct Guard {
@@ -178,9 +181,11 @@ struct Guard {
     _lock: Flock<File>,
 }
 
-type Seen = (u64, u64, i64, i64);
+/// Identity, length and time of a file: another one after every change.
+pub(crate) type Seen = (u64, u64, i64, i64);
 
-fn seen(path: &Path) -> Option<Seen> {
+/// [`Seen`] of a file; none if there is none.
+pub(crate) fn seen(path: &Path) -> Option<Seen> {
     fs::metadata(path).ok().map(|m| (m.ino(), m.len(), m.mtime(), m.mtime_nsec()))
 }
 
@@ -336,8 +341,9 @@ impl Guard {
                 Err(_) => {}
             }
         }
-        let found = settings::seen(&self.run_dir);
-        if found != self.settings_seen && self.nothing_held() {
+        // New settings are taken only while nothing is held: until then nobody has to look for them.
+        let found = if self.nothing_held() { settings::seen(&self.run_dir) } else { self.settings_seen };
+        if found != self.settings_seen {
             self.settings_seen = found;
             match GuardSettings::load(&self.run_dir) {
                 Ok(settings) if settings != self.settings => {
@@ -351,8 +357,10 @@ impl Guard {
                 Err(error) => say(&format!("warning: new settings are not taken: {error}")),
             }
         }
+        // Only this process writes it, apart from what a new guard says before it finds this one.
         let log = log_file(&self.run_dir);
-        if fs::metadata(&log).is_ok_and(|m| m.len() > LOG_LIMIT)
+        if SAID.swap(false, Ordering::Relaxed)
+            && fs::metadata(&log).is_ok_and(|m| m.len() > LOG_LIMIT)
             && let Ok(file) = OpenOptions::new().write(true).open(&log)
         {
             let _ = file.set_len(0);

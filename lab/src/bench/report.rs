@@ -60,6 +60,50 @@ pub(super) fn times(series: &[Series]) -> Vec<String> {
     lines
 }
 
+/// What Holdfast's processes of one host cost while nothing happens.
+#[derive(Debug, Clone)]
+pub(super) struct Idle {
+    /// The host.
+    pub(super) host: String,
+    /// Processor time of agent and guard (of the server, on the control host), in thousandths of a core.
+    pub(super) permille: u64,
+    /// Processor time of the helpers that check the resources, in thousandths of a core.
+    pub(super) permille_helpers: u64,
+    /// Resident memory, each process counted as if it were alone.
+    pub(super) resident_kib: u64,
+    /// Heaps, stacks and written data of all of them.
+    pub(super) anonymous_kib: u64,
+    /// Pages of the program's file that one of them has mapped, at most.
+    pub(super) program_kib: u64,
+}
+
+/// The table of idle cost, with what it is to be held against.
+pub(super) fn idle(hosts: &[Idle]) -> Vec<String> {
+    let head = format!(
+        "{:31} {:>9} {:>9} {:>9} {:>9} {:>9}",
+        "idle, per host", "CPU", "checks", "RSS", "anonymous", "program"
+    );
+    let percent = |permille: u64| format!("{}.{} %", permille / 10, permille % 10);
+    let mib = |kib: u64| format!("{}.{} MiB", kib / 1024, kib % 1024 * 10 / 1024);
+    let rows = hosts.iter().map(|host| {
+        format!(
+            "{:31} {:>9} {:>9} {:>9} {:>9} {:>9}",
+            host.host,
+            percent(host.permille),
+            percent(host.permille_helpers),
+            mib(host.resident_kib),
+            mib(host.anonymous_kib),
+            mib(host.program_kib)
+        )
+    });
+    let notes = [
+        "per server: target below 0.5 % and 20 MiB RSS; Pacemaker and Corosync 0.6 to 1.1 % and 197 to 216 MiB",
+        "checks: helpers that monitor resources, beside the agent. RSS counts the program's pages in agent and guard; \
+         in memory they are once, so a server needs about anonymous + program",
+    ];
+    std::iter::once(head).chain(rows).chain(notes.map(str::to_owned)).collect()
+}
+
 /// A transition's chart in one line: `Detect 1000 ms, start data 52 ms`.
 pub(super) fn chart(transition: &Transition) -> String {
     let steps = transition.chart.iter().map(|step| format!("{} {} ms", step.step, step.took.get().as_millis()));
@@ -91,6 +135,20 @@ mod tests {
         let times = [40, 10, 20, 30].map(Duration::from_millis);
         assert_eq!(median(&times), Duration::from_millis(25));
         assert_eq!(median(&times[..3]), Duration::from_millis(20));
+    }
+
+    #[test]
+    fn idle_cost_is_told_in_percent_of_a_core_and_mebibytes() {
+        let host = Idle {
+            host: "alder".into(),
+            permille: 7,
+            permille_helpers: 12,
+            resident_kib: 20_992,
+            anonymous_kib: 4_660,
+            program_kib: 900,
+        };
+        let row = idle(&[host])[1].split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(row, "alder 0.7 % 1.2 % 20.5 MiB 4.5 MiB 0.8 MiB");
     }
 
     #[test]

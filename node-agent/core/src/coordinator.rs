@@ -312,13 +312,14 @@ impl Core {
         failures.collect()
     }
 
-    /// Every member that may run it has looked at it and holds its newest specification durably (R16).
+    /// Every member that may run it has looked at it and holds the specification that this server holds, durably. While
+    /// one of them holds a newer one nothing starts: it may have been acted on (R16, protocol-why D12).
     fn known_everywhere(&self, group: &GroupConfig, name: &GroupName) -> bool {
         self.coordinator
             .reports
             .iter()
             .filter(|(server, _)| group.policy.contains(server))
-            .all(|(_, report)| report.groups.get(name).is_some_and(|report| report.generation >= group.generation))
+            .all(|(_, report)| report.groups.get(name).is_some_and(|report| report.known == group.generation))
     }
 
     /// What to say anew about a group, if anything. The tag is filled in later.

@@ -157,7 +157,8 @@ impl Machine {
         }
     }
 
-    pub(crate) fn report(&self) -> GroupReport {
+    /// `known`: the newest generation that this server holds.
+    pub(crate) fn report(&self, known: u64) -> GroupReport {
         let resource = |resource: &Resource| ResourceReport {
             phase: match resource.state {
                 State::Stopped => GroupPhase::Offline,
@@ -173,6 +174,7 @@ impl Machine {
         GroupReport {
             tag: self.assignment.tag,
             generation: self.config.generation,
+            known,
             digest: self.config.digest,
             phase: self.phase(),
             resources: self.resources.iter().map(|(name, state)| (name.clone(), resource(state))).collect(),

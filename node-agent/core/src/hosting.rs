@@ -188,7 +188,7 @@ impl Core {
 
     fn noted_phase(&mut self, group: &GroupName, resource: &ResourceName, before: GroupPhase) {
         let Some(machine) = self.machines.get(group) else { return };
-        let (after, report) = (machine.phase(), machine.report());
+        let (after, report) = (machine.phase(), machine.report(0));
         let said = report.resources.get(resource).map(|state| state.message.clone()).unwrap_or_default();
         match (before, after) {
             (a, b) if a == b => {}
@@ -230,16 +230,18 @@ impl Core {
             return;
         }
         // Whoever has said that it leaves takes nothing more: the others may already count on that (R20).
-        let acting = self.acting() && !self.leaving;
+        // Nor does a server that has accepted a view without itself: its answer said that it holds nothing (R3).
+        let expelled = self.accepted_own_end() && !planted!(StartsAfterOwnEnd);
+        let acting = self.acting() && !self.leaving && !expelled;
         for (name, assignment) in &news {
-            let here = assignment.server.as_ref() == Some(&self.boot.server);
+            let here = self.is_for_us(name, assignment);
             if here && acting && !self.machines.contains_key(name) {
                 self.durable.held.insert(name.clone(), assignment.clone());
             }
         }
         let gate = self.persist();
         for (name, assignment) in news {
-            let here = assignment.server.as_ref() == Some(&self.boot.server);
+            let here = self.is_for_us(&name, &assignment);
             match (here && acting, self.machines.get_mut(&name)) {
                 (true, None) => self.start_group(name, assignment, gate),
                 (true, Some(_)) => {} // still stopping: the coordinator sees our report and says it again
@@ -253,6 +255,14 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// An assignment to this server, of the specification that it holds. With a newer one in hand it waits to be told
+    /// again: nobody else may hold that yet (R16).
+    fn is_for_us(&self, name: &GroupName, assignment: &Assignment) -> bool {
+        let held = self.groups.get(name).map(|config| config.generation);
+        let same = held.is_none_or(|held| held == assignment.generation) || planted!(StartsOtherSpec);
+        assignment.server.as_ref() == Some(&self.boot.server) && same
     }
 
     fn start_group(&mut self, name: GroupName, assignment: Assignment, gate: u64) {
@@ -350,13 +360,15 @@ impl Core {
 
     /// What this server says about its groups.
     pub(crate) fn own_reports(&self) -> BTreeMap<GroupName, GroupReport> {
+        let known = |name: &GroupName| self.groups.get(name).map_or(0, |config| config.generation);
         let mut reports: BTreeMap<GroupName, GroupReport> =
-            self.machines.iter().map(|(name, machine)| (name.clone(), machine.report())).collect();
+            self.machines.iter().map(|(name, machine)| (name.clone(), machine.report(known(name)))).collect();
         for (name, assignment) in self.durable.held.iter().filter(|(name, _)| !self.machines.contains_key(*name)) {
             // Held, but without its specification nothing can be probed or stopped: it counts as running.
             let report = GroupReport {
                 tag: assignment.tag,
                 generation: assignment.generation,
+                known: 0,
                 digest: 0,
                 phase: GroupPhase::Stuck,
                 resources: BTreeMap::new(),
@@ -379,6 +391,7 @@ impl Core {
             let report = GroupReport {
                 tag,
                 generation: config.generation,
+                known: config.generation,
                 digest: config.digest,
                 phase: if inspection.found.is_empty() { GroupPhase::Offline } else { GroupPhase::Stuck },
                 resources: inspection.found.iter().map(|(name, message)| (name.clone(), stuck(message))).collect(),

@@ -251,15 +251,26 @@ impl Core {
         (evidence == Evidence::Clean || self.now.since(at) >= drain).then_some(evidence)
     }
 
-    /// R11: C after the anchor.
-    fn time_is_over(&self, key: &DepartedKey) -> bool {
-        let Some(departed) = self.durable.view.as_ref().and_then(|view| view.departed.get(key)) else { return false };
-        let wait = match departed.takeover_wait {
+    /// R10, R11: per departed boot, the moment from which time is evidence about it.
+    pub fn time_evidence(&self) -> BTreeMap<DepartedKey, Instant> {
+        let Some(view) = &self.durable.view else { return BTreeMap::new() };
+        let open = view.departed.iter().filter(|(_, departed)| departed.evidence.is_none());
+        open.filter_map(|(key, departed)| Some((key.clone(), self.departures.get(key)?.anchor + Self::wait(departed))))
+            .collect()
+    }
+
+    fn wait(departed: &crate::view::Departed) -> Duration {
+        match departed.takeover_wait {
             _ if planted!(NoWait) => Duration::ZERO,
             wait if planted!(WaitWithoutReset) => wait.saturating_sub(Duration::from_millis(250)),
             wait => wait,
-        };
-        self.departures.get(key).is_some_and(|departure| self.now >= departure.anchor + wait)
+        }
+    }
+
+    /// R11: C after the anchor.
+    fn time_is_over(&self, key: &DepartedKey) -> bool {
+        let Some(departed) = self.durable.view.as_ref().and_then(|view| view.departed.get(key)) else { return false };
+        self.departures.get(key).is_some_and(|departure| self.now >= departure.anchor + Self::wait(departed))
     }
 
     /// Wakes when time or drain brings new evidence, and notes the first one for people.

@@ -59,6 +59,8 @@ mutations! {
     OwnVoteKept: "R3",
     /// A server that accepts a view without itself does not count as heard at that moment.
     VictimsVoteIgnored: "R3",
+    /// A server that has accepted a view without itself, while it held nothing, still takes assignments.
+    StartsAfterOwnEnd: "R3",
     /// Answers leave before the ledger has them.
     SpeaksBeforeDurable: "R3",
     /// A ballot on the lock counts without a look at the other blocks after the write.
@@ -113,6 +115,8 @@ mutations! {
     StaleTarget: "R15",
     /// A start does not wait until every member holds the specification.
     SpecNotAwaited: "R16",
+    /// A server starts the specification that it holds, not the one that it was told.
+    StartsOtherSpec: "R16",
     /// An empty store means that there are no groups.
     AbsenceIsDeletion: "R16",
     /// A new boot goes on under the view that names the old one.

@@ -312,6 +312,13 @@ impl Core {
         }
     }
 
+    /// This server has accepted a successor without itself: it starts nothing any more in this epoch, so that nobody has
+    /// to wait for what it does not hold.
+    pub(crate) fn accepted_own_end(&self) -> bool {
+        let accepted = self.durable.accepted.as_ref();
+        accepted.is_some_and(|(_, value)| !value.admits(&self.boot.server, self.boot.boot))
+    }
+
     /// R3: when this server last acknowledged each member; itself counts as heard now if it is left out and not
     /// verifiably stopped (protocol-why D33).
     fn acceptance_anchors(&self, value: &View) -> Anchors {
@@ -319,7 +326,7 @@ impl Core {
         let me = &self.boot.server;
         let anchor = |name: &ServerName| {
             if name == me {
-                let stopped = self.machines.is_empty();
+                let stopped = self.machines.is_empty() && self.durable.held.is_empty();
                 if value.admits(me, self.boot.boot) || stopped || planted!(VictimsVoteIgnored) {
                     Instant::ZERO
                 } else {

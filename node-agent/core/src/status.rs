@@ -18,6 +18,8 @@ pub struct GroupReport {
     pub tag: Tag,
     /// Generation that runs, or the newest one that this server holds.
     pub generation: u64,
+    /// The newest generation that this server holds durably (R16); 0: none.
+    pub known: u64,
     /// Digest of what runs, see [`crate::config::GroupConfig::digest`].
     pub digest: u64,
     /// Where it is in its life.

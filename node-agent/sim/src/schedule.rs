@@ -38,8 +38,6 @@ pub struct Schedule {
     pub shape: Shape,
     /// (pause in ms, fault).
     pub steps: Vec<(u64, Fault)>,
-    /// Only harmless faults: nothing that runs may stop.
-    pub harmless: bool,
 }
 
 /// How a run ended.
@@ -59,7 +57,7 @@ impl Schedule {
         let mut rng = StdRng::seed_from_u64(seed ^ 0x5eed_0001);
         let shape = shape(&mut rng);
         if rng.random_bool(0.1) {
-            return Schedule { seed, shape, steps: harmless(&mut rng, shape), harmless: true };
+            return Schedule { seed, shape, steps: harmless(&mut rng, shape) };
         }
         let rare = rng.random_bool(0.25);
         let steps = (0..rng.random_range(10..50))
@@ -72,7 +70,7 @@ impl Schedule {
                 (pause, fault(&mut rng, shape, rare, true))
             })
             .collect();
-        Schedule { seed, shape, steps, harmless: false }
+        Schedule { seed, shape, steps }
     }
 
     /// Whether everything can come back by itself: identities that were lost need a person.
@@ -112,10 +110,7 @@ impl Schedule {
         world.run_for(3000);
         world.take_snapshots();
         let settled = |world: &World| GROUPS.iter().all(|name| world.online(name).is_some());
-        if self.harmless {
-            world.wait(10_000, settled);
-        }
-        let moved = world.moved;
+        world.wait(10_000, settled);
         for (pause, fault) in &self.steps {
             world.run_for(*pause);
             if !world.violations.is_empty() {
@@ -123,7 +118,7 @@ impl Schedule {
             }
             world.apply(fault);
         }
-        if self.harmless && world.violations.is_empty() {
+        if let Some(moved) = world.calm {
             world.run_for(5000);
             if world.moved != moved && world.violations.is_empty() {
                 world.fail("I-h", "something that ran was stopped although nothing harmful happened");
@@ -174,6 +169,7 @@ impl Schedule {
     }
 }
 
+/// A shape, by chance.
 fn shape(rng: &mut StdRng) -> Shape {
     let servers = match rng.random_range(0..20) {
         0..=8 => 2,
@@ -200,7 +196,7 @@ fn fault(rng: &mut StdRng, shape: Shape, rare: bool, ambush: bool) -> Fault {
     let n = shape.servers;
     let server = rng.random_range(0..n);
     let other = (server + rng.random_range(1..n)) % n;
-    match rng.random_range(0..34) {
+    match rng.random_range(0..36) {
         0 | 1 => Fault::PowerCut(server),
         2 | 3 => Fault::PowerOn(server),
         4 => Fault::Crash(server, rng.random_range(20..2000)),
@@ -228,6 +224,8 @@ fn fault(rng: &mut StdRng, shape: Shape, rare: bool, ambush: bool) -> Fault {
             2 => Fault::RestoreLock,
             _ => Fault::ReformatLock,
         },
+        34 => Fault::CutFrames(server, other),
+        35 if shape.lock.is_some() => Fault::HangOne(server),
         30..=33 if ambush => {
             let moment = match rng.random_range(0..10) {
                 0 => Moment::LockLanded,
@@ -246,21 +244,21 @@ fn fault(rng: &mut StdRng, shape: Shape, rare: bool, ambush: bool) -> Fault {
 /// Faults that must not move anything: one LAN, an empty store, short freezes, the way to the lock, slow ledgers.
 fn harmless(rng: &mut StdRng, shape: Shape) -> Vec<(u64, Fault)> {
     let n = shape.servers;
-    (0..rng.random_range(5..20))
-        .map(|_| {
-            let server = rng.random_range(0..n);
-            let other = (server + rng.random_range(1..n)) % n;
-            let fault = match rng.random_range(0..7) {
-                0 => Fault::CutOneWay(server, other, 0),
-                1 => Fault::HealLans,
-                2 | 3 => Fault::EmptyStore(server),
-                4 => Fault::Freeze(server, rng.random_range(1..150)),
-                5 if shape.lock.is_some() => {
-                    Fault::Disk(server, if rng.random_bool(0.5) { DiskState::Errors } else { DiskState::Works })
-                }
-                _ => Fault::Crash(server, rng.random_range(20..100)),
-            };
-            (rng.random_range(100..2500), fault)
-        })
-        .collect()
+    let count = rng.random_range(5..20);
+    let faults = (0..count).map(|_| {
+        let server = rng.random_range(0..n);
+        let other = (server + rng.random_range(1..n)) % n;
+        let fault = match rng.random_range(0..7) {
+            0 => Fault::CutOneWay(server, other, 0),
+            1 => Fault::HealLans,
+            2 | 3 => Fault::EmptyStore(server),
+            4 => Fault::Freeze(server, rng.random_range(1..150)),
+            5 if shape.lock.is_some() => {
+                Fault::Disk(server, if rng.random_bool(0.5) { DiskState::Errors } else { DiskState::Works })
+            }
+            _ => Fault::Crash(server, rng.random_range(20..100)),
+        };
+        (rng.random_range(100..2500), fault)
+    });
+    std::iter::once((0, Fault::NothingMoves)).chain(faults).collect()
 }

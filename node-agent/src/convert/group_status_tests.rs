@@ -49,6 +49,7 @@ fn placed(phase: GroupPhase, server: Option<&str>) -> PlacedGroup {
     let report = GroupReport {
         tag: Tag::default(),
         generation: 5,
+        known: 5,
         digest: 0,
         phase,
         resources: [("data".into(), resource(GroupPhase::Online))].into(),

@@ -38,6 +38,7 @@ impl World {
     /// Before a resource of `group` starts on `server`.
     pub(super) fn check_start(&mut self, server: usize, group: &GroupName, generation: u64) {
         let me = self.hosts[server].name.clone();
+        self.say(format!("{me}: starts a resource of {group}, generation {generation}"));
         // I-b: the moment of truth.
         let elsewhere = self.hosts.iter().enumerate().find(|(other, host)| {
             *other != server && host.powered && host.running.iter().any(|(name, _)| name == group)
@@ -70,7 +71,7 @@ impl World {
             let Some(other) = self.hosts.iter().position(|host| host.name == *name) else { continue };
             let host = &self.hosts[other];
             let same = host.powered && *boot == holdfast_core::names::BootId(super::host::boot_id(other, host.boot));
-            let learnt = host.ledger.view.as_ref().is_some_and(|known| known.order() >= view.order());
+            let learnt = host.ledger.view.as_ref().is_some_and(|known| !known.admits(name, *boot));
             if other == server || !same || learnt || !config.policy.contains(name) {
                 continue;
             }
@@ -82,9 +83,44 @@ impl World {
             let over = host.deadline.2 + reset.as_nanos() as u64;
             if self.now < over && host.deadline.2 > 0 {
                 let early = (over - self.now) / 1_000_000;
-                let text = format!("{group} starts {early} ms before deadline, reset and drain of {name} are over");
+                let proof = departed.evidence.as_ref().map_or("none written", Evidence::name);
+                let text = format!(
+                    "{group} starts {early} ms before deadline, reset and drain of {name} are over (view {}, evidence {proof})",
+                    view.epoch
+                );
                 self.violation("I-d", text);
             }
+        }
+    }
+
+    /// I-d: time is evidence about a departed server only when its deadline, its reset and the drain are over. Looked at
+    /// whenever a deadline or a view changes, whether or not a group starts then.
+    pub(super) fn check_anchors(&mut self) {
+        let slack = (self.config.reset + self.config.drain).as_nanos() as u64;
+        let mut early = None;
+        for (judge, host) in self.hosts.iter().enumerate() {
+            // Whoever has no authority starts nothing, whatever it thinks.
+            let judges = host.powered && self.now < host.deadline.0;
+            let Some(core) = host.core.as_ref().filter(|_| judges) else { continue };
+            for ((name, boot), at) in core.time_evidence() {
+                let Some(other) = self.hosts.iter().position(|host| host.name == name) else { continue };
+                let departed = &self.hosts[other];
+                let same = departed.powered && boot.0 == super::host::boot_id(other, departed.boot);
+                let (over, evidence) = (departed.deadline.2 + slack, self.moment(judge, at));
+                // Who accepted its own end while it held nothing starts nothing any more.
+                let ended = departed.ledger.accepted.as_ref().is_some_and(|(_, value)| !value.admits(&name, boot));
+                let learnt = departed.ledger.view.as_ref().is_some_and(|known| !known.admits(&name, boot));
+                if (ended || learnt) && departed.running.is_empty() {
+                    continue;
+                }
+                if same && departed.deadline.2 > 0 && evidence < over && self.now < over {
+                    let ms = (over - evidence) as f64 / 1e6;
+                    early = Some(format!("{} counts {name} out {ms:.1} ms before its time is over", host.name));
+                }
+            }
+        }
+        if let Some(text) = early {
+            self.violation("I-d", text);
         }
     }
 

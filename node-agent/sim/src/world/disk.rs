@@ -63,6 +63,14 @@ impl World {
             return self.swap(server, life, token, op);
         }
         let state = self.hosts_disk[server];
+        if self.hang_one.remove(&server) {
+            let late = self.rng.random_range(100 * MS..3000 * MS);
+            if let LockOp::WriteThenLook(record) = op {
+                self.at(self.now + late, Event::Landed { server, record });
+            }
+            let input = Input::Lock { token, result: Err("timed out".into()) };
+            return self.at(self.now + late, Event::Input { server, life, input });
+        }
         let fail = Input::Lock { token, result: Err("I/O error".into()) };
         match (state, op) {
             (DiskState::Works | DiskState::Slow, op) => {

@@ -55,8 +55,12 @@ pub enum Fault {
     CutLans(usize, usize),
     /// One LAN (0, 1), one way.
     CutOneWay(usize, usize, usize),
+    /// Only heartbeats are lost, from one server to another.
+    CutFrames(usize, usize),
     /// Every LAN of one server.
     Isolate(usize),
+    /// The LANs work inside the set of servers (bits) and outside of it, not between.
+    Split(u32),
     /// All LANs work.
     HealLans,
     /// Share of messages lost on all LANs.
@@ -67,6 +71,8 @@ pub enum Fault {
     Mute(Kind, u64),
     /// The way of one server to the lock.
     Disk(usize, DiskState),
+    /// The next operation of one server on the lock disk hangs, alone, for up to 3 s.
+    HangOne(usize),
     /// Slowest ledger write in ms.
     Fsync(u64),
     /// Share of starts and of stops that fail.
@@ -87,6 +93,8 @@ pub enum Fault {
     NewSpec(usize),
     /// A server's store is empty: it hears of no groups.
     EmptyStore(usize),
+    /// Not a fault: from here on nothing that runs may stop.
+    NothingMoves,
     /// When this happens on a server for the n-th time from now on, that fault follows.
     Ambush(usize, Moment, u32, Box<Fault>),
 }
@@ -120,13 +128,31 @@ impl World {
                     self.cut_lans(server, other);
                 }
             }
-            Fault::HealLans => self.cut.clear(),
+            Fault::CutFrames(from, to) => {
+                self.deaf.insert((from, to));
+            }
+            Fault::Split(set) => {
+                self.cut.clear();
+                let inside = |server: usize| set & 1 << server != 0;
+                for a in 0..self.hosts.len() {
+                    for b in (0..self.hosts.len()).filter(|b| inside(a) != inside(*b)) {
+                        self.cut_lans(a, b);
+                    }
+                }
+            }
+            Fault::HealLans => {
+                self.cut.clear();
+                self.deaf.clear();
+            }
             Fault::Loss(share) => self.loss = share,
             Fault::Delay(ms) => self.lan_delay = ms * MS,
             Fault::Mute(kind, ms) => {
                 self.muted.insert(kind, self.now + ms * MS);
             }
             Fault::Disk(server, state) => self.set_disk(server, state),
+            Fault::HangOne(server) => {
+                self.hang_one.insert(server);
+            }
             Fault::Fsync(ms) => self.max_fsync = ms.max(1),
             Fault::FailingResources(starts, stops) => {
                 self.failing_starts = starts;
@@ -163,6 +189,7 @@ impl World {
                 let input = Input::Specs { config, groups, running };
                 self.after(MS, 5 * MS, Event::Input { server, life, input });
             }
+            Fault::NothingMoves => self.calm = Some(self.moved),
             Fault::Ambush(server, moment, left, then) => {
                 self.ambushes.push(Waiting { server, moment, left, then: *then });
             }
@@ -193,6 +220,8 @@ impl World {
     pub fn heal(&mut self) {
         self.ambushes.clear();
         self.cut.clear();
+        self.deaf.clear();
+        self.hang_one.clear();
         self.muted.clear();
         self.loss = 0.0;
         self.lan_delay = MS / 2;
@@ -219,6 +248,7 @@ impl World {
         let host = &mut self.hosts[server];
         host.powered = false;
         host.running.clear();
+        host.running_specs.clear();
         host.deadline = (0, 0, 0);
         host.guard_at = 0;
         host.life += 1;
@@ -305,7 +335,7 @@ impl World {
         // It arrives everywhere, but not at the same time.
         for server in 0..self.hosts.len() {
             let life = self.hosts[server].life;
-            let input = self.specs();
+            let input = self.specs(server);
             self.after(MS, 2000 * MS, Event::Input { server, life, input });
         }
     }

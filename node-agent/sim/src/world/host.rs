@@ -1,8 +1,10 @@
 //! One machine: its process, its ledger, its guard, its helpers.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_core::config::GroupConfig;
 use holdfast_core::durable::Durable;
 use holdfast_core::names::{AcceptorId, BootId, ClusterId, GroupName, ResourceName, ServerName};
 use holdfast_core::planted::Mutation;
@@ -36,6 +38,8 @@ pub struct Host {
     pub(super) written_at: Moment,
     /// What really runs here.
     pub running: BTreeSet<(GroupName, ResourceName)>,
+    /// Specifications under which groups were started here, kept beside the ledger.
+    pub(super) running_specs: BTreeMap<GroupName, Arc<GroupConfig>>,
     pub(super) pending: VecDeque<Input>,
     pub(super) next_tick: Moment,
     /// Its process left cleanly.
@@ -58,6 +62,7 @@ impl Host {
             guard_at: 0,
             written_at: 0,
             running: BTreeSet::new(),
+            running_specs: BTreeMap::new(),
             pending: VecDeque::new(),
             next_tick: 0,
             exited: false,
@@ -111,7 +116,7 @@ impl World {
         let life = host.life;
         let name = host.name.clone();
         self.say(format!("{name}: process {life} starts"));
-        let specs = self.specs();
+        let specs = self.specs(server);
         self.input(server, specs);
     }
 
@@ -149,6 +154,7 @@ impl World {
             let adopted = self.check_ledger(server, &state);
             self.hosts[server].ledger = state;
             if adopted {
+                self.check_anchors();
                 self.happens(server, super::faults::Moment::Adopts);
             }
             self.input_if_alive(server, life, Input::Durable { token });

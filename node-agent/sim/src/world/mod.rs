@@ -86,11 +86,14 @@ pub struct World {
     serial: u64,
     /// Cut directions: (from, to, path).
     pub cut: BTreeSet<(usize, usize, PathName)>,
+    /// Directions in which heartbeats are lost.
+    deaf: BTreeSet<(usize, usize)>,
     muted: BTreeMap<Kind, Moment>,
     loss: f64,
     lan_delay: u64,
     medium: Medium,
     hung: Vec<(usize, u64, u64)>,
+    hang_one: BTreeSet<usize>,
     ambushes: Vec<Waiting>,
     /// Ledgers and lock of an earlier moment.
     snapshots: BTreeMap<usize, Durable>,
@@ -104,6 +107,8 @@ pub struct World {
     pub log: Vec<String>,
     /// How often something that ran was stopped, by anybody.
     pub moved: u64,
+    /// What `moved` must still be at the end of the schedule.
+    pub calm: Option<u64>,
     failing_stops: f64,
     failing_starts: f64,
     max_fsync: u64,
@@ -129,11 +134,13 @@ impl World {
             queue: BinaryHeap::new(),
             serial: 0,
             cut: BTreeSet::new(),
+            deaf: BTreeSet::new(),
             muted: BTreeMap::new(),
             loss: 0.0,
             lan_delay: MS / 2,
             medium: Medium::new(lock),
             hung: Vec::new(),
+            hang_one: BTreeSet::new(),
             ambushes: Vec::new(),
             snapshots: BTreeMap::new(),
             old_lock: None,
@@ -143,6 +150,7 @@ impl World {
             violations: Vec::new(),
             log: Vec::new(),
             moved: 0,
+            calm: None,
             failing_stops: 0.0,
             failing_starts: 0.0,
             max_fsync: 3,
@@ -243,15 +251,16 @@ impl World {
         }
     }
 
-    fn specs(&self) -> Input {
-        Input::Specs { config: self.config.clone(), groups: self.groups.clone(), running: BTreeMap::new() }
+    fn specs(&self, server: usize) -> Input {
+        let running = self.hosts[server].running_specs.clone();
+        Input::Specs { config: self.config.clone(), groups: self.groups.clone(), running }
     }
 
     /// Gives everybody the present specifications.
     pub fn publish(&mut self) {
         for server in 0..self.hosts.len() {
             let life = self.hosts[server].life;
-            let input = self.specs();
+            let input = self.specs(server);
             self.after(MS, 20 * MS, Event::Input { server, life, input });
         }
     }
@@ -304,16 +313,24 @@ impl World {
             Output::Deadline { soft, kill, end } => {
                 let deadline = (self.moment(server, soft), self.moment(server, kill), self.moment(server, end));
                 self.hosts[server].deadline = deadline;
+                self.check_anchors();
                 if self.hosts[server].guard_at <= self.now {
                     self.hosts[server].guard_at = deadline.1;
                     self.at(deadline.1, Event::Guard { server });
                 }
             }
             Output::Resource { op, group, resource, generation, action, .. } => {
+                if action == Action::Start
+                    && let Some(spec) = self.groups.get(&group).filter(|spec| spec.generation == generation)
+                {
+                    self.hosts[server].running_specs.insert(group.clone(), spec.clone());
+                }
                 let key = (group, resource);
                 self.after(2 * MS, 40 * MS, Event::Act { server, life, op, key, generation, action });
             }
-            Output::Released { .. } => {}
+            Output::Released { group } => {
+                self.hosts[server].running_specs.remove(&group);
+            }
             Output::Note(note) => {
                 let group = note.group.map(|group| format!(" {group}")).unwrap_or_default();
                 self.say(format!("{}: {}{group}: {}", self.hosts[server].name, note.reason, note.message));

@@ -51,6 +51,9 @@ impl World {
         if from == to || self.cut.contains(&(from, to, path)) || !self.hosts[to].powered {
             return;
         }
+        if kind == Kind::Frame && self.deaf.contains(&(from, to)) {
+            return;
+        }
         if self.muted.get(&kind).is_some_and(|until| self.now < *until) {
             return;
         }

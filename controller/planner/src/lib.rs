@@ -115,7 +115,7 @@ pub enum Phase {
 }
 
 /// What to do about one group.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Decision {
     /// The next step.
     pub action: Action,
@@ -128,7 +128,7 @@ pub struct Decision {
 }
 
 /// One step. A move is a stop, confirmed, then a start.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Action {
     /// Nothing to do: it is where and as it should be.
     Keep,
@@ -178,7 +178,7 @@ pub enum Rule {
 }
 
 /// A server that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Candidate {
     /// Its name.
     pub server: String,

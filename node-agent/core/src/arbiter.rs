@@ -17,7 +17,7 @@ use crate::time::Instant;
 use crate::view::{Acceptor, Ballot, Epoch, View};
 
 /// Why an operation was begun.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Purpose {
     /// A phase (1 or 2) of this ballot.
     Ballot(Ballot, u8),
@@ -30,7 +30,7 @@ pub(crate) enum Purpose {
 }
 
 /// What is known of the lock.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Lock {
     /// The operation under way: token, purpose, beginning.
     pub(crate) busy: Option<(u64, Purpose, Instant)>,

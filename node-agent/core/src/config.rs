@@ -9,7 +9,7 @@ use crate::names::{PathName, ResourceName, ServerName};
 use crate::view::Epoch;
 
 /// The sub-cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Config {
     /// Generation of the SubCluster that this is made from.
     pub generation: u64,
@@ -61,7 +61,7 @@ impl Config {
 }
 
 /// What the cluster lock is. Both are the same kind of acceptor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum LockKind {
     /// An area on a shared disk (R4).
     Disk,
@@ -88,7 +88,7 @@ impl LockKind {
 }
 
 /// Kind of a heartbeat path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum PathKind {
     /// Carries information exchange first.
     Interconnect,
@@ -108,7 +108,7 @@ impl PathKind {
 }
 
 /// A failover group as the core sees it: what its resources *do* is the shell's.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct GroupConfig {
     /// Generation of the object.
     pub generation: u64,
@@ -137,7 +137,7 @@ pub struct GroupConfig {
 }
 
 /// The controller's target for a group.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Target {
     /// Server named by an Operation.
     pub server: Option<ServerName>,
@@ -148,7 +148,7 @@ pub struct Target {
 }
 
 /// `recovery` of a resource, or the group's where the resource says nothing else.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Recovery {
     /// Restarts in place inside `window`.
     pub restarts: u32,
@@ -165,7 +165,7 @@ pub struct Recovery {
 }
 
 /// `recovery.then`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Then {
     /// To the next server of the policy.
     Failover,
@@ -176,7 +176,7 @@ pub enum Then {
 }
 
 /// A resource as the core sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ResourceConfig {
     /// Started only when these are; stopped before these are. Includes stages and file-system nesting.
     pub after: BTreeSet<ResourceName>,

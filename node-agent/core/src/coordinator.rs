@@ -26,7 +26,7 @@ pub(crate) const MANUAL_START: &str = "ManualStart";
 pub(crate) const STOPPED: &str = "Stopped";
 pub(crate) const FAILURE_LIMIT: &str = "FailureLimit";
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct MemberReport {
     pub(crate) number: u64,
     pub(crate) highest: Tag,
@@ -34,7 +34,7 @@ pub(crate) struct MemberReport {
 }
 
 /// What the coordinator of this epoch knows.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Coordinator {
     pub(crate) reports: BTreeMap<ServerName, MemberReport>,
     pub(crate) decisions: BTreeMap<GroupName, Decision>,

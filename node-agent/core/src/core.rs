@@ -24,7 +24,7 @@ use crate::time::Instant;
 use crate::view::{DepartedKey, Epoch, MemberTiming};
 
 /// One server's state machine. See the crate's documentation for the contract.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Core {
     pub(crate) boot: Boot,
     pub(crate) durable: Durable,

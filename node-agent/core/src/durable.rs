@@ -18,7 +18,7 @@ use crate::names::{AcceptorId, BootId, GroupName};
 use crate::view::{Ballot, Tag, View};
 
 /// A server's durable state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Durable {
     /// Identity of this server as an acceptor, made at its first start.
     pub acceptor: AcceptorId,

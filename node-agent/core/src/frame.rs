@@ -8,7 +8,7 @@ use crate::names::{AcceptorId, BootId, ClusterId, GroupName, PathName, ServerNam
 use crate::view::{Epoch, MemberTiming, Tag};
 
 /// A heartbeat frame. The same frame goes to every peer on every path; the shell adds path, seal and check sum.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Frame {
     /// The sub-cluster, if formed.
     pub cluster: Option<ClusterId>,
@@ -68,7 +68,7 @@ pub enum Intent {
 }
 
 /// What the sender heard of one peer.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Heard {
     /// Newest sequence and its age in µs when this frame was made, per path that is alive in this direction.
     pub paths: BTreeMap<PathName, (u64, u32)>,

@@ -26,7 +26,7 @@ use crate::time::Instant;
 /// A stop that failed is tried again after this time: it often only had to wait for somebody's process.
 pub(crate) const STUCK_RETRY: Duration = Duration::from_secs(5);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum State {
     NeedsProbe,
     Probing(OpId),
@@ -39,7 +39,7 @@ enum State {
     GivenUp,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Resource {
     state: State,
     /// Moments of restarts in place.
@@ -54,7 +54,7 @@ struct Resource {
 }
 
 /// A group that this server holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Machine {
     /// What it acts under.
     pub(crate) assignment: Assignment,
@@ -71,7 +71,7 @@ pub(crate) struct Machine {
 }
 
 /// What a machine wants done.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Request {
     pub(crate) resource: ResourceName,
     pub(crate) action: Action,

@@ -18,7 +18,7 @@ use crate::time::Instant;
 use crate::view::{Epoch, Tag};
 
 /// Probing of a group that this server does not hold: nobody may start it elsewhere while it runs here unexpectedly.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Inspection {
     pending: BTreeMap<OpId, ResourceName>,
     found: BTreeMap<ResourceName, String>,
@@ -30,7 +30,7 @@ pub(crate) struct Inspection {
 type Said = (BTreeMap<GroupName, GroupReport>, BTreeMap<GroupName, Assignment>, Tag);
 
 /// Reporting to the coordinator.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Reporter {
     number: u64,
     last: Option<Said>,

@@ -13,7 +13,7 @@ use crate::output::OpId;
 use crate::time::Instant;
 
 /// Facts about this machine and boot that the shell knows at start.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Boot {
     /// This server.
     pub server: ServerName,
@@ -29,7 +29,7 @@ pub struct Boot {
 }
 
 /// An input.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Input {
     /// An authenticated heartbeat arrived on a path.
     Frame {
@@ -86,7 +86,7 @@ pub enum Input {
 }
 
 /// How a resource operation ended. Anything that isn't proven is `Unknown` and counts as running (domain.md S5).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// Start, monitor, probe: it runs here.
     Running,

@@ -14,7 +14,7 @@ use crate::time::Instant;
 use crate::view::{Acceptor, DepartedKey, Evidence, View};
 
 /// What this server knows about one departed boot of a server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Departure {
     /// R10: the last moment at which anybody of the deciding quorum acknowledged it; unknown: now.
     pub(crate) anchor: Instant,

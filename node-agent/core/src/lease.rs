@@ -15,7 +15,7 @@ use crate::time::Instant;
 use crate::view::Acceptor;
 
 /// The lease and what it rests on.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Lease {
     /// Until then; [`Instant::ZERO`]: never had one.
     pub(crate) end: Instant,

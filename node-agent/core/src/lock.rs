@@ -12,7 +12,7 @@ use crate::view::{Ballot, Epoch, View};
 
 /// The newest thing that a server wrote to the lock. Every write is a whole record, so that one read of the newest
 /// valid slot says everything.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LockRecord {
     /// The sub-cluster.
     pub cluster: ClusterId,
@@ -37,7 +37,7 @@ pub struct LockRecord {
 }
 
 /// An operation on the lock. At most one is under way per server; a write without an answer may have landed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum LockOp {
     /// Read everybody's newest record. On a quorum server by a swap, too: it settles an earlier one without an answer.
     Look,
@@ -49,7 +49,7 @@ pub enum LockOp {
 pub const LOCK_RING: u64 = 8;
 
 /// What a look returned.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LockLook {
     /// Identity of the lock, made when the disk was formatted or the object was created.
     pub lock: AcceptorId,
@@ -65,7 +65,7 @@ pub struct LockLook {
 
 /// What a server remembers of the lock, to tell a lock that was put back to an older state (restored from a copy, a
 /// disk reverted to a snapshot): such a lock has forgotten promises and has no vote (protocol-why D9).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct LockMemory {
     /// The lock that this is about.
     pub lock: AcceptorId,

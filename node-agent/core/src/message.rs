@@ -11,7 +11,7 @@ use crate::status::GroupReport;
 use crate::view::{Ballot, Epoch, Tag, View};
 
 /// A message with its sender.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Envelope {
     /// Sender.
     pub from: ServerName,
@@ -22,7 +22,7 @@ pub struct Envelope {
 }
 
 /// What servers say to each other beside heartbeats.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Message {
     /// R2, phase 1.
     Prepare {

@@ -14,7 +14,7 @@ use crate::view::Tag;
 pub type OpId = u64;
 
 /// An output; see the contract in the crate's documentation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Output {
     /// Write it, with fsync; answer [`crate::Input::Durable`].
     Persist {
@@ -91,7 +91,7 @@ pub enum Action {
 }
 
 /// Why and under which authority an operation runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Context {
     /// `HOLDFAST_REASON`.
     pub reason: Reason,
@@ -102,7 +102,7 @@ pub struct Context {
 }
 
 /// An event for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Note {
     /// Event reason of api.md §9.
     pub reason: &'static str,

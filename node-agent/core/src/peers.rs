@@ -16,7 +16,7 @@ use crate::planted::planted;
 use crate::time::Instant;
 
 /// One path from one peer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Hearing {
     /// Newest sequence that arrived on this path.
     pub(crate) sequence: u64,
@@ -41,7 +41,7 @@ pub(crate) struct Hearing {
 }
 
 /// A peer.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Peer {
     /// The newest frame.
     pub(crate) frame: Option<Frame>,
@@ -62,7 +62,7 @@ pub(crate) struct Peer {
 }
 
 /// How a member of the view looks from here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Verdict {
     /// A LAN works both ways.
     Connected,

@@ -24,7 +24,7 @@ use crate::view::{Acceptor, Ballot, Epoch, View};
 type Anchors = BTreeMap<ServerName, Instant>;
 
 /// A decision that this server tries to bring about.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Proposal {
     /// The view whose successor it is; before formation: everybody, unanimously.
     pub(crate) base: View,
@@ -48,7 +48,7 @@ impl Proposal {
 }
 
 /// What keeps a wanted successor from being proposed at once.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Desire {
     /// Members of the wanted view; empty: content.
     pub(crate) members: BTreeSet<ServerName>,

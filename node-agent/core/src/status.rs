@@ -12,7 +12,7 @@ use crate::time::Instant;
 use crate::view::{Tag, View};
 
 /// One group as the member that holds it (or where it failed) reports it to the coordinator.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct GroupReport {
     /// Assignment that it acts under.
     pub tag: Tag,
@@ -35,7 +35,7 @@ pub struct GroupReport {
 }
 
 /// A failure of a group on a server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Failure {
     /// The resource.
     pub resource: ResourceName,
@@ -80,7 +80,7 @@ impl GroupPhase {
 }
 
 /// One resource.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ResourceReport {
     /// Its phase; `Unknown` is never used here.
     pub phase: GroupPhase,
@@ -91,7 +91,7 @@ pub struct ResourceReport {
 }
 
 /// A step of a time chart.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Step {
     /// E.g. `start data`.
     pub step: String,
@@ -102,7 +102,7 @@ pub struct Step {
 }
 
 /// Everything that a server knows, at one moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Status {
     /// Its own state.
     pub member: MemberState,
@@ -171,7 +171,7 @@ pub enum ClusterPhase {
 }
 
 /// A peer as this server sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PeerStatus {
     /// Its state.
     pub state: MemberState,
@@ -180,7 +180,7 @@ pub struct PeerStatus {
 }
 
 /// One path to one peer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PathStatus {
     /// Frames arrive.
     pub receiving: bool,
@@ -199,14 +199,14 @@ pub struct PathStatus {
 }
 
 /// What only the coordinator knows.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CoordinatorStatus {
     /// Every known group.
     pub groups: BTreeMap<GroupName, PlacedGroup>,
 }
 
 /// A group as the coordinator sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PlacedGroup {
     /// Newest assignment.
     pub assignment: Option<Assignment>,
@@ -227,7 +227,7 @@ pub struct PlacedGroup {
 }
 
 /// A finished or running change of place or phase, with its time chart (C8).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Transition {
     /// Counts up.
     pub id: u64,
@@ -254,7 +254,7 @@ pub struct Transition {
 }
 
 /// How the newest loss of a server was resolved (C4).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Resolution {
     /// The view that came out.
     pub epoch: u64,

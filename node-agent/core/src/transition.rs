@@ -13,7 +13,7 @@ use crate::time::Instant;
 const KEPT: usize = 10;
 
 /// The newest transitions of one group, oldest first.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct History {
     transitions: Vec<Transition>,
     /// When the start under way was assigned, and the tag of its assignment.

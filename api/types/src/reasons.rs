@@ -23,6 +23,9 @@ pub mod condition {
         ONLINE = "Online",
         /// The newest view has a quorum of its acceptors.
         QUORUM_HELD = "QuorumHeld",
+        /// Every server reaches the lock. False: servers that lose sight of each other may stop all their groups. Absent
+        /// where there is no lock.
+        LOCK_REACHABLE = "LockReachable",
         /// The guarantee is at least what the super-cluster demands.
         GUARANTEE_MET = "GuaranteeMet",
         /// Status comes from agents and is fresh.

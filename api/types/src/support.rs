@@ -8,8 +8,8 @@ use crate::{
     error::{ErrorKind, FieldError},
     v1::{
         ControllerBrakes, DataServiceSpec, ExecPolicy, Failback, FailoverGroupSpec, FilesystemType, OperationMode,
-        OperationSpec, OperationType, QuorumType, RecoveryAction, Reservation, Resource, ScriptSource,
-        ServerDeclaredState, SubClusterBrakes, SubClusterSpec, SubClusterState, SuperClusterSpec, TargetKind,
+        OperationSpec, OperationType, RecoveryAction, Reservation, Resource, ScriptSource, ServerDeclaredState,
+        SubClusterBrakes, SubClusterSpec, SubClusterState, SuperClusterSpec, TargetKind,
     },
 };
 
@@ -51,8 +51,6 @@ pub fn unsupported_sub_cluster(spec: &SubClusterSpec) -> Vec<FieldError> {
     for (i, path) in spec.heartbeat.paths.iter().enumerate() {
         r.add(path.serial.is_some(), format!("spec.heartbeat.paths[{i}].serial"), "", "use a lan or disk path");
     }
-    let quorum_server = spec.quorum.type_ == QuorumType::QuorumServer;
-    r.add(quorum_server, "spec.quorum.type", spec.quorum.type_, "use LockDisk for two servers, Majority for more");
     r.add(spec.fencing.is_some(), "spec.fencing", "", REMOVE);
     r.add(spec.brakes != SubClusterBrakes::default(), "spec.brakes", "", "leave the brakes at their defaults");
     r.add(!spec.monitors.is_empty(), "spec.monitors", "", REMOVE);

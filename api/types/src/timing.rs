@@ -36,7 +36,8 @@ pub struct Timing {
     pub kill: Duration,
     /// R: time between two renewals at the lock. T/20.
     pub renew: Duration,
-    /// T_io: longest time for one access to the lock. T/20.
+    /// T_io: longest time for one access to the lock. A lock disk: T/20. A quorum server: `quorumServer.timeout`, default
+    /// T/10.
     pub io_timeout: Duration,
     /// W: the watchdog's timeout; none without watchdog.
     pub watchdog: Option<Duration>,
@@ -49,7 +50,7 @@ pub struct Timing {
     pub drain: Duration,
     /// C: from the last acknowledgement of a server to the start of its groups elsewhere.
     pub takeover_wait: Duration,
-    /// T_lock: budget for getting the lock, T/5 (I10).
+    /// T_lock: budget for getting the lock, T/5 (I10), in which two accesses fit.
     pub lock: Duration,
     /// The cluster's part of an outage: max(T, C). Getting the lock comes on top of T when it takes long, see
     /// [`Timing::cluster_part_with`].
@@ -85,6 +86,7 @@ const INTERVAL: &str = "spec.heartbeat.interval";
 const STALL: &str = "spec.heartbeat.advanced.stall";
 const LEASE: &str = "spec.heartbeat.advanced.lease";
 const TAKEOVER_WAIT: &str = "spec.heartbeat.advanced.takeoverWait";
+const QUORUM_TIMEOUT: &str = "spec.quorum.quorumServer.timeout";
 const WATCHDOG: &str = "spec.watchdog.timeout";
 
 fn nanos(d: Duration) -> i128 {
@@ -159,7 +161,10 @@ impl Timing {
         let interval =
             heartbeat.interval.as_ref().map_or_else(|| (timeout / 10).min(Duration::from_secs(1)), Text::get);
         let stall = advanced.and_then(|a| a.stall.as_ref()).map_or(timeout / 5, Text::get);
-        let (renew, io_timeout) = (timeout / 20, timeout / 20);
+        let renew = timeout / 20;
+        let quorum_server = spec.quorum.quorum_server.as_ref();
+        let io_timeout =
+            quorum_server.map_or(timeout / 20, |server| server.timeout.as_ref().map_or(timeout / 10, Text::get));
         let soft_stop = 3 * interval + 2 * (renew + io_timeout);
         let reset = watchdog.map_or(stall, |w| 2 * w);
         let drain = spec.evidence.drain.get();
@@ -183,7 +188,8 @@ impl Timing {
             reset,
             drain,
             takeover_wait,
-            lock: timeout / 5,
+            // A ballot takes two accesses.
+            lock: (timeout / 5).max(2 * io_timeout),
             cluster_part: timeout.max(takeover_wait),
         }
     }
@@ -195,6 +201,7 @@ impl Timing {
         let gives_stall = advanced.is_some_and(|a| a.stall.is_some());
         let gives_lease = advanced.is_some_and(|a| a.lease.is_some());
         let lease_field = if gives_lease { LEASE } else { TIMEOUT };
+        let quorum_timeout = spec.quorum.quorum_server.as_ref().is_some_and(|server| server.timeout.is_some());
         let silence = 3 * self.interval + self.stall;
         let least_lease = self.soft_stop * 13 / 10;
         let computed_wait = takeover_wait(self.lease, self.reset, self.drain);
@@ -270,8 +277,12 @@ impl Timing {
                 formula: "timeout/5 ≥ lock",
                 left: self.timeout / 5,
                 right: self.lock,
-                field: TIMEOUT,
-                advice: "raise timeout".to_string(),
+                field: if quorum_timeout { QUORUM_TIMEOUT } else { TIMEOUT },
+                advice: if quorum_timeout {
+                    format!("give at most {}, or raise heartbeat.timeout", text(self.timeout / 10))
+                } else {
+                    "raise timeout".to_string()
+                },
             },
             Inequality {
                 rule: "I7, R11",
@@ -337,13 +348,17 @@ impl Timing {
         let advanced = spec.heartbeat.advanced.as_ref();
         let lease_given = advanced.is_some_and(|a| a.lease.is_some());
         let reset = if self.watchdog.is_some() { "2·W" } else { "J (no watchdog: guarantee UserSpace)" };
+        let io_timeout = match &spec.quorum.quorum_server {
+            Some(server) => given(server.timeout.is_some(), "T/10"),
+            None => "T/20",
+        };
         let mut rows = vec![
             ("T", "timeout", self.timeout, "given"),
             ("H", "interval", self.interval, given(spec.heartbeat.interval.is_some(), "T/10, at most 1s")),
             ("J", "stall", self.stall, given(advanced.is_some_and(|a| a.stall.is_some()), "T/5")),
             ("R", "renew", self.renew, "T/20"),
-            ("T_io", "I/O timeout", self.io_timeout, "T/20"),
-            ("T_lock", "lock", self.lock, "T/5"),
+            ("T_io", "I/O timeout", self.io_timeout, io_timeout),
+            ("T_lock", "lock", self.lock, "T/5, at least two accesses"),
             ("E_soft", "soft stop", self.soft_stop, "3·H + 2·(R + T_io)"),
             ("E_kill", "kill", self.kill, "E_soft + (E − E_soft)/2"),
             ("E", "lease", self.lease, given(lease_given, "so that C ≤ T, at least 1.3·E_soft and 4·H")),
@@ -380,6 +395,7 @@ fn found(spec: &SubClusterSpec, field: &str) -> String {
         LEASE => advanced.and_then(|a| a.lease.as_ref()),
         TAKEOVER_WAIT => advanced.map(|a| &a.takeover_wait),
         WATCHDOG => Some(&spec.watchdog.timeout),
+        QUORUM_TIMEOUT => spec.quorum.quorum_server.as_ref().and_then(|server| server.timeout.as_ref()),
         _ => Some(&spec.heartbeat.timeout),
     };
     value.map(|v| format!("{:?}", v.as_str())).unwrap_or_default()

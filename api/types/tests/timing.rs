@@ -157,3 +157,29 @@ fn recommendation_covers_the_longest_gap() {
     assert_eq!(recommended_timeout(ms(3)), ms(100));
     assert_eq!(recommended_timeout(Duration::from_secs(600)), Duration::from_secs(300));
 }
+
+#[test]
+fn a_quorum_server_gets_a_tenth_of_the_timeout_and_the_lease_covers_two_retries_of_it() {
+    let with = |timeout: Option<&str>| {
+        let mut server = json!({"urls": ["https://w"], "lease": {"namespace": "ha", "name": "pg"}});
+        if let Some(timeout) = timeout {
+            server["timeout"] = json!(timeout);
+        }
+        let quorum = json!({"type": "QuorumServer", "quorumServer": server});
+        SubClusterSpec {
+            quorum: serde_json::from_value(quorum).expect("a quorum"),
+            ..spec(json!({"timeout": "3s"}), "50ms")
+        }
+    };
+    let timing = Timing::of(&with(None), None).expect("it holds");
+    assert_eq!(timing.io_timeout, timing.timeout / 10);
+    assert!(timing.soft_stop >= 3 * timing.interval + 2 * (timing.renew + timing.io_timeout));
+    assert!(timing.takeover_wait >= timing.lease + timing.reset);
+    let given = Timing::of(&with(Some("50ms")), None).expect("it holds");
+    assert_eq!(given.io_timeout, Duration::from_millis(50));
+    assert!(given.soft_stop < timing.soft_stop);
+    let errors = Timing::of(&with(Some("1s")), None).expect_err("longer than a tenth");
+    let fields: Vec<&str> = errors.iter().map(|e| e.field.as_str()).collect();
+    assert_eq!(fields, ["spec.quorum.quorumServer.timeout"], "{errors:?}");
+    assert!(errors[0].message.contains("give at most 300ms"), "{}", errors[0].message);
+}

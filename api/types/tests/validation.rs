@@ -126,7 +126,6 @@ fn what_is_not_built_is_named() {
     let much = sub_cluster(json!({
         "state": "Stopped",
         "servers": [{"name": "a", "id": 1, "site": "hall-a"}, {"name": "b", "id": 2, "state": "Detached"}],
-        "quorum": {"type": "QuorumServer", "quorumServer": {"urls": ["https://w"], "lease": {"namespace": "ha", "name": "x"}}},
         "heartbeat": {"paths": [{"name": "com", "serial": {"devices": []}}]},
         "fencing": {}, "brakes": {"maxLosses": 1}, "exec": {"enabled": true},
         "monitors": [{"name": "m", "link": {"path": "pub"}, "action": "FailoverAll"}],
@@ -138,7 +137,6 @@ fn what_is_not_built_is_named() {
             "spec.servers[0].site",
             "spec.servers[1].state",
             "spec.heartbeat.paths[0].serial",
-            "spec.quorum.type",
             "spec.fencing",
             "spec.brakes",
             "spec.monitors",
@@ -192,4 +190,33 @@ fn what_is_not_built_is_named() {
         serde_json::from_value(json!({"brakes": {"maxMovesPerMinute": 1}})).expect("well formed");
     assert_eq!(fields(&support::unsupported_super_cluster(&braked)), ["spec.brakes"]);
     assert!(support::unsupported_super_cluster(&SuperClusterSpec::default()).is_empty());
+}
+
+#[test]
+fn a_quorum_server_that_the_sub_cluster_itself_carries_is_refused() {
+    let endpoints = json!([{"server": "a", "address": "10.0.0.1"}, {"server": "b", "address": "10.0.0.2"}]);
+    let with = |url: &str| {
+        sub_cluster(json!({
+            "heartbeat": {"timeout": "1s", "paths": [
+                {"name": "ic", "lan": {"role": "Interconnect", "endpoints": endpoints}}]},
+            "quorum": {"type": "QuorumServer", "quorumServer": {"urls": ["https://192.0.2.99:7443", url],
+                "lease": {"namespace": "ha", "name": "pg"}}},
+        }))
+    };
+    assert_eq!(validation::validate_sub_cluster(&with("https://witness.example.org:7443")), []);
+    for (url, why) in [
+        ("https://a:7443", "a is a server of the sub-cluster"),
+        ("https://10.0.0.2:7443", "it is an address of server b"),
+        ("https://127.0.0.1:7443", "on every server it is that server itself"),
+        ("https://[::1]:7443", "on every server it is that server itself"),
+        ("https://", "it is no URL of a server"),
+    ] {
+        let errors = validation::validate_sub_cluster(&with(url));
+        assert_eq!(fields(&errors), ["spec.quorum.quorumServer.urls[1]"], "{url}");
+        assert!(errors[0].message.contains(why), "{url}: {}", errors[0].message);
+    }
+    let address = |ip: &str| group(json!([{"name": "addr", "floatingIP": {"address": ip, "path": "pub"}}]));
+    assert_eq!(validation::quorum_server_of_group(&with("https://w"), &address("192.0.2.10/24")), None);
+    let found = validation::quorum_server_of_group(&with("https://w"), &address("192.0.2.99/24")).expect("a circle");
+    assert!(found.contains("resource addr holds 192.0.2.99"), "{found}");
 }

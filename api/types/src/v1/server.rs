@@ -106,6 +106,9 @@ pub struct ServerStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub disks: Vec<DiskStatus>,
+    /// The quorum server as this server sees it, if it is the sub-cluster's lock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quorum_server: Option<QuorumServerStatus>,
     /// The process that stops everything when the agent cannot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guard: Option<GuardStatus>,
@@ -236,6 +239,38 @@ choices! {
         /// The area on it belongs to another sub-cluster.
         Foreign,
     }
+}
+
+choices! {
+    /// State of the quorum server for a server.
+    pub enum QuorumServerState = Error {
+        /// It answers, and the lock there is the sub-cluster's.
+        Reachable,
+        /// It does not answer in time, or refuses.
+        Error,
+        /// It answers, but the lock there is another one, or can't be trusted.
+        Foreign,
+    }
+}
+
+/// The quorum server as one server sees it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct QuorumServerStatus {
+    /// The address that was asked last.
+    #[schemars(length(max = 1024))]
+    pub url: String,
+    /// Its state.
+    #[serde(default)]
+    pub state: QuorumServerState,
+    /// Median time of an access.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::reported_duration")]
+    pub latency: Option<Duration>,
+    /// What is wrong, if anything.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub message: String,
 }
 
 /// A shared disk as one server sees it.

@@ -211,17 +211,19 @@ pub struct LockDisk {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct QuorumServer {
-    /// Addresses of the same quorum server, tried in turn, for example https://witness:7443.
+    /// Addresses of the same quorum server, tried in turn, for example https://witness:7443. It must not depend on this
+    /// sub-cluster: not one of its servers, not an address of one of its groups.
     #[schemars(length(min = 1, max = 8), inner(length(max = 1024), regex(pattern = "^https://")))]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub urls: Vec<String>,
-    /// The object there that holds the lock.
+    /// The Lease there that holds the lock; `holdfast lock create` makes it, once.
     pub lease: LeaseReference,
-    /// Secret of this namespace with `tls.crt`, `tls.key` and `ca.crt` for it.
+    /// Secret of this namespace with `ca.crt`, and `tls.crt` with `tls.key` or a bearer `token`. Without it the agents use
+    /// their own credentials, for a quorum server that knows them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::object_name")]
     pub credential_secret: Option<String>,
-    /// Longest wait for one answer. Default: a tenth of the heartbeat timeout.
+    /// Longest wait for one answer. Default and most: a tenth of the heartbeat timeout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::within("10ms", "60s")))]
     pub timeout: Option<Duration>,

@@ -1,12 +1,15 @@
-//! Rules that CEL can't say: the timing arithmetic of a sub-cluster, and what the resources of a group are to each other.
+//! Rules that CEL can't say: the timing arithmetic of a sub-cluster, where its quorum server is, and what the resources of a
+//! group are to each other.
 //!
 //! Rules over several objects are the controller's; the rules that one object shows by itself stand in its schema.
 
 mod group;
+mod quorum;
 
 use std::time::Duration;
 
 pub use group::{dependency_cycle, resource_graph, validate_group};
+pub use quorum::{quorum_server, quorum_server_of_group};
 
 use crate::{
     error::FieldError,
@@ -14,7 +17,7 @@ use crate::{
     v1::{SubClusterSpec, WatchdogMode},
 };
 
-/// The timing inequalities of a sub-cluster. With `watchdog.mode: IfPresent` they must hold with and without the device,
+/// The timing inequalities and the quorum server's addresses of a sub-cluster. With `watchdog.mode: IfPresent` they must hold with and without the device,
 /// because either can be found on a server.
 pub fn validate_sub_cluster(spec: &SubClusterSpec) -> Vec<FieldError> {
     let device: Option<Duration> = Some(spec.watchdog.timeout.get());
@@ -33,6 +36,7 @@ pub fn validate_sub_cluster(spec: &SubClusterSpec) -> Vec<FieldError> {
             }
         }
     }
+    errors.extend(quorum_server(spec));
     errors
 }
 

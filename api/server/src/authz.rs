@@ -2,7 +2,9 @@
 //!
 //! Members of `system:masters` may do everything. A node agent, `holdfast:server:NAMESPACE:SUBCLUSTER:SERVER`, may
 //! read its namespace's kinds and the Secrets that its sub-cluster names, write the status of its own Server, its
-//! sub-cluster and that sub-cluster's groups, and report Events. Nobody else may do anything but ask who they are.
+//! sub-cluster and that sub-cluster's groups, swap the Lease that is its sub-cluster's lock, and report Events. The user
+//! of one lock, `holdfast:lock:NAMESPACE:NAME`, may swap that Lease and nothing else. Nobody else may do anything but ask
+//! who they are.
 
 use std::collections::BTreeSet;
 
@@ -11,6 +13,7 @@ use serde_json::{Value, json};
 use crate::identity::{AUTHENTICATED, Identity, MASTERS};
 
 const GROUP: &str = holdfast_api::GROUP;
+const LEASES: &str = "coordination.k8s.io";
 /// What every authenticated user may read, beside everything below these.
 const PATHS: &[&str] = &["/api", "/apis", "/healthz", "/livez", "/readyz", "/openapi", "/version"];
 const READ: &[&str] = &["get", "list", "watch"];
@@ -58,6 +61,8 @@ pub(crate) trait Facts {
     fn secrets(&self, namespace: &str, sub_cluster: &str) -> BTreeSet<String>;
     /// The sub-cluster of a group.
     fn sub_cluster_of(&self, namespace: &str, group: &str) -> Option<String>;
+    /// Namespace and name of the Lease that a sub-cluster names as its lock.
+    fn lock_of(&self, namespace: &str, sub_cluster: &str) -> Option<(String, String)>;
 }
 
 /// The agent behind an identity.
@@ -74,6 +79,19 @@ fn agent(identity: &Identity) -> Option<Agent<'_>> {
         [namespace, sub_cluster, server] => Some(Agent { namespace, sub_cluster, server }),
         _ => None,
     }
+}
+
+/// The lock behind an identity: namespace and name of its Lease.
+fn lock(identity: &Identity) -> Option<(&str, &str)> {
+    identity.user.strip_prefix("holdfast:lock:")?.split_once(':')
+}
+
+/// A swap of a lock, or the read before it. Nothing else, above all neither creation nor deletion: a lock that can come
+/// back blank by itself could grant twice.
+fn swaps_lock(action: &Attributes, namespace: &str, name: &str) -> bool {
+    matches!(action.verb.as_str(), "get" | "update")
+        && (action.group.as_str(), action.resource.as_str(), action.subresource.as_str()) == (LEASES, "leases", "")
+        && (action.namespace.as_str(), action.name.as_str()) == (namespace, name)
 }
 
 /// May this path, which is no resource, be read?
@@ -94,6 +112,9 @@ pub(crate) fn allows(identity: &Identity, action: &Attributes, facts: &dyn Facts
     }
     if action.verb == "create" && REVIEWS.contains(&(action.group.as_str(), action.resource.as_str())) {
         return true;
+    }
+    if let Some((namespace, name)) = lock(identity) {
+        return swaps_lock(action, namespace, name);
     }
     agent(identity).is_some_and(|agent| allows_agent(&agent, action, facts))
 }
@@ -116,6 +137,9 @@ fn allows_agent(agent: &Agent<'_>, action: &Attributes, facts: &dyn Facts) -> bo
         },
         (GROUP, _, "status") => read,
         ("" | "events.k8s.io", "events", "") => read || matches!(verb, "create" | "patch" | "update"),
+        (LEASES, "leases", "") => facts
+            .lock_of(agent.namespace, agent.sub_cluster)
+            .is_some_and(|(namespace, name)| swaps_lock(action, &namespace, &name)),
         // Scripts of groups may stand in ConfigMaps.
         ("", "configmaps", "") => read,
         ("", "secrets", "") => {
@@ -192,6 +216,12 @@ pub(crate) fn rules(identity: &Identity, namespace: &str, facts: &dyn Facts) -> 
         if !secrets.is_empty() {
             resources.push(rule(READ, &[""], &["secrets"], secrets));
         }
+        if let Some((_, name)) = facts.lock_of(agent.namespace, agent.sub_cluster).filter(|(ns, _)| ns == namespace) {
+            resources.push(rule(&["get", "update"], &[LEASES], &["leases"], vec![name]));
+        }
+    }
+    if let Some((_, name)) = lock(identity).filter(|(of, _)| *of == namespace) {
+        resources.push(rule(&["get", "update"], &[LEASES], &["leases"], vec![name.to_owned()]));
     }
     let paths: Vec<String> = PATHS.iter().flat_map(|path| [(*path).to_owned(), format!("{path}/*")]).collect();
     (Value::Array(resources), json!([{"verbs": ["get"], "nonResourceURLs": paths}]))
@@ -211,9 +241,17 @@ mod tests {
         fn sub_cluster_of(&self, _: &str, group: &str) -> Option<String> {
             Some(if group == "ledger" { "db" } else { "web" }.into())
         }
+
+        fn lock_of(&self, namespace: &str, sub_cluster: &str) -> Option<(String, String)> {
+            Some((namespace.to_owned(), format!("{sub_cluster}-lock")))
+        }
     }
 
     fn may(verb: &str, group: &str, resource: &str, name: &str, namespace: &str) -> bool {
+        may_as("holdfast:server:ha:db:db1", verb, group, resource, name, namespace)
+    }
+
+    fn may_as(user: &str, verb: &str, group: &str, resource: &str, name: &str, namespace: &str) -> bool {
         let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
         let action = Attributes {
             verb: verb.into(),
@@ -223,7 +261,21 @@ mod tests {
             namespace: namespace.into(),
             name: name.into(),
         };
-        allows(&Identity::new("holdfast:server:ha:db:db1", [AUTHENTICATED]), &action, &World)
+        allows(&Identity::new(user, [AUTHENTICATED]), &action, &World)
+    }
+
+    #[test]
+    fn a_lock_is_swapped_by_its_own_sub_cluster_only_and_never_made_or_deleted() {
+        let by = |user: &str, verb: &str, name: &str, ns: &str| may_as(user, verb, LEASES, "leases", name, ns);
+        for (user, name) in [("holdfast:lock:ha:db", "db"), ("holdfast:server:ha:db:db1", "db-lock")] {
+            assert!(by(user, "get", name, "ha") && by(user, "update", name, "ha"), "{user}");
+            assert!(!by(user, "update", name, "other") && !by(user, "update", "web", "ha"), "{user}");
+            for verb in ["create", "delete", "deletecollection", "list", "watch", "patch"] {
+                assert!(!by(user, verb, name, "ha"), "{user} {verb}");
+            }
+        }
+        assert!(!may_as("holdfast:lock:ha:db", "get", "", "secrets", "db", "ha"));
+        assert!(!may_as("holdfast:lock:ha:db", "list", GROUP, "subclusters", "", "ha"));
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub(crate) use leaf::subject;
 
 /// User of the administrator's certificate.
 pub const ADMIN_USER: &str = "holdfast-admin";
+/// Group of the users of single locks.
+pub const LOCKS_GROUP: &str = "holdfast:locks";
 /// Group of all server agents.
 pub const SERVERS_GROUP: &str = "holdfast:servers";
 
@@ -176,6 +178,22 @@ pub fn issue_agent_kubeconfig(
     let user = agent_user(namespace, sub_cluster, server);
     let certificate = leaf::issue(&issuer, &leaf::Wanted::client(&user, SERVERS_GROUP))?;
     Ok(kubeconfig(url, &ca_pem, &user, &certificate))
+}
+
+/// User of the certificate that may swap one lock, and nothing else.
+pub fn lock_user(namespace: &str, name: &str) -> String {
+    format!("holdfast:lock:{namespace}:{name}")
+}
+
+/// Issues a certificate for the lock `namespace/name` from the CA in `data_dir`, and gives the CA's certificate with it.
+/// For the command line: the server may be running.
+///
+/// # Errors
+/// As [`issue_agent_kubeconfig`].
+pub fn issue_lock_certificate(data_dir: &Path, namespace: &str, name: &str) -> Result<(String, Certificate), PkiError> {
+    let (ca_pem, issuer) = read_ca(&data_dir.join("pki"))?;
+    let wanted = leaf::Wanted::client(&lock_user(namespace, name), LOCKS_GROUP);
+    Ok((ca_pem, leaf::issue(&issuer, &wanted)?))
 }
 
 fn load_or_create_ca(dir: &Path) -> Result<(String, Issuer<'static, KeyPair>), PkiError> {

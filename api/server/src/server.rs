@@ -47,13 +47,24 @@ pub struct Settings {
     pub store: Arc<dyn Store>,
     /// CustomResourceDefinitions to serve, in their JSON form. [`Settings::new`] takes those of `holdfast.dev`.
     pub crds: Vec<Value>,
+    /// Plurals of the built-in kinds to serve; none: all of them.
+    pub builtin: Option<&'static [&'static str]>,
 }
+
+/// What a quorum server needs: Leases, the namespaces that they are in, and who may do what.
+const LOCKS: &[&str] =
+    &["leases", "namespaces", "selfsubjectreviews", "selfsubjectaccessreviews", "selfsubjectrulesreviews"];
 
 impl Settings {
     /// Serves the kinds of `holdfast.dev` beside the built-in ones.
     pub fn new(store: Arc<dyn Store>) -> Result<Settings, serde_json::Error> {
         let crds = holdfast_api::crds().iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
-        Ok(Settings { store, crds })
+        Ok(Settings { store, crds, builtin: None })
+    }
+
+    /// Serves what a quorum server needs, and nothing else.
+    pub fn locks(store: Arc<dyn Store>) -> Settings {
+        Settings { store, crds: Vec::new(), builtin: Some(LOCKS) }
     }
 }
 
@@ -70,7 +81,10 @@ impl Server {
     /// # Errors
     /// When a CustomResourceDefinition can't be served.
     pub fn new(settings: Settings) -> Result<Server, DefinitionError> {
-        let registry = Registry::new(&settings.crds)?;
+        let mut registry = Registry::new(&settings.crds)?;
+        if let Some(plurals) = settings.builtin {
+            registry.keep(plurals);
+        }
         let feed = Feed::new(Arc::clone(&settings.store), &registry);
         let (stop, stopping) = watch::channel(false);
         let state = Arc::new(State {

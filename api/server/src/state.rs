@@ -137,4 +137,10 @@ impl Facts for State {
         let object = self.cached("FailoverGroup", namespace, group)?;
         object.value.pointer("/spec/subCluster")?.as_str().map(str::to_owned)
     }
+
+    fn lock_of(&self, namespace: &str, sub_cluster: &str) -> Option<(String, String)> {
+        let object = self.cached("SubCluster", namespace, sub_cluster)?;
+        let lease = object.value.pointer("/spec/quorum/quorumServer/lease")?;
+        Some((lease["namespace"].as_str()?.to_owned(), lease["name"].as_str()?.to_owned()))
+    }
 }

@@ -281,6 +281,11 @@ impl Registry {
         Ok(Registry { defs: defs.into_iter().map(Arc::new).collect() })
     }
 
+    /// Takes the built-in kinds away whose plural is not named.
+    pub(crate) fn keep(&mut self, plurals: &[&str]) {
+        self.defs.retain(|def| !def.is_builtin() || plurals.contains(&def.plural.as_str()));
+    }
+
     /// Everything that is served.
     pub fn all(&self) -> &[Arc<ResourceDef>] {
         &self.defs

@@ -88,7 +88,7 @@ impl ApiError {
 }
 
 /// An error with what it comes from.
-fn whole(error: &dyn std::error::Error) -> String {
+pub(crate) fn whole(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -3,6 +3,7 @@
 //! A manifest is read only while nothing was ever read from the API. It is checked by the same functions as the API
 //! server and the controller use; what they would not accept is not acted on here either.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use holdfast_api::error::FieldError;
@@ -105,18 +106,29 @@ pub fn load(path: &Path, config: &AgentConfig, cache: &mut SpecCache) -> Result<
         cache.take_group(&group)?;
     }
 
+    let entries = |name: &str| -> Result<Option<BTreeMap<String, Vec<u8>>>, BootstrapError> {
+        let secret = objects.iter().find(|o| ours(o, "Secret") && o["metadata"]["name"] == name);
+        let Some(secret) = secret.map(|o| parsed::<Secret>(path, o)).transpose()? else { return Ok(None) };
+        let data = secret.data.unwrap_or_default().into_iter().map(|(name, bytes)| (name, bytes.0));
+        let text = secret.string_data.unwrap_or_default().into_iter().map(|(name, text)| (name, text.into_bytes()));
+        Ok(Some(data.chain(text).collect()))
+    };
     let secret = sub_cluster.spec.key_secret(&config.sub_cluster);
-    let keys = objects.iter().find(|o| ours(o, "Secret") && o["metadata"]["name"] == secret.as_str());
-    if let Some(keys) = keys {
-        let keys: Secret = parsed(path, keys)?;
-        let data = keys.data.unwrap_or_default().into_iter().map(|(name, bytes)| (name, bytes.0));
-        let text = keys.string_data.unwrap_or_default().into_iter().map(|(name, text)| (name, text.into_bytes()));
-        cache.take_keys(&data.chain(text).collect())?;
-    } else {
-        tracing::warn!(
+    match entries(&secret)? {
+        Some(keys) => drop(cache.take_keys(&keys)?),
+        None => tracing::warn!(
             secret,
             "the bootstrap manifest has no key Secret; servers hear each other once the API gave it"
-        );
+        ),
+    }
+    if let Some(secret) = sub_cluster.spec.quorum.quorum_server.and_then(|server| server.credential_secret) {
+        match entries(&secret)? {
+            Some(data) => drop(cache.take_quorum_secret(&data)?),
+            None => tracing::warn!(
+                secret,
+                "the bootstrap manifest has no Secret for the quorum server; it is used once the API gave it"
+            ),
+        }
     }
     Ok(())
 }
@@ -223,7 +235,8 @@ stringData: {'1': sixteen-bytes-or-more}
     fn a_manifest_is_enough_to_act_on() {
         let cache = take(MANIFEST).unwrap();
         let me = "a".into();
-        let (adoption, left_out) = crate::convert::config::adoption(cache.specs(), &me, None, &[]).unwrap();
+        let (adoption, left_out) =
+            crate::convert::config::adoption(cache.specs(), &me, None, &[], Path::new("/c")).unwrap();
         assert!(left_out.is_empty() && adoption.groups.contains_key("web"));
         assert_eq!((adoption.wiring.lans.len(), cache.specs().keys.len()), (2, 1));
     }

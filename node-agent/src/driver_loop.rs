@@ -19,7 +19,7 @@ use crate::clock;
 use crate::inbox::{Adoption, Event};
 use crate::ledger::{Ledger, LedgerError};
 use crate::notes::Notes;
-use crate::paths::{Paths, disk::Health};
+use crate::paths::{Paths, disk::Health, quorum};
 
 /// Least time between two published snapshots.
 const PUBLISH_SOON: Duration = Duration::from_millis(50);
@@ -72,6 +72,8 @@ pub struct Snapshot {
     pub status: Status,
     /// Shared disks.
     pub disks: Vec<(String, Health)>,
+    /// The quorum server, if there is one.
+    pub quorum_server: Option<quorum::Health>,
     /// LAN paths that can't be used here, with the reason.
     pub lan_errors: std::collections::BTreeMap<PathName, String>,
     /// The specifications in force.
@@ -319,6 +321,7 @@ impl<E: Effects> Driver<E> {
             at: now,
             status: status.clone(),
             disks: self.paths.disks(),
+            quorum_server: self.paths.quorum_server(),
             lan_errors: self.paths.lan_errors(),
             adoption: self.adoption.clone(),
             stuck: self.stuck.clone(),

@@ -103,7 +103,7 @@ impl Server {
             Notes::default(),
             publish,
         );
-        let (adoption, left_out) = adoption(specs, &name.into(), None, &[]).unwrap();
+        let (adoption, left_out) = adoption(specs, &name.into(), None, &[], std::path::Path::new("/c")).unwrap();
         assert_eq!(left_out, []);
         assert!(inbox.deliver(Event::Adopt(Box::new(adoption))));
         Server { inbox, snapshots, thread: std::thread::spawn(|| driver.run()), _data: data }
@@ -134,6 +134,7 @@ fn specs(area: &Path) -> Specs {
         sub_cluster: Some(Arc::new(sub_cluster)),
         groups: [("pg".into(), Arc::new(group))].into(),
         keys: BTreeMap::new(),
+        quorum_secret: BTreeMap::new(),
     }
 }
 

@@ -23,6 +23,7 @@ pub mod ledger;
 pub mod local_socket;
 pub mod notes;
 pub mod paths;
+pub mod quorum;
 pub mod realtime;
 pub mod resources;
 pub mod run;

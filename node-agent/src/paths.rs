@@ -1,4 +1,5 @@
-//! The ways to other servers: sealed envelopes over LANs, blocks on the shared disk, and the lock on it.
+//! The ways to other servers: sealed envelopes over LANs, blocks on the shared disk; and the lock, on a disk or on a
+//! quorum server.
 //!
 //! Here is only how something is carried. Which path is alive, and what silence means, is the core's decision.
 
@@ -20,6 +21,7 @@ use seal::{Keyring, Kind, SealError};
 
 pub mod disk;
 pub mod lan;
+pub mod quorum;
 pub mod seal;
 
 /// The paths of this server.
@@ -31,6 +33,8 @@ pub struct Wiring {
     pub lans: Vec<LanWiring>,
     /// Shared disks with an area that is a path, the lock, or both.
     pub disks: Vec<DiskWiring>,
+    /// The quorum server, if it is the lock.
+    pub quorum: Option<quorum::QuorumWiring>,
 }
 
 /// A LAN.
@@ -99,18 +103,26 @@ pub struct Paths {
     inbox: Inbox,
     lans: Vec<lan::Lan>,
     disks: Vec<disk::SharedDisk>,
+    quorum: Option<quorum::QuorumServer>,
 }
 
 impl Paths {
     /// No path yet.
     pub fn new(keys: Keys, inbox: Inbox) -> Paths {
-        Paths { keys, inbox, lans: Vec::new(), disks: Vec::new() }
+        Paths { keys, inbox, lans: Vec::new(), disks: Vec::new(), quorum: None }
     }
 
     /// Brings the paths to this wiring; those that don't change go on undisturbed.
     pub fn rewire(&mut self, wiring: &Wiring) {
         self.lans.retain(|lan| wiring.lans.contains(lan.wiring()));
         self.disks.retain(|disk| wiring.disks.contains(disk.wiring()));
+        self.quorum = self.quorum.take().filter(|server| wiring.quorum.as_ref() == Some(server.wiring()));
+        if let (None, Some(wanted)) = (&self.quorum, &wiring.quorum) {
+            match quorum::QuorumServer::start(wanted.clone(), self.inbox.clone()) {
+                Ok(started) => self.quorum = Some(started),
+                Err(e) => tracing::error!("the quorum server can't be used: {e}"),
+            }
+        }
         for lan in &wiring.lans {
             if !self.lans.iter().any(|have| have.wiring() == lan) {
                 match lan::Lan::start(wiring.me.clone(), lan.clone(), self.keys.clone(), self.inbox.clone()) {
@@ -170,17 +182,25 @@ impl Paths {
         Ok(())
     }
 
-    /// Gives a lock operation to the lock's disk. An error is the answer; else it comes as an input.
+    /// Gives an operation to the lock. An error is the answer; else it comes as an input.
     pub fn lock(&self, token: u64, op: LockOp) -> Result<(), String> {
+        if let Some(server) = &self.quorum {
+            return server.lock(token, op);
+        }
         match self.disks.iter().find(|disk| disk.wiring().lock) {
             Some(disk) => disk.lock(token, op),
-            None => Err("this server has no lock disk in its configuration".to_owned()),
+            None => Err("this server has no lock in its configuration".to_owned()),
         }
     }
 
     /// State of every shared disk.
     pub fn disks(&self) -> Vec<(String, disk::Health)> {
         self.disks.iter().map(|disk| (disk.wiring().disk.clone(), disk.health())).collect()
+    }
+
+    /// State of the quorum server, if there is one.
+    pub fn quorum_server(&self) -> Option<quorum::Health> {
+        self.quorum.as_ref().map(quorum::QuorumServer::health)
     }
 
     /// What is wrong with a LAN path here, by name; absent if it can be used.

@@ -1,4 +1,4 @@
-//! The last accepted specifications and the heartbeat keys, durable on this server: what it acts by while the API is
+//! The last accepted specifications, the heartbeat keys and the credentials for the quorum server, durable on this server: what it acts by while the API is
 //! away, for however long.
 //!
 //! An object that vanishes from the API stays here (absence is not deletion, protocol-why D13); only one whose deletion
@@ -24,6 +24,8 @@ use serde::de::DeserializeOwned;
 
 /// Directory in the data directory.
 pub const DIRECTORY: &str = "specs";
+const KEYS: &str = "keys.json";
+const QUORUM_SECRET: &str = "quorum-server.json";
 
 /// Why the cache can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +62,8 @@ pub struct Specs {
     pub groups: BTreeMap<GroupName, Arc<FailoverGroup>>,
     /// Heartbeat keys by number.
     pub keys: BTreeMap<String, Vec<u8>>,
+    /// Entries of the Secret for the quorum server; empty: none was read.
+    pub quorum_secret: BTreeMap<String, Vec<u8>>,
 }
 
 /// The directory and what it holds.
@@ -77,14 +81,8 @@ impl SpecCache {
         fs::create_dir_all(&groups).map_err(fail(&groups, "made"))?;
         let mut specs =
             Specs { sub_cluster: read(&directory.join("sub-cluster.json"))?.map(Arc::new), ..Specs::default() };
-        let keys: BTreeMap<String, String> = read(&directory.join("keys.json"))?.unwrap_or_default();
-        for (name, text) in keys {
-            let bytes = STANDARD.decode(text).map_err(|e| CacheError::Damaged {
-                path: directory.join("keys.json"),
-                reason: format!("key {name}: {e}"),
-            })?;
-            specs.keys.insert(name, bytes);
-        }
+        specs.keys = read_secret(&directory.join(KEYS))?;
+        specs.quorum_secret = read_secret(&directory.join(QUORUM_SECRET))?;
         for entry in fs::read_dir(&groups).map_err(fail(&groups, "read"))? {
             let path = entry.map_err(fail(&groups, "read"))?.path();
             if path.extension().is_none_or(|ending| ending != "json") {
@@ -182,9 +180,18 @@ impl SpecCache {
         if self.specs.keys == *keys {
             return Ok(false);
         }
-        let texts: BTreeMap<&String, String> = keys.iter().map(|(name, key)| (name, STANDARD.encode(key))).collect();
-        write(&self.directory.join("keys.json"), &texts)?;
+        write_secret(&self.directory.join(KEYS), keys)?;
         self.specs.keys.clone_from(keys);
+        Ok(true)
+    }
+
+    /// Takes the entries of the Secret for the quorum server; returns whether something changed.
+    pub fn take_quorum_secret(&mut self, entries: &BTreeMap<String, Vec<u8>>) -> Result<bool, CacheError> {
+        if self.specs.quorum_secret == *entries {
+            return Ok(false);
+        }
+        write_secret(&self.directory.join(QUORUM_SECRET), entries)?;
+        self.specs.quorum_secret.clone_from(entries);
         Ok(true)
     }
 
@@ -249,6 +256,21 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, CacheError> {
     serde_json::from_slice(&bytes)
         .map(Some)
         .map_err(|e| CacheError::Damaged { path: path.to_owned(), reason: e.to_string() })
+}
+
+/// A Secret's entries, kept as text; absent: none.
+fn read_secret(path: &Path) -> Result<BTreeMap<String, Vec<u8>>, CacheError> {
+    let texts: BTreeMap<String, String> = read(path)?.unwrap_or_default();
+    let decode = |(name, text): (String, String)| match STANDARD.decode(text) {
+        Ok(bytes) => Ok((name, bytes)),
+        Err(e) => Err(CacheError::Damaged { path: path.to_owned(), reason: format!("key {name}: {e}") }),
+    };
+    texts.into_iter().map(decode).collect()
+}
+
+fn write_secret(path: &Path, entries: &BTreeMap<String, Vec<u8>>) -> Result<(), CacheError> {
+    let texts: BTreeMap<&String, String> = entries.iter().map(|(name, key)| (name, STANDARD.encode(key))).collect();
+    write(path, &texts)
 }
 
 /// Replaces a file as a whole: after a crash it has the old content or the new one.

@@ -80,6 +80,11 @@ impl Follower {
         Some(sub_cluster.spec.key_secret(&self.config.sub_cluster))
     }
 
+    /// The Secret with the credentials for the quorum server, if it needs one.
+    fn quorum_secret(&self) -> Option<String> {
+        self.cache.specs().sub_cluster.as_ref()?.spec.quorum.quorum_server.as_ref()?.credential_secret.clone()
+    }
+
     /// Puts the keys of the cache into force.
     pub fn adopt_keys(&mut self) {
         let data = &self.cache.specs().keys;
@@ -107,7 +112,8 @@ impl Follower {
         }
         // The guard first: the times depend on the watchdog that it can arm.
         let watchdog = self.cache.specs().sub_cluster.clone().and_then(|spec| self.guard.configure(&spec));
-        let made = convert::adoption(self.cache.specs(), &self.config.server_name(), watchdog, &self.running);
+        let (specs, me) = (self.cache.specs(), self.config.server_name());
+        let made = convert::adoption(specs, &me, watchdog, &self.running, &self.config.credentials);
         match made {
             Ok((adoption, left_out)) => {
                 self.said("sub-cluster", None);
@@ -134,14 +140,26 @@ impl Follower {
     }
 
     fn take_secret(&mut self, secret: &Secret) -> Result<(), ApiError> {
-        let data: BTreeMap<String, Vec<u8>> =
-            secret.data.iter().flatten().map(|(name, bytes)| (name.clone(), bytes.0.clone())).collect();
+        let data = entries(secret);
         // An emptied Secret takes no key away: without one the servers would not hear each other.
         if !data.is_empty() && self.cache.take_keys(&data)? {
             self.adopt_keys();
         }
         Ok(())
     }
+
+    /// As with the keys: without credentials nobody could lean on the lock.
+    fn take_quorum_secret(&mut self, secret: &Secret) -> Result<(), ApiError> {
+        let data = entries(secret);
+        if !data.is_empty() && self.cache.take_quorum_secret(&data)? {
+            self.adopt();
+        }
+        Ok(())
+    }
+}
+
+fn entries(secret: &Secret) -> BTreeMap<String, Vec<u8>> {
+    secret.data.iter().flatten().map(|(name, bytes)| (name.clone(), bytes.0.clone())).collect()
 }
 
 /// What the watch of groups has brought since it began anew.
@@ -169,6 +187,7 @@ pub(super) async fn run(
     let of_ours = watcher::Config::default().fields(&format!("spec.subCluster={}", config.sub_cluster));
     let mut group: Watch<FailoverGroup> = Box::pin(watcher::watcher(groups, of_ours));
     let mut secret: Option<(String, Watch<Secret>)> = None;
+    let mut quorum_secret: Option<(String, Watch<Secret>)> = None;
 
     let mut listing = Listing::default();
     let mut snapshots = sources.snapshots.clone();
@@ -177,12 +196,14 @@ pub(super) async fn run(
     let (mut next_full, mut earliest, mut changed) = (Instant::now(), Instant::now(), true);
     let mut spent_until = Instant::now();
     loop {
-        let wanted = follower.key_secret();
-        if secret.as_ref().map(|(name, _)| name) != wanted.as_ref() {
-            secret = wanted.map(|name| {
-                let stream: Watch<Secret> = Box::pin(watcher::watcher(secrets.clone(), named(&name)));
-                (name, stream)
-            });
+        for (watched, wanted) in [(&mut secret, follower.key_secret()), (&mut quorum_secret, follower.quorum_secret())]
+        {
+            if watched.as_ref().map(|(name, _)| name) != wanted.as_ref() {
+                *watched = wanted.map(|name| {
+                    let stream: Watch<Secret> = Box::pin(watcher::watcher(secrets.clone(), named(&name)));
+                    (name, stream)
+                });
+            }
         }
         let report_at = if changed { earliest.min(next_full) } else { next_full };
         tokio::select! {
@@ -199,6 +220,11 @@ pub(super) async fn run(
             event = next_of(&mut secret) => {
                 if let Some(object) = applied(event, "the heartbeat keys")? {
                     follower.take_secret(&object)?;
+                }
+            }
+            event = next_of(&mut quorum_secret) => {
+                if let Some(object) = applied(event, "the credentials for the quorum server")? {
+                    follower.take_quorum_secret(&object)?;
                 }
             }
             result = watchdog.changed() => {

@@ -8,7 +8,7 @@ use holdfast_api::conditions::{self, State};
 use holdfast_api::reasons::{condition, ready, stalled};
 use holdfast_api::timing::{Timing, recommended_timeout};
 use holdfast_api::v1 as api;
-use holdfast_core::config::Config;
+use holdfast_core::config::{Config, LockKind};
 use holdfast_core::status::{ClusterPhase, CoordinatorStatus, GroupPhase, PlacedGroup, Resolution, Status};
 use holdfast_core::view::{Acceptor, View};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -47,7 +47,7 @@ pub fn cluster_status(
         new.view = Some(api::ViewStatus {
             members: view.members.keys().map(|name| name.0.clone()).collect(),
             coordinator: view.coordinator().map(|name| name.0.clone()).unwrap_or_default(),
-            arbiter: Some(arbiter(view)),
+            arbiter: Some(arbiter(view, config)),
             since: Some(since),
         });
         new.guarantee = Some(guarantee(view, config));
@@ -93,8 +93,13 @@ fn phase(phase: ClusterPhase) -> api::SubClusterPhase {
     }
 }
 
-fn arbiter(view: &View) -> api::Anchor {
-    if view.acceptors.contains_key(&Acceptor::Lock) { api::Anchor::LockDisk } else { api::Anchor::Majority }
+fn arbiter(view: &View, config: Option<&Config>) -> api::Anchor {
+    let kind = config.and_then(|config| config.lock).filter(|_| view.acceptors.contains_key(&Acceptor::Lock));
+    match kind {
+        None => api::Anchor::Majority,
+        Some(LockKind::Disk) => api::Anchor::LockDisk,
+        Some(LockKind::QuorumServer) => api::Anchor::QuorumServer,
+    }
 }
 
 /// What "never active on two servers" rests on for the members of a view. The lowest of all members counts.

@@ -18,19 +18,22 @@ use sha2::{Digest, Sha256};
 
 use crate::executor::RunningGroup;
 use crate::inbox::Adoption;
+use crate::paths::quorum::QuorumWiring;
 use crate::paths::{DiskWiring, LanWiring, Wiring};
+use crate::quorum::access::Credentials;
 use crate::spec_cache::{Specs, is_deleted};
 
 /// Groups that can't be acted on, with the reason.
 pub type LeftOut = Vec<(GroupName, String)>;
 
 /// Everything that is in force with these specifications. `watchdog`: timeout of the device that this server's guard
-/// holds, as it was read back. `running`: what ran here before this process started.
+/// holds, as it was read back. `running`: what ran here before this process started. `credentials`: the agent's own.
 pub fn adoption(
     specs: &Specs,
     me: &ServerName,
     watchdog: Option<Duration>,
     running: &[RunningGroup],
+    credentials: &Path,
 ) -> Result<(Adoption, LeftOut), String> {
     let sub_cluster = specs.sub_cluster.clone().ok_or("the sub-cluster is not known yet")?;
     let config = cluster_config(&sub_cluster, watchdog)?;
@@ -40,7 +43,8 @@ pub fn adoption(
             "this server is called {me} in the agent file, but the sub-cluster has {names}; correct one of them"
         ));
     }
-    let wiring = wiring(&sub_cluster, me)?;
+    let mut wiring = wiring(&sub_cluster, me)?;
+    wiring.quorum = quorum_wiring(&sub_cluster, me, config.io_timeout, specs, credentials);
     let mut groups = BTreeMap::new();
     let mut left_out = Vec::new();
     for (name, group) in &specs.groups {
@@ -120,7 +124,7 @@ fn kind(path: &api::HeartbeatPath) -> Option<PathKind> {
     }
 }
 
-/// The paths of this server.
+/// The heartbeat paths of this server, and the lock if it is a disk.
 pub fn wiring(object: &api::SubCluster, me: &ServerName) -> Result<Wiring, String> {
     let spec = &object.spec;
     let mut lans = Vec::new();
@@ -164,7 +168,26 @@ pub fn wiring(object: &api::SubCluster, me: &ServerName) -> Result<Wiring, Strin
             slots: slots.clone(),
         });
     }
-    Ok(Wiring { me: me.clone(), lans, disks })
+    Ok(Wiring { me: me.clone(), lans, disks, quorum: None })
+}
+
+/// The quorum server, if the sub-cluster has one.
+fn quorum_wiring(
+    object: &api::SubCluster,
+    me: &ServerName,
+    timeout: Duration,
+    specs: &Specs,
+    credentials: &Path,
+) -> Option<QuorumWiring> {
+    let server = object.spec.quorum.quorum_server.as_ref()?;
+    let slot = object.spec.servers.iter().find(|entry| entry.name == me.0)?.id;
+    let credentials = match &server.credential_secret {
+        None => Credentials::Agent(credentials.to_owned()),
+        Some(name) if specs.quorum_secret.is_empty() => Credentials::Missing(name.clone()),
+        Some(_) => Credentials::Secret(specs.quorum_secret.clone()),
+    };
+    let (namespace, name) = (server.lease.namespace.clone(), server.lease.name.clone());
+    Some(QuorumWiring { urls: server.urls.clone(), namespace, name, slot, timeout, credentials })
 }
 
 /// A group as the core sees it.

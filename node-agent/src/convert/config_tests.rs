@@ -106,6 +106,6 @@ fn only_an_operations_target_reaches_the_core() {
 #[test]
 fn a_server_that_the_sub_cluster_does_not_have_says_so() {
     let specs = Specs { sub_cluster: Some(Arc::new(sub_cluster(|_| {}))), ..Specs::default() };
-    let error = adoption(&specs, &"db1".into(), None, &[]).unwrap_err();
+    let error = adoption(&specs, &"db1".into(), None, &[], Path::new("/c")).unwrap_err();
     assert!(error.contains("called db1") && error.contains("a, b"), "{error}");
 }

@@ -18,7 +18,7 @@ fn snapshot(placed: &PlacedGroup) -> Snapshot {
         groups: [("pg".into(), Arc::new(objects::group(|_| {})))].into(),
         ..Specs::default()
     };
-    let (adoption, _) = adoption(&specs, &"b".into(), None, &[]).unwrap();
+    let (adoption, _) = adoption(&specs, &"b".into(), None, &[], std::path::Path::new("/c")).unwrap();
     let status = Status {
         member: MemberState::Active,
         sentence: "member of view 6".into(),
@@ -38,6 +38,7 @@ fn snapshot(placed: &PlacedGroup) -> Snapshot {
         at: Instant(90_000_000_000),
         status,
         disks: Vec::new(),
+        quorum_server: None,
         lan_errors: BTreeMap::new(),
         adoption: Some(Arc::new(adoption)),
         stuck: None,

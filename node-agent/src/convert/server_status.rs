@@ -84,6 +84,7 @@ pub fn server_status(
         }),
         paths: paths(snapshot, wall),
         disks: disks(snapshot),
+        quorum_server: quorum_server(snapshot),
         guard: Some(guard_status(guard)),
         platform: Some(api::Platform {
             r#virtual: facts.is_virtual,
@@ -120,6 +121,9 @@ pub fn essence(status: &api::ServerStatus) -> api::ServerStatus {
     }
     for disk in &mut essence.disks {
         disk.read_latency = None;
+    }
+    if let Some(server) = &mut essence.quorum_server {
+        server.latency = None;
     }
     if let Some(authority) = &mut essence.authority {
         authority.smallest_margin = None;
@@ -173,6 +177,18 @@ fn disks(snapshot: &Snapshot) -> Vec<api::DiskStatus> {
         api::DiskStatus { name: name.clone(), state, read_latency: latency, message: clip(&message) }
     };
     snapshot.disks.iter().map(one).collect()
+}
+
+/// The quorum server: whether it answers, and whether what it answers is our lock.
+fn quorum_server(snapshot: &Snapshot) -> Option<api::QuorumServerStatus> {
+    let health = snapshot.quorum_server.as_ref()?;
+    let (state, message) = match (&health.error, &snapshot.status.lock) {
+        (Some(error), _) => (api::QuorumServerState::Error, error.clone()),
+        (None, Some(Err(problem))) => (api::QuorumServerState::Foreign, problem.clone()),
+        (None, _) => (api::QuorumServerState::Reachable, String::new()),
+    };
+    let latency = health.latency.map(reported);
+    Some(api::QuorumServerStatus { url: clip(&health.url), state, latency, message: clip(&message) })
 }
 
 fn guard_status(guard: &GuardView) -> api::GuardStatus {

@@ -21,7 +21,7 @@ fn lan(name: &str, kind: PathKind) -> LanWiring {
 fn server(me: &str, lans: &[LanWiring], byte: u8) -> (Paths, mpsc::Receiver<Event>) {
     let (inbox, events) = Inbox::new();
     let mut paths = Paths::new(keys(byte), inbox);
-    paths.rewire(&Wiring { me: me.into(), lans: lans.to_vec(), disks: Vec::<DiskWiring>::new() });
+    paths.rewire(&Wiring { me: me.into(), lans: lans.to_vec(), disks: Vec::<DiskWiring>::new(), quorum: None });
     (paths, events)
 }
 

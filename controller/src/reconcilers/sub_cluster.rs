@@ -2,6 +2,7 @@
 //! no group names it.
 
 mod accept;
+mod lock;
 mod servers;
 pub(crate) mod structure;
 
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_api::conditions;
 use holdfast_api::reasons::{condition, ready};
-use holdfast_api::v1::{Server, SubCluster, SubClusterPhase};
+use holdfast_api::v1::{FailoverGroup, Server, SubCluster, SubClusterPhase};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, ListParams, Patch, Preconditions};
@@ -74,6 +75,7 @@ pub(crate) async fn reconcile(sub: Arc<SubCluster>, context: Arc<Context>) -> Re
         }
         conditions::clear(&mut status.conditions, condition::DELETION_BLOCKED);
         reporting.set(&mut status.conditions, now);
+        lock::set(&mut status.conditions, &sub.spec, all.iter().map(AsRef::as_ref), sub.metadata.generation, now);
         if status.phase.is_none() {
             status.phase = Some(SubClusterPhase::Unformed);
         }
@@ -99,7 +101,14 @@ fn verdict(sub: &SubCluster, context: &Context) -> Result<(), Rejection> {
         };
         siblings.iter().filter(counts).count()
     });
-    accept::accept(&accept::Facts { sub_cluster: sub, super_cluster: super_cluster.as_deref(), older })
+    let groups = context.groups_of(sub);
+    // One that was refused does nothing, to the sub-cluster neither.
+    let taken = |group: &&FailoverGroup| {
+        group.status.as_ref().is_some_and(|status| conditions::is_true(&status.conditions, condition::ACCEPTED))
+    };
+    let groups: Vec<&FailoverGroup> = groups.iter().map(AsRef::as_ref).filter(taken).collect();
+    let super_cluster = super_cluster.as_deref();
+    accept::accept(&accept::Facts { sub_cluster: sub, super_cluster, older, groups: &groups })
 }
 
 /// Makes the Secret with the heartbeat key, if there is none.

@@ -31,6 +31,9 @@ pub(crate) fn accept(group: &FailoverGroup, sub_cluster: Option<&SubCluster>) ->
         );
         return Err(Rejection::new(accepted::DEPENDENCY_CYCLE, message));
     }
+    if let Some(problem) = holdfast_api::validation::quorum_server_of_group(&sub.spec, spec) {
+        return Err(Rejection::new(accepted::DEPENDENCY_CYCLE, format!("spec.resources: {problem}")));
+    }
     allowed(spec, &sub.spec)
 }
 

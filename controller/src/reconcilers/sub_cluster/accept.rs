@@ -3,9 +3,10 @@
 
 use holdfast_api::reasons::accepted;
 use holdfast_api::v1::{
-    GuaranteeLevel, MAX_SUB_CLUSTERS, SubCluster, SubClusterSpec, SubClusterState, SuperCluster, WatchdogMode,
+    FailoverGroup, GuaranteeLevel, MAX_SUB_CLUSTERS, SubCluster, SubClusterSpec, SubClusterState, SuperCluster,
+    WatchdogMode,
 };
-use holdfast_api::{support, timing};
+use holdfast_api::{support, timing, validation};
 use kube::ResourceExt;
 
 use super::super::{Rejection, list};
@@ -20,6 +21,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) super_cluster: Option<&'a SuperCluster>,
     /// How many older sub-clusters the super-cluster has.
     pub(crate) older: usize,
+    /// Its groups that were accepted.
+    pub(crate) groups: &'a [&'a FailoverGroup],
 }
 
 /// The verdict.
@@ -34,7 +37,20 @@ pub(crate) fn accept(facts: &Facts<'_>) -> Result<(), Rejection> {
         return Err(Rejection::new(accepted::UNSUPPORTED_BY_SERVER, fields.join("; ")));
     }
     sound_timing(spec)?;
+    independent_quorum_server(facts)?;
     unchanged(facts.sub_cluster)
+}
+
+/// A quorum server that the sub-cluster carries is away when it is needed (protocol-why D14).
+fn independent_quorum_server(facts: &Facts<'_>) -> Result<(), Rejection> {
+    let spec = &facts.sub_cluster.spec;
+    let own = validation::quorum_server(spec).into_iter().map(|error| error.to_string());
+    let groups = facts.groups.iter().filter_map(|group| {
+        let problem = validation::quorum_server_of_group(spec, &group.spec)?;
+        Some(format!("spec.quorum.quorumServer.urls: group {}: {problem}", group.name_any()))
+    });
+    let all: Vec<String> = own.chain(groups).collect();
+    if all.is_empty() { Ok(()) } else { Err(Rejection::new(accepted::DEPENDENCY_CYCLE, all.join("; "))) }
 }
 
 /// Every inequality, for each of the watchdogs that servers may turn out to have.
@@ -162,7 +178,7 @@ mod tests {
     use super::*;
 
     fn verdict(sub: &SubCluster, above: Option<&SuperCluster>, older: usize) -> Result<(), (&'static str, String)> {
-        accept(&Facts { sub_cluster: sub, super_cluster: above, older }).map_err(|r| (r.reason, r.message))
+        accept(&Facts { sub_cluster: sub, super_cluster: above, older, groups: &[] }).map_err(|r| (r.reason, r.message))
     }
 
     fn within(mut sub: SubCluster, name: &str) -> SubCluster {

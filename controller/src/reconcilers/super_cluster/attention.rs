@@ -79,6 +79,9 @@ fn sub_cluster(super_cluster: &SuperCluster, below: &Below<'_>, found: &mut Foun
         found.extend(silent);
     }
     found.extend(refused);
+    if !is_silent {
+        found.extend(from_condition(sub, c, condition::LOCK_REACHABLE, "False", Severity::Degraded));
+    }
     if status.phase == Some(SubClusterPhase::NoQuorum) && !is_silent {
         let since = status.view.as_ref().and_then(|view| view.since.clone());
         let message = "not enough servers see each other; nothing is started until they do";

@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Apiserver(ServerArgs),
     /// Run the controller alone, against any API server that has the kinds
     Controller(ControllerArgs),
+    /// Run a quorum server: an API server for nothing but the locks of sub-clusters, on a machine outside of them
+    QuorumServer(QuorumServerArgs),
     /// Run the agent of one server
     Agent(AgentArgs),
     /// Create or change the objects of manifests
@@ -54,6 +56,9 @@ pub(crate) enum Command {
     /// Prepare or look at the cluster area of a shared disk
     #[command(subcommand)]
     Disk(DiskCommand),
+    /// Make or look at the lock of a sub-cluster on a quorum server
+    #[command(subcommand)]
+    Lock(LockCommand),
     /// Clusters made of network namespaces on this machine, and faults for them
     Lab(LabArgs),
 }
@@ -206,6 +211,21 @@ pub(crate) struct ServerArgs {
     pub(crate) sans: Vec<String>,
 }
 
+/// `holdfast quorum-server`.
+#[derive(Debug, Args)]
+pub(crate) struct QuorumServerArgs {
+    /// Directory for the locks, the certificate authority and admin.kubeconfig; made if absent, readable by its owner only
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: PathBuf,
+    /// Address and port to listen on; port 0 takes a free one
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:7443")]
+    pub(crate) listen: SocketAddr,
+    /// Another host name or address that agents will use, for the serving certificate; may be repeated. The addresses that
+    /// this machine has at the start are known
+    #[arg(long = "san", value_name = "NAME")]
+    pub(crate) sans: Vec<String>,
+}
+
 /// `holdfast controller`.
 #[derive(Debug, Args)]
 pub(crate) struct ControllerArgs {
@@ -259,6 +279,58 @@ pub(crate) struct DiskFormatArgs {
     /// Overwrite an area, a file system or anything else that is there
     #[arg(long)]
     pub(crate) overwrite: bool,
+}
+
+/// `holdfast lock …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum LockCommand {
+    /// Make the lock of one sub-cluster, once; nothing else ever makes it
+    Create(LockCreateArgs),
+    /// Show what a lock holds
+    Inspect(LockArgs),
+    /// Issue credentials that may use one lock and nothing else, as the Secret that quorumServer.credentialSecret names
+    Credentials(LockCredentialsArgs),
+}
+
+/// A lock on an API server.
+#[derive(Debug, Args)]
+pub(crate) struct LockArgs {
+    /// The Lease: NAMESPACE/NAME, as in quorumServer.lease
+    #[arg(value_name = "NS/NAME")]
+    pub(crate) lock: String,
+    /// Kubeconfig of the quorum server's administrator, instead of the files in KUBECONFIG or ~/.kube/config
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig to use instead of its current one
+    #[arg(long, value_name = "NAME")]
+    pub(crate) context: Option<String>,
+}
+
+/// `holdfast lock create`.
+#[derive(Debug, Args)]
+pub(crate) struct LockCreateArgs {
+    #[command(flatten)]
+    pub(crate) lock: LockArgs,
+    /// Delete what is there under this name. To a sub-cluster that uses it the new one is another lock, without a vote
+    #[arg(long)]
+    pub(crate) replace: bool,
+}
+
+/// `holdfast lock credentials`.
+#[derive(Debug, Args)]
+pub(crate) struct LockCredentialsArgs {
+    /// The Lease: NAMESPACE/NAME, as in quorumServer.lease
+    #[arg(value_name = "NS/NAME")]
+    pub(crate) lock: String,
+    /// The quorum server's data directory: its certificate authority signs
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: PathBuf,
+    /// The Secret to write: NAMESPACE/NAME of the sub-cluster's namespace and quorumServer.credentialSecret
+    #[arg(long, value_name = "NS/NAME")]
+    pub(crate) secret: String,
+    /// File to write, readable by its owner only; apply it where the sub-cluster is
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
 }
 
 /// `holdfast lab …`; the lab has its own flags.

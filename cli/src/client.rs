@@ -163,6 +163,11 @@ impl Api {
         Ok(Api { client, namespace })
     }
 
+    /// The connection itself, for typed requests.
+    pub(crate) fn client(&self) -> kube::Client {
+        self.client.clone()
+    }
+
     /// The namespace to use when nothing else is said.
     pub(crate) fn namespace(&self) -> &str {
         &self.namespace

@@ -18,6 +18,7 @@ mod manifest;
 mod printer;
 
 use args::{Cli, Command};
+use commands::server::Parts;
 use errors::{Failure, Result};
 use printer::Printer;
 
@@ -56,8 +57,9 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result {
     let printer = Printer::new();
     match command {
-        Command::Server(args) => long(commands::server::run(args, true, printer)),
-        Command::Apiserver(args) => long(commands::server::run(args, false, printer)),
+        Command::Server(args) => long(commands::server::run(args, Parts::ApiAndController, printer)),
+        Command::Apiserver(args) => long(commands::server::run(args, Parts::Api, printer)),
+        Command::QuorumServer(args) => long(commands::quorum_server::run(args, printer)),
         Command::Controller(args) => long(commands::server::controller(args, printer)),
         Command::Agent(args) => commands::agent::run(&args),
         Command::Apply(args) => short(commands::apply::run(args, printer)),
@@ -69,6 +71,7 @@ fn run(command: Command) -> Result {
         Command::Timing(args) => short(commands::timing::run(args, printer)),
         Command::Crds => commands::crds::run(printer),
         Command::Disk(command) => commands::disk::run(command, printer),
+        Command::Lock(command) => commands::quorum_lock::run(command, printer),
         Command::Lab(args) => commands::lab::run(args),
         Command::Kubeconfig(args) => commands::kubeconfig::run(&args, printer),
     }

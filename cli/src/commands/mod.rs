@@ -10,6 +10,8 @@ pub(crate) mod kubeconfig;
 pub(crate) mod lab;
 pub(crate) mod merge;
 pub(crate) mod move_group;
+pub(crate) mod quorum_lock;
+pub(crate) mod quorum_server;
 pub(crate) mod server;
 pub(crate) mod status;
 pub(crate) mod table;

@@ -27,11 +27,23 @@ const CONTROLLER: &str = "holdfast-controller";
 /// How long the controller may finish what it has begun when the process was told to stop.
 const CONTROLLER_PATIENCE: Duration = Duration::from_secs(5);
 
+/// What a process consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parts {
+    /// The API server.
+    Api,
+    /// The API server, and the controller beside it.
+    ApiAndController,
+    /// The API server, with nothing but what locks need.
+    Locks,
+}
+
 /// Runs the API server, and the controller beside it if asked for.
 ///
 /// # Errors
 /// When the data directory, the store, the certificates or the address can't be used, or a part ends by itself.
-pub(crate) async fn run(args: ServerArgs, with_controller: bool, printer: Printer) -> Result {
+pub(crate) async fn run(args: ServerArgs, parts: Parts, printer: Printer) -> Result {
+    let with_controller = parts == Parts::ApiAndController;
     let stopping = stop_signals()?;
     make_directory(&args.data_dir)?;
     let store = holdfast_store::open(&args.store, &args.data_dir).map_err(Failure::refused_by)?;
@@ -44,7 +56,10 @@ pub(crate) async fn run(args: ServerArgs, with_controller: bool, printer: Printe
     let pki = Pki::load_or_create(&args.data_dir, address, &args.sans).map_err(Failure::refused_by)?;
     let tls = Arc::new(Tls::new(&pki).map_err(anyhow::Error::from)?);
     let renewal = tls.renew_daily(args.data_dir.clone(), address, args.sans.clone());
-    let settings = Settings::new(store).map_err(anyhow::Error::from)?;
+    let settings = match parts {
+        Parts::Locks => Settings::locks(store),
+        Parts::Api | Parts::ApiAndController => Settings::new(store).map_err(anyhow::Error::from)?,
+    };
     let server = Arc::new(Server::new(settings).map_err(anyhow::Error::from)?);
 
     let (controller_ended, ended) = watch::channel(!with_controller);

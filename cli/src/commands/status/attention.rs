@@ -81,6 +81,9 @@ fn complaints(kind: &str, name: &str, list: &[Condition], note: &mut impl FnMut(
     if let Some(stalled) = conditions::get(list, condition::STALLED).filter(|stalled| stalled.status == "True") {
         note(Tone::Bad, format!("{kind} {name}"), format!("{}: {}", stalled.reason, stalled.message));
     }
+    if let Some(lock) = conditions::get(list, condition::LOCK_REACHABLE).filter(|lock| lock.status == "False") {
+        note(Tone::Warn, format!("{kind} {name}"), format!("the lock is out of reach: {}", lock.message));
+    }
     if let Some(reporting) =
         conditions::get(list, condition::AGENT_REPORTING).filter(|reporting| reporting.status == "False")
     {

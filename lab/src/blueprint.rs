@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use holdfast_api::v1::{FailoverGroup, FilesystemType, SubCluster};
@@ -47,6 +47,19 @@ pub struct DiskPlan {
     pub area_offset: Option<u64>,
 }
 
+/// A quorum server of the lab, on a host of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuorumPlan {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The network that it is on.
+    pub network: String,
+    /// The Lease: namespace/name.
+    pub lock: String,
+    /// The Secret with the credentials: namespace/name.
+    pub secret: String,
+}
+
 /// What the manifests need.
 #[derive(Debug, Clone)]
 pub struct Blueprint {
@@ -66,6 +79,8 @@ pub struct Blueprint {
     pub lans: Vec<LanPlan>,
     /// Disks.
     pub disks: Vec<DiskPlan>,
+    /// The quorum server, if it is the lock.
+    pub quorum_server: Option<QuorumPlan>,
     /// The first floating IPv4 address of a group, which the client asks.
     pub service_address: Option<IpAddr>,
     /// The heartbeat timeout.
@@ -100,6 +115,7 @@ impl Blueprint {
         servers.sort_by_key(|server| server.id);
         let mut names: Vec<String> = groups.iter().filter_map(|(_, group)| group.metadata.name.clone()).collect();
         names.sort();
+        let lans = lans(file, sub_cluster, &groups)?;
         Ok(Blueprint {
             source: source.to_path_buf(),
             namespace: sub_cluster.metadata.namespace.clone().unwrap_or_else(|| "default".into()),
@@ -107,7 +123,8 @@ impl Blueprint {
             super_cluster: sub_cluster.spec.super_cluster.as_ref().map(|reference| reference.name.clone()),
             servers: servers.iter().map(|server| server.name.clone()).collect(),
             groups: names,
-            lans: lans(file, sub_cluster, &groups)?,
+            quorum_server: quorum_server(file, sub_cluster, &lans)?,
+            lans,
             disks: disks(file, sub_cluster, &groups)?,
             service_address: floating(&groups).map(|(_, address, _)| address).find(IpAddr::is_ipv4),
             timeout: sub_cluster.spec.heartbeat.timeout.get(),
@@ -238,6 +255,39 @@ fn lans(file: &Path, sub_cluster: &SubCluster, groups: &[(PathBuf, FailoverGroup
     Ok(found)
 }
 
+fn quorum_server(file: &Path, sub_cluster: &SubCluster, lans: &[LanPlan]) -> Result<Option<QuorumPlan>> {
+    let Some(server) = &sub_cluster.spec.quorum.quorum_server else { return Ok(None) };
+    let refuse = |field: &str, problem: String| {
+        let field = format!("spec.quorum.quorumServer.{field}");
+        LabError::Manifest { file: file.to_path_buf(), field, problem }
+    };
+    let url = server.urls.first().map(String::as_str).unwrap_or_default();
+    let address: SocketAddr = url.strip_prefix("https://").and_then(|rest| rest.parse().ok()).ok_or_else(|| {
+        refuse("urls[0]", format!("{url:?}: the lab needs an IP address and a port, as in https://192.0.2.100:7443"))
+    })?;
+    let lan = lans.iter().find(|lan| lan.addresses.values().any(|own| same_network(*own, address.ip(), lan.prefix)));
+    let lan = lan.ok_or_else(|| refuse("urls[0]", format!("{} is in no network of a lan path", address.ip())))?;
+    let secret = server.credential_secret.as_ref().ok_or_else(|| {
+        refuse("credentialSecret", "it is missing; the lab's quorum server knows only credentials of its own".into())
+    })?;
+    let namespace = sub_cluster.metadata.namespace.as_deref().unwrap_or("default");
+    Ok(Some(QuorumPlan {
+        address,
+        network: lan.name.clone(),
+        lock: format!("{}/{}", server.lease.namespace, server.lease.name),
+        secret: format!("{namespace}/{secret}"),
+    }))
+}
+
+fn same_network(one: IpAddr, other: IpAddr, prefix: u8) -> bool {
+    let prefix = u32::from(prefix);
+    match (one, other) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => (u32::from(a) ^ u32::from(b)).leading_zeros() >= prefix,
+        (IpAddr::V6(a), IpAddr::V6(b)) => (u128::from(a) ^ u128::from(b)).leading_zeros() >= prefix,
+        _ => false,
+    }
+}
+
 fn disks(file: &Path, sub_cluster: &SubCluster, groups: &[(PathBuf, FailoverGroup)]) -> Result<Vec<DiskPlan>> {
     let mut found: BTreeMap<String, DiskPlan> = BTreeMap::new();
     let mut add = |device: &str, size_mib: u64| {
@@ -324,6 +374,14 @@ mod tests {
         assert_eq!(plan.service_address, Some("192.0.2.10".parse().expect("an address")));
         let spare = plan.spare_address(plan.public_lan().expect("a public network"), 1).expect("an address");
         assert_eq!(spare.to_string(), "192.0.2.254");
+    }
+
+    #[test]
+    fn a_quorum_server_gets_a_host_on_the_network_of_its_address() {
+        let plan = example("four-servers").quorum_server.expect("it has one");
+        assert_eq!((plan.address.to_string().as_str(), plan.network.as_str()), ("192.0.2.100:7443", "pub"));
+        assert_eq!((plan.lock.as_str(), plan.secret.as_str()), ("ha/quartet", "ha/quartet-quorum"));
+        assert_eq!(example("three-servers").quorum_server, None);
     }
 
     #[test]

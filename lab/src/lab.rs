@@ -261,6 +261,34 @@ impl Lab {
         receiver.accept_incoming(find_cable(&receiver, network)?)
     }
 
+    /// Splits the networks: nothing from the hosts of one side reaches those of the other. Hosts of neither side hear both.
+    ///
+    /// # Errors
+    /// When one of them does not exist.
+    pub fn split(&self, one: &[String], other: &[String]) -> Result<()> {
+        for (from, to) in one.iter().flat_map(|a| other.iter().flat_map(move |b| [(a, b), (b, a)])) {
+            for cable in self.host(from)?.cables() {
+                if find_cable(&*self.host(to)?, &cable.network).is_ok() {
+                    self.one_way_loss(from, to, &cable.network)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends every loss at these hosts, on all networks.
+    ///
+    /// # Errors
+    /// When one of them does not exist.
+    pub fn end_split(&self, hosts: &[String]) -> Result<()> {
+        for name in hosts {
+            for cable in self.host(name)?.cables() {
+                self.end_one_way_loss(name, &cable.network)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Checks a file system of a disk as it is now, changing nothing; nobody may have it mounted.
     ///
     /// # Errors

@@ -32,9 +32,9 @@ mod writer;
 
 pub use bench::{BenchOptions, bench};
 pub use binary::holdfast_binary;
-pub use blueprint::{Blueprint, DiskPlan, LanPlan, documents};
+pub use blueprint::{Blueprint, DiskPlan, LanPlan, QuorumPlan, documents};
 pub use cgroup::{Cgroup, unified_mount};
-pub use cluster::{AGENT, CLIENT, CONTROL, Cluster, ClusterOptions, Edit, Snapshot, StoreKind};
+pub use cluster::{AGENT, CLIENT, CONTROL, Cluster, ClusterOptions, Edit, Snapshot, StoreKind, WITNESS};
 pub use command::lab_main;
 pub use error::{LabError, Result};
 pub use forward::Forwarder;

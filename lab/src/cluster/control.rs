@@ -56,11 +56,16 @@ pub(super) fn start(control: &std::sync::Arc<Host>, api: SocketAddr, store: Stor
     if store == StoreKind::Etcd {
         control.start_service(ETCD)?;
     }
-    control.start_service(SERVER)?;
-    let door = Forwarder::open(std::sync::Arc::clone(control), api)?;
-    let admin = control.state_dir().join("server/admin.kubeconfig");
+    start_api(control, SERVER, api)
+}
+
+/// Starts a service that is an API server, with a data directory of its name, and waits until it accepts connections.
+pub(super) fn start_api(host: &std::sync::Arc<Host>, service: &str, api: SocketAddr) -> Result<()> {
+    host.start_service(service)?;
+    let door = Forwarder::open(std::sync::Arc::clone(host), api)?;
+    let admin = host.state_dir().join(service).join("admin.kubeconfig");
     wait_for("the API server to answer", START_LIMIT, |last| {
-        let log = fs::read_to_string(control.log_dir().join("server.log")).unwrap_or_default();
+        let log = fs::read_to_string(host.log_dir().join(format!("{service}.log"))).unwrap_or_default();
         *last = format!("its log ends with: {}", tail(&log));
         Ok((admin.is_file() && answers(door.address())).then_some(()))
     })

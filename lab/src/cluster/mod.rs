@@ -3,6 +3,7 @@
 
 mod control;
 mod objects;
+mod witness;
 
 pub use objects::Snapshot;
 
@@ -28,6 +29,8 @@ use crate::spec::{BIN_DIR, STATE_DIR, ServiceSpec};
 pub const CONTROL: &str = "control";
 /// Name of the host with the client.
 pub const CLIENT: &str = "client";
+/// Name of the host with the quorum server, if the sub-cluster has one.
+pub const WITNESS: &str = "witness";
 /// Name of the service that is the node agent.
 pub const AGENT: &str = "agent";
 
@@ -135,6 +138,10 @@ impl Cluster {
         let door = Forwarder::open(Arc::clone(&control), api)?;
         let kubeconfig = lab.directory().join("admin.kubeconfig");
         control::copy_kubeconfig(&control, api, door.address(), &kubeconfig)?;
+        if let Some(plan) = &blueprint.quorum_server {
+            say("starting the quorum server");
+            witness::build(&lab, &blueprint, plan, &manifests)?;
+        }
         for server in &blueprint.servers {
             say(&format!("starting host {server}"));
             let host = lab.add_host(server, &server_config(&blueprint, server))?;
@@ -242,6 +249,16 @@ impl Cluster {
     pub fn power_on(&self, server: &str) -> Result<()> {
         self.lab.power_on(server)?;
         self.host(server)?.start_service(AGENT)
+    }
+
+    /// Switches the quorum server's host on again, after a power cut of [`WITNESS`].
+    ///
+    /// # Errors
+    /// When it is on, or does not answer in time.
+    pub fn power_on_witness(&self) -> Result<()> {
+        self.lab.power_on(WITNESS)?;
+        let plan = self.blueprint.quorum_server.as_ref();
+        plan.map_or(Ok(()), |plan| witness::start(&self.host(WITNESS)?, plan.address))
     }
 
     /// Ends API server, controller and store by SIGTERM, and leaves them down.

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use holdfast_api::v1::{FailoverGroupStatus, PathState, ServerState};
 use holdfast_lab::{
-    CONTROL, Cluster, ClusterOptions, Host, Line, Poller, StoreKind, Tenure, boottime_ns, check_overlap, merge_tenures,
-    parse_lines, wait_for,
+    CONTROL, Cluster, ClusterOptions, Host, Line, Poller, StoreKind, Tenure, WITNESS, boottime_ns, check_overlap,
+    merge_tenures, parse_lines, wait_for,
 };
 use serde_yaml::Value;
 
@@ -47,14 +47,27 @@ impl Trial {
         Trial::start(name, "three-servers", StoreKind::Sqlite)
     }
 
+    /// The example `four-servers`, changed by `edit`.
+    pub(crate) fn four(name: &str, edit: impl Fn(&mut [(PathBuf, Value)])) -> Trial {
+        Trial::start_edited(name, "four-servers", StoreKind::Sqlite, edit)
+    }
+
     fn start(name: &str, example: &str, store: StoreKind) -> Trial {
+        Trial::start_edited(name, example, store, |_| {})
+    }
+
+    fn start_edited(name: &str, example: &str, store: StoreKind, change: impl Fn(&mut [(PathBuf, Value)])) -> Trial {
         let shared = example == "two-servers";
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(example);
-        let edit = |documents: &mut Vec<(PathBuf, Value)>| add_writer(documents, shared);
+        let edit = |documents: &mut Vec<(PathBuf, Value)>| {
+            add_writer(documents, shared);
+            change(documents);
+        };
         let options = ClusterOptions { store, edit: Some(&edit), ..ClusterOptions::default() };
         let cluster = Cluster::start(name, &directory, &options).expect("the cluster is built");
         let poller = cluster.poll_service().expect("a client");
-        let names = cluster.blueprint().servers.iter().map(String::as_str).chain([CONTROL]);
+        let witness = cluster.blueprint().quorum_server.as_ref().map(|_| WITNESS);
+        let names = cluster.blueprint().servers.iter().map(String::as_str).chain([CONTROL]).chain(witness);
         let logs = LogsOnPanic(names.map(|name| cluster.host(name).expect("a host of the example")).collect());
         let trial = Trial { _logs: logs, cluster, poller, shared };
         trial.cluster.wait_all_online(LIMIT).expect("the group comes online");

@@ -7,5 +7,6 @@ mod harness;
 mod partition;
 mod power;
 mod process;
+mod quorum;
 mod three_servers;
 mod up;

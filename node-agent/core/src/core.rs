@@ -16,7 +16,7 @@ use crate::lease::Lease;
 use crate::message::{Envelope, Message};
 use crate::names::{GroupName, ResourceName, ServerName};
 use crate::output::{Note, OpId, Output};
-use crate::peers::{Links, Peer};
+use crate::peers::{Links, Peer, moment};
 use crate::planted::planted;
 use crate::proposer::{Desire, Proposal};
 use crate::status::Resolution;
@@ -149,6 +149,7 @@ impl Core {
         self.advance(now);
         match input {
             Input::Frame { path, frame } => self.hear(path, *frame),
+            Input::Compact { path, compact } => self.hear_compact(path, compact),
             Input::Message(envelope) => self.on_message(*envelope),
             Input::Durable { token } => self.on_durable(token),
             Input::Lock { token, result } => self.lock_done(token, result),
@@ -278,8 +279,8 @@ impl Core {
         }
         self.next_beat = self.now + config.interval;
         self.wake(self.next_beat);
-        let sequence = self.now.0.max(self.last_sequence + 1);
-        if sequence > self.now.0 {
+        let sequence = self.now.0;
+        if moment(sequence) <= moment(self.last_sequence) {
             return; // two in one instant: the next one says it
         }
         self.last_sequence = sequence;

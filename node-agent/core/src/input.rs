@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::compact::Compact;
 use crate::config::{Config, GroupConfig};
 use crate::frame::Frame;
 use crate::lock::LockLook;
@@ -37,6 +38,13 @@ pub enum Input {
         path: PathName,
         /// The frame.
         frame: Box<Frame>,
+    },
+    /// An authenticated heartbeat arrived on a serial line.
+    Compact {
+        /// The path.
+        path: PathName,
+        /// What it carries.
+        compact: Compact,
     },
     /// An authenticated message arrived.
     Message(Box<Envelope>),

@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::core::Core;
-use crate::frame::Frame;
 use crate::message::Message;
 use crate::names::{BootId, GroupName, ServerName};
 use crate::output::Output;
 use crate::planted::planted;
 use crate::status::Resolution;
 use crate::time::Instant;
-use crate::view::{Acceptor, DepartedKey, Evidence, View};
+use crate::view::{Acceptor, DepartedKey, Epoch, Evidence, View};
 
 /// What this server knows about one departed boot of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -24,19 +23,18 @@ pub(crate) struct Departure {
 
 impl Core {
     /// Compares the sender's knowledge with ours: whoever is behind is told, and answered nothing else.
-    pub(crate) fn compare_knowledge(&mut self, frame: &Frame) {
-        self.watch_departed(frame);
+    pub(crate) fn compare_knowledge(&mut self, from: &ServerName, order: (u32, Epoch)) {
         let Some(stable) = self.stable_order() else { return };
         let Some(config) = self.config.clone() else { return };
-        if (frame.lineage, frame.epoch) >= stable {
+        if order >= stable {
             return;
         }
-        let Some(peer) = self.peers.get_mut(&frame.from) else { return };
+        let Some(peer) = self.peers.get_mut(from) else { return };
         if self.now.since(peer.told) < config.interval {
             return;
         }
         peer.told = self.now;
-        self.tell(frame.from.clone());
+        self.tell(from.clone());
     }
 
     /// Tells one server the newest view.
@@ -197,20 +195,28 @@ impl Core {
         }
     }
 
-    /// R12: what a departed server itself shows: that it stopped, or that it rebooted.
-    fn watch_departed(&mut self, frame: &Frame) {
+    /// R12: what a departed server itself shows: that it stopped, or that it rebooted. `is` says whether it speaks from
+    /// that boot, `idle` that it holds nothing.
+    pub(crate) fn watch_departed(
+        &mut self,
+        from: &ServerName,
+        is: impl Fn(BootId) -> bool,
+        order: (u32, Epoch),
+        idle: bool,
+        is_virtual: bool,
+    ) {
         // The view that left it out, not the newest one that is durable here: a member of the view before may still
         // start something under that one.
         let left_out = self.durable.view.as_ref().map(|view| view.order()).unwrap_or_default();
-        let order = if planted!(CleanBeforeLearning) { (0, 0) } else { left_out };
+        let left_out = if planted!(CleanBeforeLearning) { (0, 0) } else { left_out };
         for ((name, boot), departure) in &mut self.departures {
-            if *name != frame.from || departure.seen.is_some() {
+            if name != from || departure.seen.is_some() {
                 continue;
             }
             // Clean: it knows the view that left it out, so it starts nothing more, and it holds nothing.
-            if *boot == frame.boot && (frame.lineage, frame.epoch) >= order && frame.held.is_empty() {
+            if is(*boot) && order >= left_out && idle {
                 departure.seen = Some((Evidence::Clean, self.now));
-            } else if *boot != frame.boot && !frame.is_virtual {
+            } else if !is(*boot) && !is_virtual {
                 departure.seen = Some((Evidence::Rebooted, self.now));
             }
         }

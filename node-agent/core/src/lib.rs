@@ -21,6 +21,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod compact;
 pub mod config;
 pub mod durable;
 pub mod frame;

@@ -8,12 +8,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::compact::Compact;
 use crate::config::{Config, PathKind};
 use crate::core::Core;
 use crate::frame::{Frame, Heard};
 use crate::names::{PathName, ServerName};
 use crate::planted::planted;
 use crate::time::Instant;
+use crate::view::Epoch;
 
 /// One path from one peer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -38,14 +40,20 @@ pub(crate) struct Hearing {
     pub(crate) shown: (bool, bool),
     /// See `shown`.
     pub(crate) since: Instant,
+    /// It went down and was not told to be up since.
+    pub(crate) fell: bool,
 }
 
 /// A peer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Peer {
-    /// The newest frame.
+    /// The newest whole frame.
     pub(crate) frame: Option<Frame>,
-    /// When the newest frame arrived, on any path.
+    /// The newest frame of a serial line, of the same boot.
+    pub(crate) compact: Option<Compact>,
+    /// [`moment`] of the newest heartbeat.
+    pub(crate) newest: u64,
+    /// When the newest heartbeat arrived, on any path.
     pub(crate) received: Instant,
     /// Per path.
     pub(crate) paths: BTreeMap<PathName, Hearing>,
@@ -61,6 +69,37 @@ pub(crate) struct Peer {
     pub(crate) told: Instant,
 }
 
+/// Which boot of which server speaks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Known {
+    /// Orders the boots of one acceptor.
+    pub(crate) counter: u64,
+    /// [`crate::names::BootId::folded`].
+    pub(crate) boot: u64,
+    /// [`crate::names::AcceptorId::folded`].
+    pub(crate) acceptor: u64,
+}
+
+/// What a heartbeat says that counts for leases (R7).
+#[derive(Debug)]
+pub(crate) struct Word {
+    /// Lineage and epoch of the sender.
+    pub(crate) order: (u32, Epoch),
+    /// It speaks from the boot that our view names.
+    pub(crate) admitted: bool,
+    /// It is the acceptor that our view names.
+    pub(crate) votes: bool,
+    /// When it was sent.
+    pub(crate) sequence: u64,
+    /// What it acknowledges of ours.
+    pub(crate) granted: Option<Instant>,
+}
+
+/// A send time as all paths can carry it: in µs. Two heartbeats are never sent within one.
+pub(crate) fn moment(sequence: u64) -> u64 {
+    sequence / 1000
+}
+
 /// How a member of the view looks from here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Verdict {
@@ -73,6 +112,52 @@ pub(crate) enum Verdict {
 }
 
 impl Peer {
+    /// Whether a heartbeat with this sequence is news on `path`. A later incarnation replaces what was known of the one
+    /// before; an earlier one, a repetition, or what was overtaken on the same path is refused.
+    pub(crate) fn meets(
+        &mut self,
+        speaks: Known,
+        path: &PathName,
+        sequence: u64,
+        now: Instant,
+        limit: Duration,
+    ) -> bool {
+        let whole = self.frame.as_ref().map(|frame| Known {
+            counter: frame.boot_counter,
+            boot: frame.boot.folded(),
+            acceptor: frame.acceptor.folded(),
+        });
+        let compact = self.compact.as_ref();
+        let compact = compact.map(|c| Known { counter: c.boot_counter, boot: c.boot, acceptor: c.acceptor });
+        let Some(known) = whole.or(compact) else { return true };
+        if speaks.boot == known.boot {
+            return self.paths.get(path).is_none_or(|hearing| sequence > hearing.sequence);
+        }
+        // Incarnations are ordered by the durable boot counter; a server that lost its state (another acceptor) starts
+        // counting anew and is taken once the old one is silent.
+        let newer =
+            speaks.counter > known.counter || speaks.acceptor != known.acceptor && now.since(self.received) >= limit;
+        if newer {
+            *self = Peer { last_heard: self.last_heard, told: self.told, ..Peer::default() };
+        }
+        newer
+    }
+
+    /// Takes a heartbeat for a sign of life, unless a later one has arrived: the same heartbeat on a slower path is none.
+    pub(crate) fn lives(&mut self, moment: u64, now: Instant) -> bool {
+        let news = moment > self.newest;
+        if news {
+            self.newest = moment;
+            self.received = now;
+        }
+        news
+    }
+
+    /// What is heard on `path`.
+    pub(crate) fn hearing(&mut self, path: &PathName, now: Instant) -> &mut Hearing {
+        self.paths.entry(path.clone()).or_insert_with(|| Hearing::new(now))
+    }
+
     /// How long a LAN may go without an echo: the echo of a send comes back with the next heartbeat, so it lags by up
     /// to two intervals even when all is well.
     fn echo_limit(config: &Config) -> Duration {
@@ -116,7 +201,7 @@ impl Peer {
 pub(crate) type Links = BTreeMap<ServerName, BTreeMap<ServerName, Instant>>;
 
 impl Core {
-    /// Takes a heartbeat: hearing, echo, links; then knowledge (who is behind is told).
+    /// Takes a whole heartbeat: hearing, echo, links; then knowledge (who is behind is told).
     pub(crate) fn hear(&mut self, path: PathName, frame: Frame) {
         let (now, me) = (self.now, self.boot.server.clone());
         let Some(config) = self.config.clone() else { return };
@@ -135,22 +220,12 @@ impl Core {
         }
         let limit = config.timeout;
         let peer = self.peers.entry(frame.from.clone()).or_default();
-        if let Some(known) = &peer.frame {
-            if frame.boot != known.boot {
-                // Incarnations are ordered by the durable boot counter; a server that lost its state (another
-                // acceptor) starts counting anew and is taken once the old one is silent.
-                let newer = frame.boot_counter > known.boot_counter
-                    || frame.acceptor != known.acceptor && now.since(peer.received) >= limit;
-                if !newer {
-                    return;
-                }
-                *peer = Peer { last_heard: peer.last_heard, told: peer.told, ..Peer::default() };
-            } else if peer.paths.get(&path).is_some_and(|hearing| frame.sequence <= hearing.sequence) {
-                return; // a repetition, or overtaken on the same path
-            }
+        let known = Known { counter: frame.boot_counter, boot: frame.boot.folded(), acceptor: frame.acceptor.folded() };
+        if !peer.meets(known, &path, frame.sequence, now, limit) {
+            return;
         }
         let on_disk = config.paths.get(&path) == Some(&PathKind::Disk);
-        let hearing = peer.paths.entry(path.clone()).or_insert_with(|| Hearing::new(now));
+        let hearing = peer.hearing(&path, now);
         if on_disk && hearing.sequence == 0 {
             // A block stays on the disk when its writer is gone: only a change shows life.
             hearing.sequence = frame.sequence;
@@ -160,51 +235,51 @@ impl Core {
         if let Some(heard) = frame.heard.get(&me)
             && let Some((sequence, age)) = heard.paths.get(&path)
         {
-            let echoed = Instant(*sequence);
-            if echoed > hearing.echoed && echoed <= now {
-                hearing.echoed = echoed;
-                let held = Duration::from_micros(u64::from(*age));
-                hearing.latency = Some(now.since(echoed).saturating_sub(held) / 2);
-            }
+            hearing.echo(now, *sequence, *age);
         }
-        let newest =
-            peer.frame.as_ref().is_none_or(|known| known.sequence < frame.sequence || known.boot != frame.boot);
+        peer.lives(moment(frame.sequence), now);
+        let newest = peer.frame.as_ref().is_none_or(|known| known.sequence < frame.sequence);
         if newest {
-            // The same heartbeat on a slower path is no later sign of life.
-            peer.received = now;
             peer.frame = Some(frame.clone());
         }
-        self.acknowledge(&frame);
+        if let Some(view) = &self.durable.view {
+            let acceptor = crate::view::Acceptor::Server(frame.from.clone());
+            let word = Word {
+                order: (frame.lineage, frame.epoch),
+                admitted: view.admits(&frame.from, frame.boot),
+                votes: view.acceptors.get(&acceptor) == Some(&frame.acceptor),
+                sequence: frame.sequence,
+                granted: frame.heard.get(&me).map(|heard| Instant(heard.granted)),
+            };
+            self.acknowledge(&frame.from, &word);
+        }
         if newest {
             self.remember_links(&frame, &config);
-            self.compare_knowledge(&frame);
+            let order = (frame.lineage, frame.epoch);
+            self.watch_departed(&frame.from, |b| b == frame.boot, order, frame.held.is_empty(), frame.is_virtual);
+            self.compare_knowledge(&frame.from, order);
         }
     }
 
     /// R7: our echo to the sender, and its echo to us.
-    fn acknowledge(&mut self, frame: &Frame) {
+    pub(crate) fn acknowledge(&mut self, from: &ServerName, word: &Word) {
         let (now, order) = (self.now, self.stable_order());
         let Some(view) = &self.durable.view else { return };
-        let same = order == Some(view.order()) && order == Some((frame.lineage, frame.epoch));
+        let same = order == Some(view.order()) && order == Some(word.order);
         if !same && !planted!(AcknowledgesAnyEpoch) {
             return;
         }
-        let Some(peer) = self.peers.get_mut(&frame.from) else { return };
-        if view.admits(&frame.from, frame.boot) && frame.sequence > peer.granted {
-            peer.granted = frame.sequence;
+        let Some(peer) = self.peers.get_mut(from) else { return };
+        if word.admitted && word.sequence > peer.granted {
+            peer.granted = word.sequence;
             peer.last_heard = now;
         }
         // Only an acceptor's word counts, and only for the boot of ours that the view names.
-        let acceptor = crate::view::Acceptor::Server(frame.from.clone());
-        let votes = view.acceptors.get(&acceptor) == Some(&frame.acceptor);
-        if votes
+        if word.votes
             && view.admits(&self.boot.server, self.boot.boot)
-            && let Some(heard) = frame.heard.get(&self.boot.server)
+            && let Some(grant) = word.granted.filter(|grant| *grant <= now && *grant > peer.grant)
         {
-            let grant = Instant(heard.granted);
-            if grant <= now && grant > peer.grant {
-                peer.grant = if planted!(LeaseFromReceipt) { now } else { grant };
-            }
+            peer.grant = if planted!(LeaseFromReceipt) { now } else { grant };
         }
     }
 
@@ -248,7 +323,8 @@ impl Core {
     pub(crate) fn watch_silence(&mut self) {
         let Some(config) = self.config.clone() else { return };
         let now = self.now;
-        for peer in self.peers.values_mut() {
+        let mut turns = Vec::new();
+        for (name, peer) in &mut self.peers {
             let connected = peer.verdict(&config, now, Instant::ZERO) == Verdict::Connected;
             match (connected, peer.connected_since) {
                 (true, None) => peer.connected_since = Some(now),
@@ -260,10 +336,18 @@ impl Core {
                 if let Some(hearing) = peer.paths.get_mut(path)
                     && hearing.shown != shown
                 {
+                    if hearing.shown.0 && !shown.0 || hearing.fell && shown == (true, true) {
+                        hearing.fell = !shown.0;
+                        turns.push((name.clone(), path.clone(), shown.0));
+                    }
                     hearing.shown = shown;
                     hearing.since = now;
                 }
             }
+        }
+        for (peer, path, up) in turns {
+            let (reason, what) = if up { ("PathUp", "works both ways again") } else { ("PathDown", "is silent") };
+            self.note(reason, None, !up, format!("path {path} to {peer} {what}"));
         }
         let edges: Vec<Instant> = self
             .peers
@@ -352,7 +436,7 @@ impl Core {
         };
         self.peers
             .iter()
-            .filter(|(_, peer)| peer.frame.is_some())
+            .filter(|(_, peer)| peer.frame.is_some() || peer.compact.is_some())
             .map(|(name, peer)| (name.clone(), of(peer)))
             .collect()
     }
@@ -390,11 +474,21 @@ impl Hearing {
             loss: (0, 0),
             shown: (false, false),
             since: now,
+            fell: false,
+        }
+    }
+
+    /// The peer says that this send of ours arrived, so long ago.
+    pub(crate) fn echo(&mut self, now: Instant, sequence: u64, age_us: u32) {
+        let echoed = Instant(sequence);
+        if echoed > self.echoed && echoed <= now {
+            self.echoed = echoed;
+            self.latency = Some(now.since(echoed).saturating_sub(Duration::from_micros(u64::from(age_us))) / 2);
         }
     }
 
     /// A frame arrived: gaps and losses, over windows of a minute.
-    fn arrived(&mut self, now: Instant, sequence: u64, interval: Duration, limit: Duration) {
+    pub(crate) fn arrived(&mut self, now: Instant, sequence: u64, interval: Duration, limit: Duration) {
         let gap = now.since(self.received);
         if self.received > Instant::ZERO && gap < limit {
             self.longest_gap = self.longest_gap.max(gap);

@@ -3,7 +3,7 @@
 //! It never waits for a disk, a network or a process: each of those has a thread of its own, and answers by an event.
 //! Inputs are drained before timers (R24). It decides nothing.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -12,14 +12,15 @@ use holdfast_core::message::Envelope;
 use holdfast_core::names::{GroupName, PathName, ResourceName, ServerName};
 use holdfast_core::status::Status;
 use holdfast_core::time::Instant;
-use holdfast_core::{Action, Boot, Context, Core, Input, OpId, Output};
+use holdfast_core::{Action, Boot, Context, Core, Input, Note, OpId, Output};
 use tokio::sync::watch;
 
 use crate::clock;
 use crate::inbox::{Adoption, Event};
 use crate::ledger::{Ledger, LedgerError};
 use crate::notes::Notes;
-use crate::paths::{Paths, disk::Health, quorum};
+use crate::paths::keys::KeyState;
+use crate::paths::{Paths, Refused, disk::Health, quorum};
 
 /// Least time between two published snapshots.
 const PUBLISH_SOON: Duration = Duration::from_millis(50);
@@ -74,8 +75,12 @@ pub struct Snapshot {
     pub disks: Vec<(String, Health)>,
     /// The quorum server, if there is one.
     pub quorum_server: Option<quorum::Health>,
-    /// LAN paths that can't be used here, with the reason.
-    pub lan_errors: std::collections::BTreeMap<PathName, String>,
+    /// LAN and serial paths that can't be used here, with the reason.
+    pub path_errors: BTreeMap<PathName, String>,
+    /// What was refused lately, by path and sender.
+    pub refused: BTreeMap<PathName, Refused>,
+    /// Which heartbeat keys there are.
+    pub keys: KeyState,
     /// The specifications in force.
     pub adoption: Option<Arc<Adoption>>,
     /// What is stuck, if something is: heartbeats have stopped.
@@ -117,6 +122,8 @@ pub struct Driver<E: Effects> {
     /// Why heartbeats can't be sent.
     silent: Option<String>,
     last: Option<Status>,
+    /// What is refused on the paths, as it was last told.
+    refused: BTreeMap<PathName, Refused>,
 }
 
 impl<E: Effects> Driver<E> {
@@ -150,6 +157,7 @@ impl<E: Effects> Driver<E> {
             stuck: None,
             silent: None,
             last: None,
+            refused: BTreeMap::new(),
         }
     }
 
@@ -214,7 +222,8 @@ impl<E: Effects> Driver<E> {
             // Without a specification nothing was ever started here.
             Event::Input(Input::Leave) if self.adoption.is_none() => Err(Ended::Left),
             Event::Input(input) => {
-                self.dirty |= !matches!(input, Input::Frame { .. } | Input::Durable { .. } | Input::Lock { .. });
+                let often = matches!(input, Input::Frame { .. } | Input::Compact { .. });
+                self.dirty |= !often && !matches!(input, Input::Durable { .. } | Input::Lock { .. });
                 self.input(input)
             }
             Event::Adopt(adoption) => {
@@ -311,6 +320,23 @@ impl<E: Effects> Driver<E> {
         self.published + if self.dirty { PUBLISH_SOON } else { PUBLISH_IDLE }
     }
 
+    /// What is refused on the paths; each reason is an Event when it appears.
+    fn tell_refusals(&mut self, now: Instant) -> BTreeMap<PathName, Refused> {
+        let refused = self.paths.refusals(now);
+        for (path, list) in &refused {
+            for (sender, reason) in list {
+                let told = self.refused.get(path).is_some_and(|told| told.iter().any(|(s, _)| s == sender));
+                if !told {
+                    let of = sender.as_ref().map(|server| format!(" of {server}")).unwrap_or_default();
+                    let message = format!("path {path}: heartbeats{of} are refused: {reason}");
+                    self.notes.push(Note { reason: "HeartbeatRefused", group: None, message, warning: true });
+                }
+            }
+        }
+        self.refused.clone_from(&refused);
+        refused
+    }
+
     fn publish(&mut self, now: Instant) {
         let status = self.core.status(now);
         if status.sentence != self.sentence {
@@ -322,7 +348,9 @@ impl<E: Effects> Driver<E> {
             status: status.clone(),
             disks: self.paths.disks(),
             quorum_server: self.paths.quorum_server(),
-            lan_errors: self.paths.lan_errors(),
+            path_errors: self.paths.errors(),
+            refused: self.tell_refusals(now),
+            keys: self.paths.keys(),
             adoption: self.adoption.clone(),
             stuck: self.stuck.clone(),
         };

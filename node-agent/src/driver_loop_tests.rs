@@ -98,7 +98,7 @@ impl Server {
             boot,
             events,
             ledger.unwrap(),
-            Paths::new(keys(1), inbox.clone()),
+            Paths::new(keys(1), Default::default(), inbox.clone()),
             fake,
             Notes::default(),
             publish,

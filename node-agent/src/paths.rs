@@ -1,12 +1,11 @@
-//! The ways to other servers: sealed envelopes over LANs, blocks on the shared disk; and the lock, on a disk or on a
-//! quorum server.
+//! The ways to other servers: sealed envelopes over LANs, blocks on the shared disk, compact frames on serial lines; and
+//! the lock, on a disk or on a quorum server.
 //!
 //! Here is only how something is carried. Which path is alive, and what silence means, is the core's decision.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use holdfast_core::config::PathKind;
@@ -17,12 +16,19 @@ use holdfast_core::names::{PathName, ServerName};
 use holdfast_core::time::Instant;
 
 use crate::inbox::Inbox;
-use seal::{Keyring, Kind, SealError};
+use keys::Keys;
+use seal::{Kind, SealError};
+use seen::Seen;
+use serial::SerialWiring;
 
 pub mod disk;
+pub mod keys;
 pub mod lan;
 pub mod quorum;
+pub mod refusals;
 pub mod seal;
+pub mod seen;
+pub mod serial;
 
 /// The paths of this server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +39,8 @@ pub struct Wiring {
     pub lans: Vec<LanWiring>,
     /// Shared disks with an area that is a path, the lock, or both.
     pub disks: Vec<DiskWiring>,
+    /// Serial lines.
+    pub serials: Vec<SerialWiring>,
     /// The quorum server, if it is the lock.
     pub quorum: Option<quorum::QuorumWiring>,
 }
@@ -50,6 +58,8 @@ pub struct LanWiring {
     pub interface: Option<String>,
     /// Address of every server.
     pub endpoints: BTreeMap<ServerName, IpAddr>,
+    /// Number of every server.
+    pub ids: BTreeMap<ServerName, u8>,
 }
 
 /// A shared disk.
@@ -69,13 +79,8 @@ pub struct DiskWiring {
     pub slots: BTreeMap<ServerName, u8>,
 }
 
-/// The keys in use, shared by all threads that seal or open; none before the Secret was read for the first time.
-pub type Keys = Arc<RwLock<Option<Arc<Keyring>>>>;
-
-/// The keys in force.
-pub fn current(keys: &Keys) -> Result<Arc<Keyring>, SealError> {
-    keys.read().ok().and_then(|keys| keys.clone()).ok_or(SealError::NoKey)
-}
+/// What was refused on a path: sender, if it is a server of ours, and reason.
+pub type Refused = Vec<(Option<ServerName>, String)>;
 
 /// Something could not be sent.
 #[derive(Debug, thiserror::Error)]
@@ -100,22 +105,29 @@ pub enum SendError {
 #[derive(Debug)]
 pub struct Paths {
     keys: Keys,
+    seen: Seen,
     inbox: Inbox,
     lans: Vec<lan::Lan>,
     disks: Vec<disk::SharedDisk>,
     quorum: Option<quorum::QuorumServer>,
+    serials: Vec<serial::Line>,
+    /// Paths that could not even be begun, and why.
+    unusable: BTreeMap<PathName, String>,
 }
 
 impl Paths {
     /// No path yet.
-    pub fn new(keys: Keys, inbox: Inbox) -> Paths {
-        Paths { keys, inbox, lans: Vec::new(), disks: Vec::new(), quorum: None }
+    pub fn new(keys: Keys, seen: Seen, inbox: Inbox) -> Paths {
+        let (lans, disks, serials) = (Vec::new(), Vec::new(), Vec::new());
+        Paths { keys, seen, inbox, lans, disks, quorum: None, serials, unusable: BTreeMap::new() }
     }
 
     /// Brings the paths to this wiring; those that don't change go on undisturbed.
     pub fn rewire(&mut self, wiring: &Wiring) {
         self.lans.retain(|lan| wiring.lans.contains(lan.wiring()));
         self.disks.retain(|disk| wiring.disks.contains(disk.wiring()));
+        self.serials.retain(|line| wiring.serials.contains(line.wiring()));
+        self.unusable.clear();
         self.quorum = self.quorum.take().filter(|server| wiring.quorum.as_ref() == Some(server.wiring()));
         if let (None, Some(wanted)) = (&self.quorum, &wiring.quorum) {
             match quorum::QuorumServer::start(wanted.clone(), self.inbox.clone()) {
@@ -125,25 +137,55 @@ impl Paths {
         }
         for lan in &wiring.lans {
             if !self.lans.iter().any(|have| have.wiring() == lan) {
-                match lan::Lan::start(wiring.me.clone(), lan.clone(), self.keys.clone(), self.inbox.clone()) {
+                match lan::Lan::start(
+                    wiring.me.clone(),
+                    lan.clone(),
+                    self.keys.clone(),
+                    self.seen.clone(),
+                    self.inbox.clone(),
+                ) {
                     Ok(started) => self.lans.push(started),
-                    Err(e) => tracing::error!(path = %lan.name, "the LAN path can't be used: {e}"),
+                    Err(e) => self.unusable(&lan.name, &e),
                 }
             }
         }
         for disk in &wiring.disks {
             if !self.disks.iter().any(|have| have.wiring() == disk) {
-                match disk::SharedDisk::start(&wiring.me, disk.clone(), self.keys.clone(), self.inbox.clone()) {
+                match disk::SharedDisk::start(
+                    &wiring.me,
+                    disk.clone(),
+                    self.keys.clone(),
+                    self.seen.clone(),
+                    self.inbox.clone(),
+                ) {
                     Ok(started) => self.disks.push(started),
                     Err(e) => tracing::error!(disk = disk.disk, "the shared disk can't be used: {e}"),
                 }
             }
         }
+        for line in &wiring.serials {
+            if !self.serials.iter().any(|have| have.wiring() == line) {
+                match serial::Line::start(line.clone(), self.keys.clone(), self.seen.clone(), self.inbox.clone()) {
+                    Ok(started) => self.serials.push(started),
+                    Err(e) => self.unusable(&line.name, &e),
+                }
+            }
+        }
+    }
+
+    fn unusable(&mut self, path: &PathName, error: &std::io::Error) {
+        tracing::error!(%path, "the path can't be used: {error}");
+        self.unusable.insert(path.clone(), error.to_string());
     }
 
     /// Sends a heartbeat to everybody on every path: sealed once per path, never waiting for any of them.
     pub fn heartbeat(&self, frame: &Frame) -> Result<(), SendError> {
-        let keys = current(&self.keys)?;
+        self.keys.choose(crate::clock::now());
+        let keys = self.keys.current()?;
+        // The lines first: they have no error that the frame can be at fault for.
+        for line in &self.serials {
+            line.beat(&keys, frame)?;
+        }
         let content = postcard::to_stdvec(frame)?;
         for lan in &self.lans {
             let sealed = keys.seal(Kind::Frame, &lan.wiring().name.0, &content)?;
@@ -167,7 +209,7 @@ impl Paths {
         now: Instant,
         fresh: Duration,
     ) -> Result<(), SendError> {
-        let keys = current(&self.keys)?;
+        let keys = self.keys.current()?;
         let content = postcard::to_stdvec(message)?;
         let sure = |lan: &&lan::Lan| {
             two_way.contains(&lan.wiring().name) && lan.heard(to).is_some_and(|at| now.since(at) <= fresh)
@@ -203,8 +245,24 @@ impl Paths {
         self.quorum.as_ref().map(quorum::QuorumServer::health)
     }
 
-    /// What is wrong with a LAN path here, by name; absent if it can be used.
-    pub fn lan_errors(&self) -> BTreeMap<PathName, String> {
-        self.lans.iter().filter_map(|lan| Some((lan.wiring().name.clone(), lan.error()?))).collect()
+    /// What is wrong with a LAN or serial path here, by name; absent if it can be used.
+    pub fn errors(&self) -> BTreeMap<PathName, String> {
+        let lans = self.lans.iter().filter_map(|lan| Some((lan.wiring().name.clone(), lan.error()?)));
+        let lines = self.serials.iter().filter_map(|line| Some((line.wiring().name.clone(), line.error()?)));
+        self.unusable.clone().into_iter().chain(lans).chain(lines).collect()
+    }
+
+    /// What was refused lately, by path and sender.
+    pub fn refusals(&self, now: Instant) -> BTreeMap<PathName, Refused> {
+        let lans = self.lans.iter().map(|lan| (lan.wiring().name.clone(), lan.refusals()));
+        let disks = self.disks.iter().filter_map(|disk| Some((disk.wiring().path.clone()?, disk.refusals())));
+        let lines = self.serials.iter().map(|line| (line.wiring().name.clone(), line.refusals()));
+        let all = lans.chain(disks).chain(lines).map(|(path, refusals)| (path, refusals.shown(now)));
+        all.filter(|(_, shown)| !shown.is_empty()).collect()
+    }
+
+    /// Which keys there are.
+    pub fn keys(&self) -> keys::KeyState {
+        self.keys.state()
     }
 }

@@ -6,7 +6,7 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -31,7 +31,8 @@ use crate::guard_keeper::{GuardKeeper, watchdog_settings};
 use crate::inbox::{Event, Inbox};
 use crate::ledger::{Ledger, LedgerFile};
 use crate::notes::Notes;
-use crate::paths::{Keys, Paths};
+use crate::paths::seen::{self, Seen};
+use crate::paths::{Paths, keys::Keys};
 use crate::spec_cache::SpecCache;
 use crate::{bootstrap, clock, local_socket, realtime};
 
@@ -136,7 +137,9 @@ fn start(config_path: &Path) -> Result<Ended, Failed> {
         lease_end,
     };
     let facts = Arc::new(facts(&host, &boot, &durable));
-    let keys: Keys = Arc::new(RwLock::new(None));
+    let keys = Keys::default();
+    let heard = Seen::open(&config.data_dir)
+        .map_err(|e| format!("{} can't be used: {e}", config.data_dir.join(seen::FILE).display()))?;
     let notes = Notes::default();
     let (publish, snapshots) = watch::channel(None);
     let (seen, guard) = watch::channel(keeper.view());
@@ -153,7 +156,7 @@ fn start(config_path: &Path) -> Result<Ended, Failed> {
         boot,
         events,
         ledger,
-        Paths::new(keys, inbox.clone()),
+        Paths::new(keys, heard, inbox.clone()),
         Machine::new(executor, page.clone(), &running),
         notes.clone(),
         publish,

@@ -1,14 +1,14 @@
 //! Values that several tests need.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use holdfast_core::frame::{Frame, Intent};
 use holdfast_core::names::{AcceptorId, BootId};
 use holdfast_core::view::MemberTiming;
 
-use crate::paths::Keys;
+use crate::clock;
+use crate::paths::keys::Keys;
 use crate::paths::seal::Keyring;
 
 /// A heartbeat of `from` with this sequence.
@@ -16,7 +16,7 @@ pub(crate) fn frame(from: &str, sequence: u64) -> Frame {
     Frame {
         cluster: None,
         from: from.into(),
-        id: 1,
+        id: from.bytes().next().map_or(0, |letter| letter - b'a' + 1),
         acceptor: AcceptorId(1),
         boot_counter: 1,
         boot: BootId(9),
@@ -47,7 +47,9 @@ pub(crate) fn frame(from: &str, sequence: u64) -> Frame {
 pub(crate) fn keys(byte: u8) -> Keys {
     let data = BTreeMap::from([("1".to_owned(), vec![byte; 32])]);
     let ring = Keyring::new("ha", "db", &data, rand::random()).expect("32 bytes are a key");
-    Arc::new(RwLock::new(Some(Arc::new(ring))))
+    let keys = Keys::default();
+    keys.replace(ring, clock::now());
+    keys
 }
 
 /// Waits until `check` gives a value; panics after 20 s.

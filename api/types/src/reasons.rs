@@ -88,6 +88,8 @@ pub mod accepted {
         UNSUPPORTED_BY_SERVER = "UnsupportedByServer",
         /// The OCF agent is a promotable one.
         PROMOTABLE_UNSUPPORTED = "PromotableUnsupported",
+        /// A heartbeat path can't work; the message says which and why.
+        INVALID_PATH = "InvalidPath",
         /// A timing rule is broken; the message has both sides.
         TIMING_INEQUALITY = "TimingInequality",
         /// The master sub-cluster can't be stopped.
@@ -198,6 +200,8 @@ pub mod event {
         PATH_DOWN = "PathDown",
         /// A heartbeat path came up.
         PATH_UP = "PathUp",
+        /// Heartbeats on a path are refused: another key, another sub-cluster, a name or number used twice.
+        HEARTBEAT_REFUSED = "HeartbeatRefused",
         /// A group was started.
         GROUP_STARTED = "GroupStarted",
         /// A group was stopped.

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
@@ -15,15 +14,15 @@ use tokio::time::Instant;
 
 use super::report::Reporter;
 use super::{ApiError, Sources, events};
-use crate::boot;
 use crate::config::AgentConfig;
 use crate::convert::config as convert;
 use crate::executor::RunningGroup;
 use crate::guard_keeper::GuardKeeper;
 use crate::inbox::{self, Inbox};
-use crate::paths::Keys;
+use crate::paths::keys::Keys;
 use crate::paths::seal::Keyring;
 use crate::spec_cache::SpecCache;
+use crate::{boot, clock};
 
 /// Time between two complete reports.
 const FULL: Duration = Duration::from_secs(60);
@@ -96,9 +95,8 @@ impl Follower {
         });
         match made {
             Ok(ring) => {
-                if let Ok(mut keys) = self.keys.write() {
-                    *keys = Some(Arc::new(ring));
-                }
+                self.keys.replace(ring, clock::now());
+                self.inbox.deliver(inbox::Event::Refresh);
                 self.said("keys", None);
             }
             Err(e) => self.said("keys", Some(format!("the heartbeat keys can't be used: {e}"))),

@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use crate::executor::RunningGroup;
 use crate::inbox::Adoption;
 use crate::paths::quorum::QuorumWiring;
+use crate::paths::serial::SerialWiring;
 use crate::paths::{DiskWiring, LanWiring, Wiring};
 use crate::quorum::access::Credentials;
 use crate::spec_cache::{Specs, is_deleted};
@@ -127,6 +128,7 @@ fn kind(path: &api::HeartbeatPath) -> Option<PathKind> {
 /// The heartbeat paths of this server, and the lock if it is a disk.
 pub fn wiring(object: &api::SubCluster, me: &ServerName) -> Result<Wiring, String> {
     let spec = &object.spec;
+    let slots: BTreeMap<ServerName, u8> = spec.servers.iter().map(|s| (ServerName(s.name.clone()), s.id)).collect();
     let mut lans = Vec::new();
     for path in &spec.heartbeat.paths {
         let Some(lan) = &path.lan else { continue };
@@ -143,9 +145,9 @@ pub fn wiring(object: &api::SubCluster, me: &ServerName) -> Result<Wiring, Strin
             port: lan.port,
             interface: lan.interface.clone(),
             endpoints,
+            ids: slots.clone(),
         });
     }
-    let slots: BTreeMap<ServerName, u8> = spec.servers.iter().map(|s| (ServerName(s.name.clone()), s.id)).collect();
     let lock = spec.quorum.lock_disk.as_ref().map(|lock| lock.disk.as_str());
     let mut disks = Vec::new();
     for disk in &spec.disks {
@@ -168,7 +170,23 @@ pub fn wiring(object: &api::SubCluster, me: &ServerName) -> Result<Wiring, Strin
             slots: slots.clone(),
         });
     }
-    Ok(Wiring { me: me.clone(), lans, disks, quorum: None })
+    let mut serials = Vec::new();
+    for path in &spec.heartbeat.paths {
+        let Some(serial) = &path.serial else { continue };
+        let lacks = |what: &str| format!("heartbeat.paths {}: the serial line has no {what}", path.name);
+        let own = serial.devices.iter().find(|device| device.server == me.0);
+        let device = &own.ok_or_else(|| lacks(&format!("device for {me}")))?.device;
+        let other = serial.devices.iter().find(|device| device.server != me.0);
+        let peer = other.and_then(|other| slots.get_key_value(other.server.as_str()));
+        let (peer, id) = peer.ok_or_else(|| lacks("device for another server"))?;
+        serials.push(SerialWiring {
+            name: PathName(path.name.clone()),
+            baud: serial.baud_rate,
+            device: PathBuf::from(device),
+            peer: (peer.clone(), *id),
+        });
+    }
+    Ok(Wiring { me: me.clone(), lans, disks, serials, quorum: None })
 }
 
 /// The quorum server, if the sub-cluster has one.

@@ -39,7 +39,9 @@ fn snapshot(placed: &PlacedGroup) -> Snapshot {
         status,
         disks: Vec::new(),
         quorum_server: None,
-        lan_errors: BTreeMap::new(),
+        path_errors: BTreeMap::new(),
+        refused: BTreeMap::new(),
+        keys: crate::paths::keys::KeyState::default(),
         adoption: Some(Arc::new(adoption)),
         stuck: None,
     }

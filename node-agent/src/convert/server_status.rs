@@ -83,6 +83,7 @@ pub fn server_status(
             smallest_margin: status.smallest_margin.map(reported),
         }),
         paths: paths(snapshot, wall),
+        keys: snapshot.keys.sealing.map(|sealing| api::HeartbeatKeys { sealing, held: snapshot.keys.held.clone() }),
         disks: disks(snapshot),
         quorum_server: quorum_server(snapshot),
         guard: Some(guard_status(guard)),
@@ -133,7 +134,8 @@ pub fn essence(status: &api::ServerStatus) -> api::ServerStatus {
 
 fn paths(snapshot: &Snapshot, wall: Wall) -> Vec<api::PathStatus> {
     let one = |peer: &ServerName, path: &PathName, seen: &PathStatus| {
-        let error = snapshot.lan_errors.get(path);
+        let error = snapshot.path_errors.get(path);
+        let refused = refusal(snapshot, path, peer);
         let state = match (error, seen.receiving, seen.two_way) {
             (_, true, true) => api::PathState::Up,
             (_, true, false) => api::PathState::OneWay,
@@ -151,11 +153,21 @@ fn paths(snapshot: &Snapshot, wall: Wall) -> Vec<api::PathStatus> {
             loss_percent: (expected > 0).then(|| format!("{:.1}", lost as f64 * 100.0 / expected as f64)),
             longest_gap: (!seen.longest_gap.is_zero()).then(|| reported(seen.longest_gap)),
             carries_exchange: seen.carries_exchange,
-            message: error.map(|e| clip(e)).filter(|_| state == api::PathState::Error).unwrap_or_default(),
+            message: error.filter(|_| state == api::PathState::Error).or(refused).map(|e| clip(e)).unwrap_or_default(),
         }
     };
     let peers = snapshot.status.peers.iter();
     peers.flat_map(|(peer, seen)| seen.paths.iter().map(move |(path, seen)| one(peer, path, seen))).collect()
+}
+
+/// Why heartbeats of `peer` are refused on `path`, or those of somebody who is no server of ours.
+fn refusal<'a>(snapshot: &'a Snapshot, path: &PathName, peer: &ServerName) -> Option<&'a String> {
+    let list = snapshot.refused.get(path)?;
+    let of = |who: Option<&ServerName>| list.iter().find(|(sender, _)| sender.as_ref() == who).map(|(_, why)| why);
+    // What is said of this server itself (somebody else has its name or number) stands with every peer.
+    let peers = &snapshot.status.peers;
+    let own = || list.iter().find(|(sender, _)| sender.as_ref().is_some_and(|s| !peers.contains_key(s)));
+    of(Some(peer)).or_else(|| own().map(|(_, why)| why)).or_else(|| of(None))
 }
 
 fn disks(snapshot: &Snapshot) -> Vec<api::DiskStatus> {
@@ -251,12 +263,21 @@ fn set_conditions(
         down.entry(&path.path).or_default().push(&path.peer);
     }
     let told: Vec<String> = down.iter().map(|(path, peers)| format!("{path} to {}", peers.join(", "))).collect();
-    let (healthy, reason, message) = match (new.paths.is_empty(), told.is_empty()) {
+    let refused = snapshot.refused.iter().flat_map(|(path, list)| list.iter().map(move |one| (path, one)));
+    let refused: Vec<String> = refused
+        .map(|(path, (sender, why))| match sender {
+            Some(server) => format!("{path} refuses {server}: {why}"),
+            None => format!("{path} refuses a stranger: {why}"),
+        })
+        .collect();
+    let down = (!told.is_empty()).then(|| format!("not two-way: {}", told.join("; ")));
+    let (healthy, reason, message) = match (new.paths.is_empty(), down) {
         (true, _) => (State::Unknown, "NoPeer", "no peer is configured yet".to_owned()),
-        (false, true) => (State::True, "AllUp", String::new()),
-        (false, false) => (State::False, "PathDown", format!("not two-way: {}", told.join("; "))),
+        (false, Some(down)) => (State::False, "PathDown", [vec![down], refused].concat().join("; ")),
+        (false, None) if refused.is_empty() => (State::True, "AllUp", String::new()),
+        (false, None) => (State::False, "HeartbeatRefused", refused.join("; ")),
     };
-    set(condition::PATHS_HEALTHY, healthy, reason, &message);
+    set(condition::PATHS_HEALTHY, healthy, reason, &clip(&message));
 
     let (armed, reason, message) = match (&guard.watchdog, guard.present) {
         (_, false) => (State::False, "GuardLost", "the guard process is gone; it is started again".to_owned()),

@@ -11,11 +11,14 @@ use std::time::Duration;
 
 use holdfast_core::Input;
 use holdfast_core::lock::{LockLook, LockOp};
-use holdfast_core::names::{AcceptorId, ClusterId, ServerName};
+use holdfast_core::names::{AcceptorId, ClusterId, PathName, ServerName};
 use holdfast_core::time::Instant;
 
+use super::DiskWiring;
+use super::keys::Keys;
+use super::refusals::Refusals;
 use super::seal::Kind;
-use super::{DiskWiring, Keys, current};
+use super::seen::{Mark, Seen};
 use crate::clock;
 use crate::disk::area::{Area, AreaError};
 use crate::disk::device::Access;
@@ -48,6 +51,7 @@ pub struct SharedDisk {
     wiring: DiskWiring,
     mail: Arc<(Mutex<Mail>, Condvar)>,
     health: Arc<Mutex<Health>>,
+    refusals: Arc<Refusals>,
 }
 
 #[derive(Debug, Default)]
@@ -59,29 +63,33 @@ struct Mail {
 
 impl SharedDisk {
     /// Starts the thread; the disk itself may be missing.
-    pub fn start(me: &ServerName, wiring: DiskWiring, keys: Keys, inbox: Inbox) -> io::Result<SharedDisk> {
+    pub fn start(me: &ServerName, wiring: DiskWiring, keys: Keys, seen: Seen, inbox: Inbox) -> io::Result<SharedDisk> {
         let slot = *wiring
             .slots
             .get(me)
             .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{me} has no slot on {}", wiring.disk)))?;
         let mail = Arc::new((Mutex::new(Mail::default()), Condvar::new()));
         let health = Arc::new(Mutex::new(Health { error: Some("not opened yet".to_owned()), ..Health::default() }));
+        let refusals = Arc::new(Refusals::default());
         let worker = Worker {
             me: me.clone(),
             slot,
             wiring: wiring.clone(),
             keys,
+            seen,
             inbox,
             health: health.clone(),
+            refusals: refusals.clone(),
             area: None,
-            seen: BTreeMap::new(),
+            read: BTreeMap::new(),
+            own: None,
         };
         let theirs = mail.clone();
         thread::Builder::new()
             .name(format!("disk-{}", wiring.disk))
             .stack_size(256 << 10)
             .spawn(move || worker.run(&theirs))?;
-        Ok(SharedDisk { wiring, mail, health })
+        Ok(SharedDisk { wiring, mail, health, refusals })
     }
 
     /// What it was made from.
@@ -108,6 +116,11 @@ impl SharedDisk {
     /// How the disk is.
     pub fn health(&self) -> Health {
         self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What was refused on it lately.
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     fn with_mail<T>(&self, change: impl FnOnce(&mut Mail) -> T) -> T {
@@ -152,11 +165,15 @@ struct Worker {
     slot: u8,
     wiring: DiskWiring,
     keys: Keys,
+    seen: Seen,
     inbox: Inbox,
     health: Arc<Mutex<Health>>,
+    refusals: Arc<Refusals>,
     area: Option<Area>,
     /// Counter of the newest heartbeat read, by slot.
-    seen: BTreeMap<u8, u64>,
+    read: BTreeMap<u8, u64>,
+    /// Counter of the heartbeat that was written last, and when the own slot was last looked at.
+    own: Option<(u64, Instant)>,
 }
 
 impl Worker {
@@ -220,37 +237,73 @@ impl Worker {
     }
 
     fn beat(&mut self, area: &mut Area, sealed: &[u8]) -> Result<(), AreaError> {
+        self.look_at_own_slot(area)?;
         // The counter only has to differ from the last one; the clock of this boot does that over restarts, too.
-        area.write_beat(self.slot, clock::now().0, sealed)?;
+        let counter = clock::now().0;
+        area.write_beat(self.slot, counter, sealed)?;
+        self.own = Some((counter, self.own.map_or_else(clock::now, |(_, looked)| looked)));
         let begun = clock::now();
         let others: Vec<(ServerName, u8)> =
             self.wiring.slots.iter().filter(|(name, _)| **name != self.me).map(|(n, s)| (n.clone(), *s)).collect();
         for (server, slot) in others {
             if let Some(beat) = area.read_beat(slot)?
-                && self.seen.insert(slot, beat.counter) != Some(beat.counter)
+                && let before = self.read.insert(slot, beat.counter)
+                && before != Some(beat.counter)
             {
-                self.take(&server, &beat.payload);
+                self.take(&server, &beat.payload, before.is_none());
             }
         }
         self.measured(begun);
         Ok(())
     }
 
-    /// Hands a heartbeat on if it is sealed with our key and of the server whose slot it stands in.
-    fn take(&self, server: &ServerName, payload: &[u8]) {
-        let Some(path) = &self.wiring.path else { return };
-        let opened = current(&self.keys).and_then(|keys| keys.open(&path.0, payload));
-        let frame: Option<holdfast_core::frame::Frame> = match opened {
-            Ok((Kind::Frame, content)) => postcard::from_bytes(&content).ok(),
-            Ok((Kind::Message, _)) => None,
-            Err(e) => {
-                tracing::debug!(disk = self.wiring.disk, %server, "a heartbeat was refused: {e}");
-                None
-            }
-        };
-        if let Some(frame) = frame.filter(|frame| frame.from == *server) {
-            self.inbox.offer(Input::Frame { path: path.clone(), frame: Box::new(frame) });
+    /// Nobody else writes into our slot. Once a second, as it costs a read.
+    fn look_at_own_slot(&mut self, area: &mut Area) -> Result<(), AreaError> {
+        let (Some(path), Some((counter, looked))) = (&self.wiring.path, self.own) else { return Ok(()) };
+        let now = clock::now();
+        if now.since(looked) < PROBE {
+            return Ok(());
         }
+        self.own = Some((counter, now));
+        if area.read_beat(self.slot)?.is_some_and(|beat| beat.counter != counter) {
+            let (me, slot) = (&self.me, self.slot);
+            let reason =
+                format!("another machine writes into slot {slot} of the area, the one of {me}: it has its number");
+            self.refusals.refuse(path, Some(me), reason);
+        }
+        Ok(())
+    }
+
+    /// Hands a heartbeat on if it is sealed with our key and of the server whose slot it stands in.
+    fn take(&self, server: &ServerName, payload: &[u8], first: bool) {
+        let Some(path) = &self.wiring.path else { return };
+        match self.frame(path, server, payload) {
+            Ok(frame) => {
+                self.inbox.offer(Input::Frame { path: path.clone(), frame: Box::new(frame) });
+            }
+            // What stands there at the start was written at any time, by anybody: nobody has to hear of it.
+            Err(reason) if first => tracing::debug!(%path, %server, "not taken: {reason}"),
+            Err(reason) => self.refusals.refuse(path, Some(server), reason),
+        }
+    }
+
+    fn frame(
+        &self,
+        path: &PathName,
+        server: &ServerName,
+        payload: &[u8],
+    ) -> Result<holdfast_core::frame::Frame, String> {
+        let opened = self.keys.current().and_then(|keys| keys.open(&path.0, payload)).map_err(|e| e.to_string())?;
+        if opened.kind != Kind::Frame {
+            return Err("a message where heartbeats stand".to_owned());
+        }
+        let frame: holdfast_core::frame::Frame = postcard::from_bytes(&opened.content).map_err(|e| e.to_string())?;
+        if frame.from != *server {
+            return Err(format!("a heartbeat of {} stands in the slot of {server}: both use one number", frame.from));
+        }
+        self.seen.take(server, Mark::from(&frame))?;
+        self.keys.heard(server, opened.highest, clock::now());
+        Ok(frame)
     }
 
     fn lock(&mut self, area: &mut Area, op: &LockOp) -> Result<LockLook, AreaError> {

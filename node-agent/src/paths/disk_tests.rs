@@ -20,12 +20,12 @@ fn start(me: &str, device: &std::path::Path) -> (SharedDisk, mpsc::Receiver<Even
     };
     let (inbox, events) = Inbox::new();
     let keys = keys(1);
-    (SharedDisk::start(&me.into(), wiring, keys.clone(), inbox).unwrap(), events, keys)
+    (SharedDisk::start(&me.into(), wiring, keys.clone(), Seen::default(), inbox).unwrap(), events, keys)
 }
 
 fn sealed(keys: &Keys, from: &str, sequence: u64) -> Vec<u8> {
     let content = postcard::to_stdvec(&frame(from, sequence)).unwrap();
-    current(keys).unwrap().seal(Kind::Frame, "area", &content).unwrap()
+    keys.current().unwrap().seal(Kind::Frame, "area", &content).unwrap()
 }
 
 fn input(events: &mpsc::Receiver<Event>) -> Input {
@@ -61,6 +61,34 @@ fn heartbeats_pass_over_the_disk_once_each_and_only_from_the_right_slot() {
     b.beat(sealed(&keys_b, "b", 10));
     assert!(at_b.recv_timeout(Duration::from_millis(100)).is_err());
     drop(at_a);
+}
+
+#[test]
+fn a_slot_that_two_machines_write_is_told_by_both_sides() {
+    let file = disk();
+    format(file.path(), 0, Force::No).unwrap();
+    let (a, _at_a, keys_a) = start("a", file.path());
+    let (also_a, _events, _) = start("a", file.path());
+    let (sender, _) = wait("the other machine to be noticed", || {
+        a.beat(sealed(&keys_a, "a", 1));
+        also_a.beat(sealed(&keys_a, "a", 2));
+        a.refusals().shown(clock::now()).into_iter().find(|(_, r)| r.contains("writes into slot 1 of the area"))
+    });
+    assert_eq!(sender, Some("a".into()));
+    // b reads what somebody wrote into a's slot.
+    let (b, _at_b, keys_b) = start("b", file.path());
+    let mut sequence = 3;
+    let (sender, reason) = wait("a refusal", || {
+        sequence += 1;
+        a.beat(sealed(&keys_a, "b", sequence));
+        b.beat(sealed(&keys_b, "b", 4));
+        b.refusals().shown(clock::now()).pop()
+    });
+    assert_eq!(
+        (sender, reason.as_str()),
+        (Some("a".into()), "a heartbeat of b stands in the slot of a: both use one number")
+    );
+    drop(also_a);
 }
 
 #[test]

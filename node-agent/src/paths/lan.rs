@@ -12,12 +12,15 @@ use std::thread;
 use std::time::Duration;
 
 use holdfast_core::Input;
-use holdfast_core::names::ServerName;
+use holdfast_core::names::{BootId, ServerName};
 use holdfast_core::time::Instant;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
+use super::keys::Keys;
+use super::refusals::Refusals;
 use super::seal::Kind;
-use super::{Keys, LanWiring, SendError, current};
+use super::seen::{Mark, Seen};
+use super::{LanWiring, SendError};
 use crate::clock;
 use crate::inbox::Inbox;
 
@@ -42,18 +45,28 @@ struct Shared {
     socket: Mutex<Option<Arc<UdpSocket>>>,
     error: Mutex<Option<String>>,
     heard: Mutex<BTreeMap<ServerName, Instant>>,
+    refusals: Refusals,
     end: AtomicBool,
 }
 
 impl Lan {
     /// Binds and starts the receiving thread. Fails only if this server has no endpoint on the path or no thread can be
     /// made.
-    pub fn start(me: ServerName, wiring: LanWiring, keys: Keys, inbox: Inbox) -> io::Result<Lan> {
+    pub fn start(me: ServerName, wiring: LanWiring, keys: Keys, seen: Seen, inbox: Inbox) -> io::Result<Lan> {
         let own = wiring.endpoints.get(&me).copied().ok_or_else(|| {
             io::Error::new(io::ErrorKind::NotFound, format!("the path {} has no endpoint for {me}", wiring.name))
         })?;
         let shared = Arc::new(Shared::default());
-        let receiver = Receiver { own, me: me.clone(), wiring: wiring.clone(), shared: shared.clone(), keys, inbox };
+        let receiver = Receiver {
+            own,
+            me: me.clone(),
+            wiring: wiring.clone(),
+            shared: shared.clone(),
+            keys,
+            seen,
+            inbox,
+            boots: BTreeMap::new(),
+        };
         let _ = receiver.bind();
         thread::Builder::new()
             .name(format!("lan-{}", wiring.name))
@@ -100,6 +113,11 @@ impl Lan {
         self.shared.error.lock().ok()?.clone()
     }
 
+    /// What was refused on it lately.
+    pub fn refusals(&self) -> &Refusals {
+        &self.shared.refusals
+    }
+
     fn set_error(&self, error: Option<String>) {
         set(&self.wiring, &self.shared, error);
     }
@@ -129,7 +147,10 @@ struct Receiver {
     wiring: LanWiring,
     shared: Arc<Shared>,
     keys: Keys,
+    seen: Seen,
     inbox: Inbox,
+    /// The boot that every server speaks from, and the one before.
+    boots: BTreeMap<ServerName, (BootId, Option<BootId>)>,
 }
 
 impl Receiver {
@@ -144,11 +165,10 @@ impl Receiver {
         socket
     }
 
-    fn run(self) {
+    fn run(mut self) {
         // Refused by some containers; the agent warns about it once, for all its threads.
         let _ = crate::realtime::raise_this_thread();
         let mut buffer = vec![0; 64 << 10];
-        let mut last_refusal = None;
         let mut socket = self.shared.socket.lock().ok().and_then(|socket| socket.clone());
         while !self.shared.end.load(Ordering::Acquire) {
             let Some(open) = &socket else {
@@ -159,12 +179,9 @@ impl Receiver {
             match open.recv_from(&mut buffer) {
                 Ok((length, from)) => {
                     if let Err(reason) = self.take(&buffer[..length]) {
-                        // Said once and then once a minute: anybody can send rubbish.
-                        let now = clock::now();
-                        if last_refusal.is_none_or(|at| now.since(at) > Duration::from_secs(60)) {
-                            tracing::warn!(path = %self.wiring.name, %from, "a datagram was refused: {reason}");
-                            last_refusal = Some(now);
-                        }
+                        let sender = self.at(from.ip());
+                        let reason = format!("from {}: {reason}", from.ip());
+                        self.shared.refusals.refuse(&self.wiring.name, sender.as_ref(), reason);
                     }
                 }
                 Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
@@ -177,15 +194,16 @@ impl Receiver {
         }
     }
 
-    fn take(&self, datagram: &[u8]) -> Result<(), String> {
-        let keys = current(&self.keys).map_err(|e| e.to_string())?;
-        let (kind, content) = keys.open(&self.wiring.name.0, datagram).map_err(|e| e.to_string())?;
-        match kind {
+    fn take(&mut self, datagram: &[u8]) -> Result<(), String> {
+        let keys = self.keys.current().map_err(|e| e.to_string())?;
+        let opened = keys.open(&self.wiring.name.0, datagram).map_err(|e| e.to_string())?;
+        let content = opened.content;
+        match opened.kind {
             Kind::Frame => {
                 let frame: holdfast_core::frame::Frame = postcard::from_bytes(&content).map_err(|e| e.to_string())?;
-                if !self.is_peer(&frame.from) {
-                    return Err(format!("a heartbeat of {:?}, which has no endpoint on this path", frame.from.0));
-                }
+                self.check(&frame)?;
+                self.seen.take(&frame.from, Mark::from(&frame))?;
+                self.keys.heard(&frame.from, opened.highest, clock::now());
                 if let Ok(mut heard) = self.shared.heard.lock() {
                     heard.insert(frame.from.clone(), clock::now());
                 }
@@ -194,7 +212,7 @@ impl Receiver {
             Kind::Message => {
                 let message: holdfast_core::message::Envelope =
                     postcard::from_bytes(&content).map_err(|e| e.to_string())?;
-                if !self.is_peer(&message.from) {
+                if message.from == self.me || !self.wiring.endpoints.contains_key(&message.from) {
                     return Err(format!("a message of {:?}, which has no endpoint on this path", message.from.0));
                 }
                 self.inbox.offer(Input::Message(Box::new(message)));
@@ -203,8 +221,43 @@ impl Receiver {
         Ok(())
     }
 
-    fn is_peer(&self, server: &ServerName) -> bool {
-        *server != self.me && self.wiring.endpoints.contains_key(server)
+    /// The server whose endpoint this address is.
+    fn at(&self, address: IpAddr) -> Option<ServerName> {
+        self.wiring.endpoints.iter().find(|(_, endpoint)| **endpoint == address).map(|(name, _)| name.clone())
+    }
+
+    /// Whether a heartbeat is of one of our servers, and of only one machine.
+    fn check(&mut self, frame: &holdfast_core::frame::Frame) -> Result<(), String> {
+        let from = &frame.from;
+        if *from == self.me {
+            return Err(format!("it says that it is {from}, like this server: two machines run an agent of that name"));
+        }
+        if !self.wiring.endpoints.contains_key(from) {
+            return Err(format!("a heartbeat of {:?}, which has no endpoint on this path", from.0));
+        }
+        let id = self.wiring.ids.get(from).copied().unwrap_or_default();
+        if frame.id != id {
+            let other = self.wiring.ids.iter().find(|(_, other)| **other == frame.id).map(|(name, _)| name);
+            let other = other.map_or_else(String::new, |other| format!(", which is the number of {other}"));
+            return Err(format!(
+                "{from} has number {} by its own configuration{other}; here {from} has number {id}; give both servers \
+                 the same SubCluster",
+                frame.id
+            ));
+        }
+        let boots = self.boots.entry(from.clone()).or_insert((frame.boot, None));
+        if frame.boot == boots.0 {
+            return Ok(());
+        }
+        // A machine that boots again never speaks from its old boot any more.
+        let both = boots.1 == Some(frame.boot);
+        *boots = (frame.boot, Some(boots.0));
+        if both {
+            // The core takes one of them; which one is not this path's to say.
+            let reason = format!("two machines say that they are {from}: boots {} and {}", boots.0, frame.boot);
+            self.shared.refusals.refuse(&self.wiring.name, Some(from), reason);
+        }
+        Ok(())
     }
 }
 

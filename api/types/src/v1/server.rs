@@ -102,6 +102,9 @@ pub struct ServerStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["path", "peer"]))]
     pub paths: Vec<PathStatus>,
+    /// The keys of the heartbeat that it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keys: Option<HeartbeatKeys>,
     /// The shared disks as this server sees them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
@@ -206,7 +209,7 @@ pub struct PathStatus {
     /// Since when it is in this state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
-    /// Median time of a round trip.
+    /// Half of the newest round trip, without the time that the peer kept it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::reported_duration")]
     pub latency: Option<Duration>,
@@ -221,10 +224,21 @@ pub struct PathStatus {
     /// Whether the exchange of larger messages uses this path now.
     #[serde(default)]
     pub carries_exchange: bool,
-    /// What is wrong, if anything.
+    /// What is wrong, if anything: why it cannot be used here, or why heartbeats that arrive on it are refused.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
     pub message: String,
+}
+
+/// The keys of the heartbeat on a server, by their numbers in the Secret.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HeartbeatKeys {
+    /// The key that it seals with: the highest that it and every server that it hears hold.
+    pub sealing: u32,
+    /// The keys whose frames it takes.
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "set"))]
+    pub held: Vec<u32>,
 }
 
 choices! {
@@ -283,7 +297,7 @@ pub struct DiskStatus {
     /// Its state.
     #[serde(default)]
     pub state: DiskState,
-    /// Median time of a read.
+    /// Smoothed time of a read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::reported_duration")]
     pub read_latency: Option<Duration>,

@@ -48,9 +48,6 @@ pub fn unsupported_sub_cluster(spec: &SubClusterSpec) -> Vec<FieldError> {
         let reserved = disk.reservation != Reservation::None;
         r.add(reserved, format!("spec.disks[{i}].reservation"), disk.reservation, "use None");
     }
-    for (i, path) in spec.heartbeat.paths.iter().enumerate() {
-        r.add(path.serial.is_some(), format!("spec.heartbeat.paths[{i}].serial"), "", "use a lan or disk path");
-    }
     r.add(spec.fencing.is_some(), "spec.fencing", "", REMOVE);
     r.add(spec.brakes != SubClusterBrakes::default(), "spec.brakes", "", "leave the brakes at their defaults");
     r.add(!spec.monitors.is_empty(), "spec.monitors", "", REMOVE);
@@ -126,10 +123,11 @@ pub fn unsupported_data_service(_: &DataServiceSpec) -> Vec<FieldError> {
 /// Fields of an operation that this version does not carry out.
 pub fn unsupported_operation(spec: &OperationSpec) -> Vec<FieldError> {
     let mut r = Refusals(Vec::new());
-    let built = matches!(spec.type_, OperationType::Move | OperationType::Stop | OperationType::Start);
-    r.add(!built, "spec.type", spec.type_, "use Move, Stop or Start");
+    let on_group = matches!(spec.type_, OperationType::Move | OperationType::Stop | OperationType::Start);
+    let built = on_group || spec.type_ == OperationType::RotateKey;
+    r.add(!built, "spec.type", spec.type_, "use Move, Stop, Start or RotateKey");
     let group = spec.target.kind == TargetKind::FailoverGroup;
-    r.add(built && !group, "spec.target.kind", spec.target.kind, "use FailoverGroup");
+    r.add(on_group && !group, "spec.target.kind", spec.target.kind, "use FailoverGroup");
     r.add(spec.mode == OperationMode::Plan, "spec.mode", spec.mode, "use Execute");
     r.add(spec.plan_digest.is_some(), "spec.planDigest", "", REMOVE);
     r.0

@@ -154,12 +154,17 @@ impl Timing {
         if errors.is_empty() { Ok(timing) } else { Err(errors) }
     }
 
+    /// H alone: the given one, or a tenth of the timeout and at most 1 s.
+    pub fn interval(spec: &SubClusterSpec) -> Duration {
+        let derived = || (spec.heartbeat.timeout.get() / 10).min(Duration::from_secs(1));
+        spec.heartbeat.interval.as_ref().map_or_else(derived, Text::get)
+    }
+
     fn derive(spec: &SubClusterSpec, watchdog: Option<Duration>) -> Self {
         let heartbeat = &spec.heartbeat;
         let advanced = heartbeat.advanced.as_ref();
         let timeout = heartbeat.timeout.get();
-        let interval =
-            heartbeat.interval.as_ref().map_or_else(|| (timeout / 10).min(Duration::from_secs(1)), Text::get);
+        let interval = Self::interval(spec);
         let stall = advanced.and_then(|a| a.stall.as_ref()).map_or(timeout / 5, Text::get);
         let renew = timeout / 20;
         let quorum_server = spec.quorum.quorum_server.as_ref();

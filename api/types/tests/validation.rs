@@ -116,6 +116,36 @@ fn timing_must_hold_with_either_watchdog() {
     assert_eq!(wait("IfPresent"), ["spec.heartbeat.advanced.takeoverWait"]);
 }
 
+#[test]
+fn a_serial_line_is_fast_enough_and_belongs_to_one_path() {
+    let line = |name: &str, baud: u32, device: &str| {
+        let devices = json!([{"server": "a", "device": device}, {"server": "b", "device": "/dev/ttyS9"}]);
+        json!({"name": name, "serial": {"baudRate": baud, "devices": devices}})
+    };
+    let told = |timeout: &str, paths: Value| {
+        let spec = sub_cluster(json!({"heartbeat": {"timeout": timeout, "paths": paths}}));
+        validation::validate_sub_cluster(&spec).iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(told("1s", json!([line("com", 9600, "/dev/ttyS0")])), Vec::<String>::new());
+    // 640 bits every 100 ms, and a quarter to spare.
+    assert_eq!(
+        told("1s", json!([line("com", 4800, "/dev/ttyS0")])),
+        [
+            "spec.heartbeat.paths[0].serial.baudRate: Invalid value: 4800: a heartbeat on the line takes 134ms, and one is \
+          due every 100ms; use at least 8000 bit/s, or a longer heartbeat.interval"
+        ]
+    );
+    assert_eq!(
+        told("10s", json!([line("com", 4800, "/dev/ttyS0"), line("com2", 9600, "/dev/ttyS0")])),
+        [
+            "spec.heartbeat.paths[1].serial.devices[0].device: Duplicate value: /dev/ttyS0: path com uses it on a, too; \
+             give every serial path a line of its own",
+            "spec.heartbeat.paths[1].serial.devices[1].device: Duplicate value: /dev/ttyS9: path com uses it on b, too; \
+             give every serial path a line of its own"
+        ]
+    );
+}
+
 fn fields(errors: &[holdfast_api::FieldError]) -> Vec<&str> {
     errors.iter().map(|e| e.field.as_str()).collect()
 }
@@ -126,7 +156,6 @@ fn what_is_not_built_is_named() {
     let much = sub_cluster(json!({
         "state": "Stopped",
         "servers": [{"name": "a", "id": 1, "site": "hall-a"}, {"name": "b", "id": 2, "state": "Detached"}],
-        "heartbeat": {"paths": [{"name": "com", "serial": {"devices": []}}]},
         "fencing": {}, "brakes": {"maxLosses": 1}, "exec": {"enabled": true},
         "monitors": [{"name": "m", "link": {"path": "pub"}, "action": "FailoverAll"}],
     }));
@@ -136,7 +165,6 @@ fn what_is_not_built_is_named() {
             "spec.state",
             "spec.servers[0].site",
             "spec.servers[1].state",
-            "spec.heartbeat.paths[0].serial",
             "spec.fencing",
             "spec.brakes",
             "spec.monitors",

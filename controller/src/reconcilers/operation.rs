@@ -3,6 +3,7 @@
 
 mod begin;
 pub(crate) mod carry_out;
+pub(crate) mod rotate_key;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,9 @@ const FINALIZER: &str = "holdfast.dev/operation";
 /// Event on the group when an Operation on it is over.
 const OPERATION_FINISHED: &str = "OperationFinished";
 
+/// How often an Operation about keys looks at what the servers report.
+const KEY_LOOK: Duration = Duration::from_millis(500);
+
 /// What the Operation asks of its group while it runs.
 pub(crate) fn ask(operation: &Operation) -> Ask {
     let to = (operation.spec.type_ == OperationType::Move).then(|| destination(operation)).flatten();
@@ -53,15 +57,26 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
     let namespace = operation.namespace();
     let on_group = operation.spec.target.kind == TargetKind::FailoverGroup;
     let group = if on_group { context.group(namespace.as_deref(), &operation.spec.target.name) } else { None };
-    let sub = group.as_ref().and_then(|group| context.sub_cluster(namespace.as_deref(), &group.spec.sub_cluster));
-    let ahead = match (&group, phase_of(&operation)) {
-        (Some(_), OperationPhase::Pending) => ahead(&api, &operation).await?,
+    let sub = match (&group, operation.spec.target.kind) {
+        (Some(group), _) => context.sub_cluster(namespace.as_deref(), &group.spec.sub_cluster),
+        (None, TargetKind::SubCluster) => context.sub_cluster(namespace.as_deref(), &operation.spec.target.name),
+        _ => None,
+    };
+    let ahead = match phase_of(&operation) {
+        OperationPhase::Pending if sub.is_some() => ahead(&api, &operation).await?,
         _ => None,
     };
     let now = context.now();
     let servers = sub.as_ref().map(|sub| context.servers_of(sub)).unwrap_or_default();
     let reporting = Reporting::of(servers.iter().map(AsRef::as_ref), now, context.settings.report_timeout).is_fresh();
+    let keys = match &sub {
+        Some(sub) if rotate_key::is(&operation) => {
+            Some(rotate_key::carry_out(&operation, sub, &servers, &context).await?)
+        }
+        _ => None,
+    };
     let facts = Facts {
+        keys: keys.as_ref(),
         operation: &operation,
         group: group.as_deref(),
         sub_cluster: sub.as_deref(),
@@ -92,6 +107,8 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
     Ok(match (phase, is_final(phase), written.changed()) {
         // The next look is caused by the change of the object.
         (_, true, _) => Action::requeue(Duration::from_secs(1)),
+        // The reports of servers wake no Operation.
+        (OperationPhase::Running | OperationPhase::Pending, ..) if keys.is_some() => Action::requeue(KEY_LOOK),
         (OperationPhase::Running, ..) => {
             let deadline = deadline(&operation).map_or(context.settings.resync, |deadline| until(now, deadline));
             Action::requeue(deadline.min(context.settings.resync))
@@ -103,7 +120,7 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
     })
 }
 
-/// The Operation on the same group that goes before this one: one that runs, else the oldest. Asked of the API server, not
+/// The Operation on the same target that goes before this one: one that runs, else the oldest. Asked of the API server, not
 /// of our copy, so that one that has just begun is seen.
 async fn ahead(api: &Api<Operation>, operation: &Operation) -> Result<Option<String>, Error> {
     let all = api.list(&ListParams::default()).await.map_err(Error::api("list Operations"))?;
@@ -111,8 +128,7 @@ async fn ahead(api: &Api<Operation>, operation: &Operation) -> Result<Option<Str
         .items
         .iter()
         .filter(|other| other.uid() != operation.uid())
-        .filter(|other| other.spec.target.kind == TargetKind::FailoverGroup)
-        .filter(|other| other.spec.target.name == operation.spec.target.name && !is_final(phase_of(other)))
+        .filter(|other| other.spec.target == operation.spec.target && !is_final(phase_of(other)))
         .filter(|other| phase_of(other) == OperationPhase::Running || age_order(*other) < age_order(operation))
         .collect();
     others.sort_by_key(|other| (phase_of(other) != OperationPhase::Running, age_order(*other)));

@@ -1,12 +1,16 @@
-//! Rules that CEL can't say: the timing arithmetic of a sub-cluster, where its quorum server is, and what the resources of a
+//! Rules that CEL can't say: the timing arithmetic of a sub-cluster, where its quorum server is, what a serial line can
+//! carry, and what the resources of a
 //! group are to each other.
 //!
 //! Rules over several objects are the controller's; the rules that one object shows by itself stand in its schema.
 
 mod group;
 mod quorum;
+mod serial;
 
 use std::time::Duration;
+
+pub use serial::validate_serial_lines;
 
 pub use group::{dependency_cycle, resource_graph, validate_group};
 pub use quorum::{quorum_server, quorum_server_of_group};
@@ -17,7 +21,7 @@ use crate::{
     v1::{SubClusterSpec, WatchdogMode},
 };
 
-/// The timing inequalities and the quorum server's addresses of a sub-cluster. With `watchdog.mode: IfPresent` they must hold with and without the device,
+/// The timing inequalities, the serial lines and the quorum server's addresses of a sub-cluster. With `watchdog.mode: IfPresent` they must hold with and without the device,
 /// because either can be found on a server.
 pub fn validate_sub_cluster(spec: &SubClusterSpec) -> Vec<FieldError> {
     let device: Option<Duration> = Some(spec.watchdog.timeout.get());
@@ -26,7 +30,7 @@ pub fn validate_sub_cluster(spec: &SubClusterSpec) -> Vec<FieldError> {
         WatchdogMode::Disabled => &[None],
         WatchdogMode::IfPresent => &[device, None],
     };
-    let mut errors: Vec<FieldError> = Vec::new();
+    let mut errors: Vec<FieldError> = validate_serial_lines(spec);
     for watchdog in cases {
         for error in Timing::of(spec, *watchdog).err().unwrap_or_default() {
             // The same field breaks the same rule in both cases; the first case has the larger numbers.

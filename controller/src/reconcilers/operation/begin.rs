@@ -12,6 +12,7 @@ use kube::{Resource, ResourceExt};
 use super::super::failover_group::target::{decide, exclusions};
 use super::super::{failover_group, list};
 use super::carry_out::{Facts, Next, destination, holds, not_after, phase_of, reason, reasons, server_of};
+use super::rotate_key;
 
 /// It has not begun yet: everything is looked at before anything is asked for.
 pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
@@ -29,6 +30,9 @@ pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
     if let Some(limit) = not_after(operation).filter(|limit| *limit < now) {
         let phase = OperationPhase::Expired;
         return next.finish(phase, phase.as_str(), &format!("had not begun by {limit:.0}; nothing was done"));
+    }
+    if rotate_key::is(operation) {
+        return rotate_key::begin(facts, next);
     }
     let target = &spec.target.name;
     let Some(group) = facts.group else {
@@ -62,15 +66,16 @@ pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
     }
 }
 
-fn broken_precondition(operation: &Operation, group: &FailoverGroup, sub: &SubCluster) -> Option<String> {
+/// What `spec.preconditions` asks of the target and of its sub-cluster, and isn't so.
+pub(super) fn broken_precondition(operation: &Operation, target: &impl Resource, sub: &SubCluster) -> Option<String> {
     let wanted = operation.spec.preconditions.as_ref()?;
     let broken = |field: &str, wanted: String, found: String| {
         (wanted != found)
             .then(|| format!("spec.preconditions.{field}: asked for {wanted}, found {found}; nothing was done"))
     };
-    let uid = wanted.uid.clone().and_then(|uid| broken("uid", uid, group.uid().unwrap_or_default()));
+    let uid = wanted.uid.clone().and_then(|uid| broken("uid", uid, target.uid().unwrap_or_default()));
     let generation = wanted.generation.and_then(|generation| {
-        broken("generation", generation.to_string(), group.metadata.generation.unwrap_or_default().to_string())
+        broken("generation", generation.to_string(), target.meta().generation.unwrap_or_default().to_string())
     });
     let epoch = sub.status.as_ref().and_then(|status| status.epoch).unwrap_or_default();
     uid.or(generation).or_else(|| wanted.epoch.and_then(|asked| broken("epoch", asked.to_string(), epoch.to_string())))

@@ -27,8 +27,10 @@ pub(crate) struct Facts<'a> {
     pub(crate) operation: &'a Operation,
     /// The group that it names.
     pub(crate) group: Option<&'a FailoverGroup>,
-    /// The group's sub-cluster.
+    /// The group's sub-cluster, or the one that it names.
     pub(crate) sub_cluster: Option<&'a SubCluster>,
+    /// The heartbeat keys of the sub-cluster, if the Operation is about them.
+    pub(crate) keys: Option<&'a super::rotate_key::Keys>,
     /// Whether agents of the sub-cluster report.
     pub(crate) reporting: bool,
     /// Another Operation on the same group that goes first.
@@ -197,8 +199,13 @@ impl Next<'_> {
         }
     }
 
+    /// Whether this step, by its number, runs.
+    pub(super) fn is_running(&self, number: usize) -> bool {
+        self.status.steps.get(number).is_some_and(|step| step.state == StepState::Running)
+    }
+
     /// The running step, by its number, is done; the next one begins.
-    fn step_done(&mut self, number: usize) {
+    pub(super) fn step_done(&mut self, number: usize) {
         let (now, began) = (self.now, self.began);
         let Some(step) = self.status.steps.get_mut(number).filter(|step| step.state == StepState::Running) else {
             return;
@@ -243,6 +250,9 @@ pub(super) fn reasons(reasons: &[Reason]) -> String {
 /// It runs: what the agents report moves it on.
 fn go_on(facts: &Facts<'_>, next: &mut Next<'_>) {
     let operation = facts.operation;
+    if super::rotate_key::is(operation) {
+        return super::rotate_key::go_on(facts, next);
+    }
     let name = &operation.spec.target.name;
     let Some(group) = facts.group else {
         return next.fail(accepted::NOT_FOUND, &format!("the FailoverGroup {name} is gone"));

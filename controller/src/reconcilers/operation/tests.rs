@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use holdfast_api::conditions;
 use holdfast_api::v1::{
-    FailoverGroup, Failure, GroupPhase, GroupState, Hold, Operation, OperationPhase, SubCluster, Target, Transition,
-    TransitionType,
+    FailoverGroup, Failure, GroupPhase, GroupState, HeartbeatKeys, Hold, Operation, OperationPhase, SubCluster, Target,
+    Transition, TransitionType,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -14,6 +14,7 @@ use serde_json::json;
 use super::super::failover_group::tests::{group, placed, running};
 use super::super::sub_cluster::tests::sub_cluster;
 use super::carry_out::{Facts, next};
+use super::rotate_key::Keys;
 
 const BEGIN: &str = "2026-03-01T00:00:00Z";
 
@@ -24,6 +25,7 @@ struct Stage {
     sub: SubCluster,
     reporting: bool,
     ahead: Option<&'static str>,
+    keys: Option<Keys>,
     now: Timestamp,
     began: BTreeMap<String, Timestamp>,
 }
@@ -43,6 +45,7 @@ impl Stage {
             sub: running(sub_cluster("db"), &["db1", "db2"]),
             reporting: true,
             ahead: None,
+            keys: None,
             now: BEGIN.parse().unwrap(),
             began: BTreeMap::new(),
         }
@@ -68,6 +71,7 @@ impl Stage {
             sub_cluster: Some(&self.sub),
             reporting: self.reporting,
             ahead: self.ahead,
+            keys: self.keys.as_ref(),
             began: &self.began,
             now: self.now,
         }
@@ -360,4 +364,53 @@ fn what_is_over_stays_as_it_is() {
     stage.reported(GroupPhase::Offline, "");
     assert_eq!(stage.look(100), end);
     assert_eq!(stage.operation.status.unwrap().phase, Some(OperationPhase::Succeeded));
+}
+
+/// RotateKey on db, whose servers have these (sealing, held).
+fn rotation(secret: &[u32], servers: &[(&str, u32, &[u32])]) -> Stage {
+    let mut stage = Stage::new(json!({"type": "RotateKey", "target": {"kind": "SubCluster", "name": "db"}}));
+    stage.group = None;
+    stage.keys = Some(Keys::default());
+    keys(&mut stage, secret, servers);
+    stage
+}
+
+fn keys(stage: &mut Stage, secret: &[u32], servers: &[(&str, u32, &[u32])]) {
+    let reported = |(name, sealing, held): &(&str, u32, &[u32])| {
+        let keys = HeartbeatKeys { sealing: *sealing, held: held.to_vec() };
+        ((*name).to_string(), (*sealing > 0).then_some(keys))
+    };
+    *stage.keys.as_mut().unwrap() = Keys { secret: secret.to_vec(), servers: servers.iter().map(reported).collect() };
+}
+
+#[test]
+fn a_key_is_rotated_step_by_step_and_no_server_is_left_behind() {
+    let mut stage = rotation(&[1], &[("db1", 1, &[1]), ("db2", 0, &[])]);
+    assert!(stage.look(1).contains("waiting for db2"));
+    keys(&mut stage, &[1], &[("db1", 1, &[1]), ("db2", 1, &[1])]);
+    assert!(stage.look(1).contains("add key 2"));
+    keys(&mut stage, &[1, 2], &[("db1", 1, &[1, 2]), ("db2", 1, &[1])]);
+    assert!(stage.look(1).contains("every server uses key 2"));
+    keys(&mut stage, &[1, 2], &[("db1", 2, &[1, 2]), ("db2", 1, &[1, 2])]);
+    assert!(stage.look(1).contains("every server uses key 2"), "one of two is not enough");
+    keys(&mut stage, &[1, 2], &[("db1", 2, &[1, 2]), ("db2", 2, &[1, 2])]);
+    assert!(stage.look(1).contains("remove key 1"));
+    keys(&mut stage, &[2], &[("db1", 2, &[2]), ("db2", 2, &[1, 2])]);
+    assert!(stage.look(1).contains("remove key 1"), "db2 still takes it");
+    keys(&mut stage, &[2], &[("db1", 2, &[2]), ("db2", 2, &[2])]);
+    let told = stage.look(1);
+    assert!(told.starts_with("Succeeded [add key 2: Done"), "{told}");
+    assert!(told.ends_with("key 2 is the only one that any server uses or takes"), "{told}");
+}
+
+#[test]
+fn a_rotation_that_a_server_holds_up_ends_with_its_name_and_both_keys() {
+    let mut stage = rotation(&[1], &[("db1", 1, &[1]), ("db2", 1, &[1])]);
+    stage.look(1);
+    keys(&mut stage, &[1, 2], &[("db1", 1, &[1, 2]), ("db2", 1, &[1])]);
+    stage.look(1);
+    let told = stage.look(7200);
+    assert!(told.contains("waiting for db1 (uses key 1 of [1, 2]) and db2 (uses key 1 of [1])"), "{told}");
+    assert!(told.contains("the old key goes on"), "{told}");
+    assert!(told.starts_with("Failed/Timeout"), "{told}");
 }

@@ -37,6 +37,10 @@ pub(crate) fn accept(facts: &Facts<'_>) -> Result<(), Rejection> {
         return Err(Rejection::new(accepted::UNSUPPORTED_BY_SERVER, fields.join("; ")));
     }
     sound_timing(spec)?;
+    let lines: Vec<String> = validation::validate_serial_lines(spec).iter().map(ToString::to_string).collect();
+    if !lines.is_empty() {
+        return Err(Rejection::new(accepted::INVALID_PATH, lines.join("; ")));
+    }
     independent_quorum_server(facts)?;
     unchanged(facts.sub_cluster)
 }

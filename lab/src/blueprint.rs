@@ -32,6 +32,15 @@ pub struct LanPlan {
     pub addresses: BTreeMap<String, IpAddr>,
 }
 
+/// A serial line of the lab: one serial path of the sub-cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SerialPlan {
+    /// Name of the path, also of the line.
+    pub name: String,
+    /// Device of each of the two servers.
+    pub devices: BTreeMap<String, PathBuf>,
+}
+
 /// A disk image of the lab.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskPlan {
@@ -81,6 +90,8 @@ pub struct Blueprint {
     pub disks: Vec<DiskPlan>,
     /// The quorum server, if it is the lock.
     pub quorum_server: Option<QuorumPlan>,
+    /// Serial lines.
+    pub serials: Vec<SerialPlan>,
     /// The first floating IPv4 address of a group, which the client asks.
     pub service_address: Option<IpAddr>,
     /// The heartbeat timeout.
@@ -126,6 +137,7 @@ impl Blueprint {
             quorum_server: quorum_server(file, sub_cluster, &lans)?,
             lans,
             disks: disks(file, sub_cluster, &groups)?,
+            serials: serials(sub_cluster),
             service_address: floating(&groups).map(|(_, address, _)| address).find(IpAddr::is_ipv4),
             timeout: sub_cluster.spec.heartbeat.timeout.get(),
         })
@@ -225,10 +237,6 @@ fn lans(file: &Path, sub_cluster: &SubCluster, groups: &[(PathBuf, FailoverGroup
     let mut found = Vec::new();
     for path in &sub_cluster.spec.heartbeat.paths {
         let field = format!("spec.heartbeat.paths[name={:?}]", path.name);
-        if path.serial.is_some() {
-            let problem = "the lab has no serial lines; leave the path out".into();
-            return Err(LabError::Manifest { file: file.to_path_buf(), field, problem });
-        }
         let Some(lan) = &path.lan else { continue };
         let interface = lan.interface.clone().unwrap_or_else(|| path.name.chars().take(15).collect());
         let mut addresses = BTreeMap::new();
@@ -286,6 +294,17 @@ fn same_network(one: IpAddr, other: IpAddr, prefix: u8) -> bool {
         (IpAddr::V6(a), IpAddr::V6(b)) => (u128::from(a) ^ u128::from(b)).leading_zeros() >= prefix,
         _ => false,
     }
+}
+
+fn serials(sub_cluster: &SubCluster) -> Vec<SerialPlan> {
+    let paths = sub_cluster.spec.heartbeat.paths.iter();
+    paths
+        .filter_map(|path| {
+            let ends = path.serial.as_ref()?.devices.iter();
+            let devices = ends.map(|end| (end.server.clone(), PathBuf::from(&end.device))).collect();
+            Some(SerialPlan { name: path.name.clone(), devices })
+        })
+        .collect()
 }
 
 fn disks(file: &Path, sub_cluster: &SubCluster, groups: &[(PathBuf, FailoverGroup)]) -> Result<Vec<DiskPlan>> {

@@ -13,8 +13,9 @@ use crate::disk::Disk;
 use crate::error::{Attempt, LabError, Result};
 use crate::host::{CutMoment, Host, Plan, Wiring};
 use crate::network::{Cable, address_commands, bridge_commands, bridge_name, plug};
+use crate::serial::{LineState, SerialLine};
 use crate::shell::{boottime_ns, run};
-use crate::spec::ServiceSpec;
+use crate::spec::{SerialSpec, ServiceSpec};
 use crate::state;
 
 /// Distinguishes labs of one process.
@@ -31,6 +32,17 @@ pub struct CableConfig {
     pub addresses: Vec<(IpAddr, u8)>,
 }
 
+/// An end of a serial line at a host.
+#[derive(Debug, Clone)]
+pub struct SerialConfig {
+    /// The line.
+    pub line: String,
+    /// Which end, 0 or 1.
+    pub end: usize,
+    /// Name of the device inside the host.
+    pub device: PathBuf,
+}
+
 /// How a host is wired.
 #[derive(Debug, Clone, Default)]
 pub struct HostConfig {
@@ -38,6 +50,8 @@ pub struct HostConfig {
     pub networks: Vec<CableConfig>,
     /// Disks: name, and the device names inside the host that lead to it.
     pub disks: Vec<(String, Vec<PathBuf>)>,
+    /// Serial lines that end here.
+    pub serials: Vec<SerialConfig>,
     /// Programs that the host's first process supervises, all down at first.
     pub services: Vec<ServiceSpec>,
 }
@@ -57,6 +71,7 @@ pub struct Lab {
 struct Parts {
     networks: Vec<String>,
     disks: Vec<Disk>,
+    serials: Vec<SerialLine>,
     hosts: BTreeMap<String, Arc<Host>>,
     made_hosts: usize,
 }
@@ -124,10 +139,31 @@ impl Lab {
         Ok(())
     }
 
+    /// Adds a serial line with two ends.
+    ///
+    /// # Errors
+    /// When the machine has no pseudo-terminals.
+    pub fn add_serial(&self, name: &str) -> Result<()> {
+        let line = SerialLine::new(name)?;
+        self.parts().serials.push(line);
+        Ok(())
+    }
+
+    /// Changes what happens on a serial line, for both directions.
+    ///
+    /// # Errors
+    /// When there is no such line.
+    pub fn set_serial(&self, name: &str, state: LineState) -> Result<()> {
+        let parts = self.parts();
+        let names: Vec<String> = parts.serials.iter().map(|line| line.name().to_string()).collect();
+        parts.serials[position(&names, name, "serial line")?].set(state);
+        Ok(())
+    }
+
     /// Adds a host, powered off.
     ///
     /// # Errors
-    /// When it names a network or disk that the lab does not have.
+    /// When it names a network, disk or serial line that the lab does not have.
     pub fn add_host(&self, name: &str, config: &HostConfig) -> Result<Arc<Host>> {
         let mut parts = self.parts();
         let index = parts.made_hosts;
@@ -148,7 +184,13 @@ impl Lab {
             let image = parts.disks[position(&names, disk, "disk")?].image.clone();
             disks.push(Wiring { disk: disk.clone(), image, links: links.clone() });
         }
-        let plan = Plan { cables, disks, services: config.services.clone() };
+        let lines: Vec<String> = parts.serials.iter().map(|line| line.name().to_string()).collect();
+        let mut serials = Vec::new();
+        for SerialConfig { line, end, device } in &config.serials {
+            let node = parts.serials[position(&lines, line, "serial line")?].end(*end).to_path_buf();
+            serials.push(SerialSpec { node, name: device.clone() });
+        }
+        let plan = Plan { cables, disks, serials, services: config.services.clone() };
         let cgroup = self.cgroup.create(&format!("host-{name}"))?;
         let host = Arc::new(Host::new(name, self.directory.join("hosts").join(name), cgroup, plan)?);
         parts.made_hosts += 1;

@@ -28,6 +28,9 @@ pub struct HostSpec {
     pub cgroup: PathBuf,
     /// Disks that the host sees.
     pub devices: Vec<DeviceSpec>,
+    /// Serial lines that end at the host.
+    #[serde(default)]
+    pub serials: Vec<SerialSpec>,
     /// Programs that the first process supervises; all are down until the lab says `start NAME`.
     pub services: Vec<ServiceSpec>,
 }
@@ -42,6 +45,16 @@ pub struct DeviceSpec {
     pub number: u64,
     /// Stable names that link to it, such as `/dev/holdfast/data`.
     pub links: Vec<PathBuf>,
+}
+
+/// The end of a serial line at a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SerialSpec {
+    /// The machine's device, `/dev/pts/N`.
+    pub node: PathBuf,
+    /// Its name in the host, such as `/dev/ttyS0`.
+    pub name: PathBuf,
 }
 
 /// A program that the first process of a host keeps running.

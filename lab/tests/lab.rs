@@ -53,6 +53,7 @@ fn two_hosts(name: &str) -> (Lab, Arc<Host>, Arc<Host>) {
                 cable("pub", Some("eth0"), &format!("192.0.2.{number}")),
             ],
             disks: vec![("data".into(), vec![PathBuf::from(DEVICE)])],
+            serials: Vec::new(),
             services: vec![
                 service(
                     "writer",

@@ -20,7 +20,7 @@ use crate::blueprint::{Blueprint, documents};
 use crate::error::{Attempt, LabError, Result};
 use crate::forward::Forwarder;
 use crate::host::{CutMoment, Host};
-use crate::lab::{CableConfig, HostConfig, Lab};
+use crate::lab::{CableConfig, HostConfig, Lab, SerialConfig};
 use crate::poller::Poller;
 use crate::shell::run;
 use crate::spec::{BIN_DIR, STATE_DIR, ServiceSpec};
@@ -118,6 +118,9 @@ impl Cluster {
         for disk in &blueprint.disks {
             lab.add_disk(&disk.name, disk.size_mib, disk.file_system)?;
         }
+        for line in &blueprint.serials {
+            lab.add_serial(&line.name)?;
+        }
         let public = blueprint.public_lan()?;
         let api = SocketAddr::new(blueprint.spare_address(public, 1)?, control::PORT);
         let outside = |address: IpAddr, services: Vec<ServiceSpec>| HostConfig {
@@ -126,8 +129,8 @@ impl Cluster {
                 interface: Some(public.interface.clone()),
                 addresses: vec![(address, public.prefix)],
             }],
-            disks: Vec::new(),
             services,
+            ..HostConfig::default()
         };
         say("starting the control plane");
         let control = lab.add_host(CONTROL, &outside(api.ip(), control::services(api, options.store)))?;
@@ -308,7 +311,11 @@ fn server_config(blueprint: &Blueprint, server: &str) -> HostConfig {
     let command =
         vec![format!("{BIN_DIR}/holdfast"), "agent".into(), "--config".into(), format!("{STATE_DIR}/agent.yaml")];
     let agent = ServiceSpec { name: AGENT.into(), command, environment: Default::default() };
-    HostConfig { networks, disks, services: vec![agent] }
+    let serials = blueprint.serials.iter().filter_map(|line| {
+        let end = line.devices.keys().position(|name| name == server)?;
+        Some(SerialConfig { line: line.name.clone(), end, device: line.devices[server].clone() })
+    });
+    HostConfig { networks, disks, serials: serials.collect(), services: vec![agent] }
 }
 
 fn write_agent_file(host: &Host, blueprint: &Blueprint, server: &str, api: SocketAddr) -> Result<()> {

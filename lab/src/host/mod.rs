@@ -23,7 +23,7 @@ use crate::error::{Attempt, LabError, Result};
 use crate::loopdev::LoopDevice;
 use crate::network::Cable;
 use crate::shell::{finish, wait_for};
-use crate::spec::{DeviceSpec, HostSpec, PATH, ServiceSpec};
+use crate::spec::{DeviceSpec, HostSpec, PATH, SerialSpec, ServiceSpec};
 
 /// A disk image that a host is wired to, and the names it has there.
 #[derive(Debug, Clone)]
@@ -41,6 +41,7 @@ pub struct Wiring {
 pub(crate) struct Plan {
     pub(crate) cables: Vec<Cable>,
     pub(crate) disks: Vec<Wiring>,
+    pub(crate) serials: Vec<SerialSpec>,
     pub(crate) services: Vec<ServiceSpec>,
 }
 
@@ -162,6 +163,7 @@ impl Host {
             binary: binary.clone(),
             cgroup: self.cgroup.path().to_path_buf(),
             devices,
+            serials: self.plan.serials.clone(),
             services: self.plan.services.clone(),
         };
         let file = self.directory.join("spec.json");

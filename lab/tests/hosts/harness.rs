@@ -37,6 +37,13 @@ impl Trial {
         Trial::start(name, "two-servers", StoreKind::Sqlite)
     }
 
+    /// The same with a changed SubCluster.
+    pub(crate) fn two_with(name: &str, change: &dyn Fn(&mut Value)) -> Trial {
+        Trial::start_edited(name, "two-servers", StoreKind::Sqlite, |documents| {
+            documents.iter_mut().filter(|(_, document)| document["kind"] == "SubCluster").for_each(|(_, d)| change(d));
+        })
+    }
+
     /// The same with an etcd behind the API server.
     pub(crate) fn two_with_etcd(name: &str) -> Trial {
         Trial::start(name, "two-servers", StoreKind::Etcd)

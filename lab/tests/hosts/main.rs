@@ -5,6 +5,7 @@
 mod control_plane;
 mod harness;
 mod partition;
+mod paths;
 mod power;
 mod process;
 mod quorum;

@@ -21,8 +21,8 @@ use crate::{
     v1::{SubClusterSpec, WatchdogMode},
 };
 
-/// The timing inequalities, the serial lines and the quorum server's addresses of a sub-cluster. With `watchdog.mode: IfPresent` they must hold with and without the device,
-/// because either can be found on a server.
+/// The timing inequalities, the serial lines and the quorum server's addresses of a sub-cluster. With `watchdog.mode:
+/// IfPresent` the inequalities must hold with and without the device, because either can be found on a server.
 pub fn validate_sub_cluster(spec: &SubClusterSpec) -> Vec<FieldError> {
     let device: Option<Duration> = Some(spec.watchdog.timeout.get());
     let cases: &[Option<Duration>] = match spec.watchdog.mode {

@@ -40,6 +40,11 @@ test: ## Formatting, lints, then every test: the quick ones first, then those on
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	scripts/run-tests.sh '$(HOST_TESTS)'
 
+.PHONY: fuzz
+fuzz: ## Mutated input for every parser of bytes from networks and disks: make fuzz SECONDS=60 (per parser), SEED=1
+	scripts/setup.sh build
+	FUZZ_SECONDS=$(or $(SECONDS),60) FUZZ_SEED=$(or $(SEED),1) cargo test --quiet --locked -p holdfast-agent --test fuzz -- --nocapture
+
 .PHONY: bench
 bench: ## Measure outages, cold start and idle cost, ten runs each, beside the targets (needs root)
 	@scripts/need-root.sh bench

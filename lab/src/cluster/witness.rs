@@ -30,7 +30,7 @@ pub(super) fn build(lab: &Lab, blueprint: &Blueprint, plan: &QuorumPlan, manifes
         interface: Some(lan.interface.clone()),
         addresses: vec![(plan.address.ip(), lan.prefix)],
     };
-    let config = HostConfig { networks: vec![cable], disks: Vec::new(), services: vec![service] };
+    let config = HostConfig { networks: vec![cable], services: vec![service], ..HostConfig::default() };
     let host = lab.add_host(WITNESS, &config)?;
     lab.power_on(WITNESS)?;
     start(&host, plan.address)?;

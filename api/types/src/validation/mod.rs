@@ -1,6 +1,5 @@
 //! Rules that CEL can't say: the timing arithmetic of a sub-cluster, where its quorum server is, what a serial line can
-//! carry, and what the resources of a
-//! group are to each other.
+//! carry, and what the resources of a group are to each other.
 //!
 //! Rules over several objects are the controller's; the rules that one object shows by itself stand in its schema.
 

@@ -113,7 +113,8 @@ struct Shared {
 impl Line {
     /// Starts the thread; the device itself may be missing.
     pub fn start(wiring: SerialWiring, keys: Keys, seen: Seen, inbox: Inbox) -> io::Result<Line> {
-        let shared = Arc::new(Shared::default());
+        let error = Mutex::new(Some("not opened yet".to_owned()));
+        let shared = Arc::new(Shared { error, ..Shared::default() });
         let (wake, woken) = UnixStream::pair()?;
         for end in [&wake, &woken] {
             end.set_nonblocking(true)?;
@@ -217,6 +218,7 @@ impl Worker {
 
     /// Reads and writes until the device fails, or until the end.
     fn serve(&self, port: &Port) -> io::Result<()> {
+        set(&self.wiring, &self.shared, None);
         let mut deframer = Deframer::default();
         let mut sending = Sending { moved: clock::now(), ..Sending::default() };
         let mut buffer = [0; 4096];

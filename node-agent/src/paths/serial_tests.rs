@@ -41,6 +41,11 @@ fn start(me: &str, device: &std::path::Path, byte: u8) -> (Line, mpsc::Receiver<
     (Line::start(wiring, keys.clone(), Seen::default(), inbox).unwrap(), events, keys)
 }
 
+/// Waits until the agent has opened its device: what arrived before is thrown away.
+fn opened(line: &Line) {
+    wait("the line to be opened", || line.error().is_none().then_some(()));
+}
+
 fn beat(line: &Line, keys: &Keys, from: &str, sequence: u64) {
     line.beat(&keys.current().unwrap(), &frame(from, sequence)).unwrap();
 }
@@ -74,6 +79,7 @@ fn a_heartbeat_takes_64_bytes_and_arrives_through_noise() {
     let (mut left, mut right) = (end(), end());
     let (a, _at_a, keys_a) = start("a", &left.device, 1);
     let (b, at_b, _) = start("b", &right.device, 1);
+    opened(&b);
     beat(&a, &keys_a, "a", 7_000_999);
     let bytes = read(&mut left, 1);
     assert_eq!(bytes.len(), 64);
@@ -99,6 +105,7 @@ fn another_key_and_a_wrong_number_are_refused_with_their_names() {
     let (mut left, mut right) = (end(), end());
     let (b, at_b, keys_b) = start("b", &right.device, 1);
     let (a, _at_a, keys_a) = start("a", &left.device, 2);
+    opened(&b);
     beat(&a, &keys_a, "a", 1000);
     right.test.write_all(&read(&mut left, 64)).unwrap();
     let (sender, reason) = refused(&b);

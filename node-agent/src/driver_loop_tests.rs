@@ -157,12 +157,13 @@ fn two_agents_form_a_sub_cluster_run_a_group_and_hand_it_over() {
     for resource in ["data", "postgres", "addr"] {
         assert_eq!(of(resource), ["a".into()].into(), "{resource}");
     }
-    let status = wait("both as active members over all three paths", || {
+    let status = wait("both as active members with a lease over all three paths", || {
         let status = b.status()?;
         let peer = status.peers.get("a")?;
-        (peer.state == MemberState::Active && peer.paths.values().filter(|p| p.two_way).count() == 3).then_some(status)
+        let connected = peer.state == MemberState::Active && peer.paths.values().filter(|p| p.two_way).count() == 3;
+        (connected && status.leased).then_some(status)
     });
-    assert!(status.leased && status.lock == Some(Ok(())));
+    assert_eq!(status.lock, Some(Ok(())));
 
     assert!(a.inbox.deliver(Event::Input(Input::Leave)));
     let ended = a.thread.join().unwrap();

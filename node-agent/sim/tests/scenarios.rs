@@ -315,6 +315,26 @@ fn a_quorum_server_that_was_put_back_from_a_copy_breaks_no_tie_any_more() {
 }
 
 #[test]
+fn a_new_lock_gets_a_vote_when_a_server_leaves_and_comes_back() {
+    let mut world = World::new(7, with_quorum_server(2), &[("web", group(&["a", "b"]))]);
+    expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));
+    world.replace_lock();
+    world.run_for(2000);
+    let problem = world.status(0).expect("it runs").lock.expect("it has a lock").expect_err("it has no vote");
+    assert!(problem.contains("it was made anew"), "{problem}");
+    // The two of them are enough to agree on one, and one needs no lock; so the next view of two names the new one.
+    world.leave(1);
+    expect(&mut world, 5000, "one left", |world| world.members(0) == ["a"]);
+    world.power_cut(1);
+    world.power_on(1);
+    expect(&mut world, 10_000, "both again", |world| world.members(0).len() == 2);
+    world.run_for(2000);
+    assert_eq!(world.status(0).expect("it runs").lock, Some(Ok(())));
+    world.power_cut(0);
+    expect(&mut world, 4000, "taken over", |world| world.online("web") == Some(1));
+}
+
+#[test]
 fn a_server_that_was_installed_anew_is_not_hidden_behind_its_older_records() {
     let mut world = two();
     expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));

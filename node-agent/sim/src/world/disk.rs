@@ -141,6 +141,11 @@ impl World {
         self.medium = copy;
     }
 
+    /// A new lock in the place of the old one, blank, as an operator makes it.
+    pub fn replace_lock(&mut self) {
+        self.medium = Medium::new(AcceptorId(self.medium.lock.0 ^ 1));
+    }
+
     /// The newest record of every slot.
     pub fn lock_records(&self) -> BTreeMap<u8, LockRecord> {
         self.medium.newest()

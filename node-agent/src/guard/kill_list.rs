@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +52,13 @@ impl Entry {
         }
         Entry { group: group.to_owned(), resource: resource.to_owned(), cgroup: cgroup.to_owned(), address, mount }
     }
+}
+
+/// Changes are made one after the other: what one thread adds must not vanish because another one saw that nothing else
+/// was held, and emptied the list.
+fn alone() -> MutexGuard<'static, ()> {
+    static CHANGES: Mutex<()> = Mutex::new(());
+    CHANGES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -104,6 +112,7 @@ impl KillList {
     /// # Errors
     /// When it can't be written: then nothing may be started.
     pub fn hold(&self, entry: &Entry) -> io::Result<()> {
+        let _alone = alone();
         if self.entries()?.contains(entry) {
             return Ok(());
         }
@@ -115,6 +124,7 @@ impl KillList {
     /// # Errors
     /// When it can't be written: the guard would then stop what is stopped already.
     pub fn release(&self, group: &str) -> io::Result<()> {
+        let _alone = alone();
         let live = self.entries()?;
         if live.iter().all(|entry| entry.group == group) {
             return self.clear();

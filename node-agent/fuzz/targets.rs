@@ -65,6 +65,8 @@ fn frame() -> Frame {
         config_generation: 12,
         held: [("web".into(), Default::default())].into(),
         barred: false,
+        stop_failed: false,
+        fences: BTreeMap::new(),
         candidate: BTreeSet::from(["a".into(), "b".into()]),
         reports: [("b".into(), 4)].into(),
     }

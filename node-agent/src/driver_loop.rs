@@ -56,6 +56,12 @@ pub trait Effects: Send {
     fn adopt(&mut self, adoption: &Adoption);
     /// Starts an operation; its answer comes as an event.
     fn operate(&mut self, operation: Operation);
+    /// Switches a server off; answers by events.
+    fn fence(&mut self, op: OpId, server: &ServerName);
+    /// Ends such a call; it still answers.
+    fn cancel_fence(&mut self, op: OpId);
+    /// How the fence devices were seen last.
+    fn fence_devices(&self) -> crate::fencing::View;
     /// The group is verified stopped here.
     fn released(&mut self, group: &GroupName);
     /// Authority ends then (R9).
@@ -85,6 +91,8 @@ pub struct Snapshot {
     pub adoption: Option<Arc<Adoption>>,
     /// What is stuck, if something is: heartbeats have stopped.
     pub stuck: Option<String>,
+    /// How the fence devices were seen last.
+    pub fencing: crate::fencing::View,
 }
 
 /// Why the loop ended.
@@ -282,6 +290,8 @@ impl<E: Effects> Driver<E> {
                 Output::Resource { op, group, resource, generation, action, context, timeout } => {
                     self.effects.operate(Operation { op, group, resource, generation, action, context, timeout });
                 }
+                Output::Fence { op, server } => self.effects.fence(op, &server),
+                Output::FenceCancel { op } => self.effects.cancel_fence(op),
                 Output::Released { group } => self.effects.released(&group),
                 Output::Note(note) => self.notes.push(note),
                 Output::Exit => return Err(Ended::Left),
@@ -353,6 +363,7 @@ impl<E: Effects> Driver<E> {
             keys: self.paths.keys(),
             adoption: self.adoption.clone(),
             stuck: self.stuck.clone(),
+            fencing: self.effects.fence_devices(),
         };
         self.last = Some(status);
         self.snapshots.send_replace(Some(Arc::new(snapshot)));

@@ -50,6 +50,14 @@ impl Effects for Fake {
         assert!(self.inbox.offer(done));
     }
 
+    fn fence_devices(&self) -> crate::fencing::View {
+        Default::default()
+    }
+
+    fn fence(&mut self, _: OpId, _: &ServerName) {}
+
+    fn cancel_fence(&mut self, _: OpId) {}
+
     fn released(&mut self, _: &GroupName) {}
 
     fn deadline(&mut self, soft: Instant, _: Instant, _: Instant) {
@@ -134,7 +142,7 @@ fn specs(area: &Path) -> Specs {
         sub_cluster: Some(Arc::new(sub_cluster)),
         groups: [("pg".into(), Arc::new(group))].into(),
         keys: BTreeMap::new(),
-        quorum_secret: BTreeMap::new(),
+        ..Specs::default()
     }
 }
 

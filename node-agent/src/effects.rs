@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_api::v1 as api;
-use holdfast_core::names::{GroupName, ResourceName};
+use holdfast_core::OpId;
+use holdfast_core::names::{GroupName, ResourceName, ServerName};
 use holdfast_core::time::Instant;
 
 use crate::deadline::{Deadline, DeadlinePage, Role};
 use crate::driver_loop::{Effects, Operation};
 use crate::executor::{self, Executor, RunningGroup};
+use crate::fencing::{Fencer, topology::topology};
 use crate::inbox::Adoption;
 use crate::resources::Network;
 use crate::resources::plan::PathFacts;
@@ -25,6 +27,8 @@ type Resources = BTreeMap<ResourceName, api::Resource>;
 /// Executor, page and the specifications that operations may be about.
 pub struct Machine {
     executor: Executor,
+    fencer: Fencer,
+    fencing: tokio::sync::watch::Receiver<crate::fencing::View>,
     page: Arc<DeadlinePage>,
     network: Network,
     specs: BTreeMap<GroupName, BTreeMap<u64, Resources>>,
@@ -32,7 +36,12 @@ pub struct Machine {
 
 impl Machine {
     /// `running`: what was started before this process.
-    pub fn new(executor: Executor, page: Arc<DeadlinePage>, running: &[RunningGroup]) -> Machine {
+    pub fn new(
+        executor: Executor,
+        (fencer, fencing): (Fencer, tokio::sync::watch::Receiver<crate::fencing::View>),
+        page: Arc<DeadlinePage>,
+        running: &[RunningGroup],
+    ) -> Machine {
         let mut specs: BTreeMap<GroupName, BTreeMap<u64, Resources>> = BTreeMap::new();
         for group in running {
             for (name, resource) in &group.resources {
@@ -40,7 +49,7 @@ impl Machine {
                 generations.entry(resource.generation).or_default().insert(name.clone(), resource.spec.clone());
             }
         }
-        Machine { executor, page, network: Network::new(), specs }
+        Machine { executor, fencer, fencing, page, network: Network::new(), specs }
     }
 }
 
@@ -51,6 +60,7 @@ impl Effects for Machine {
             endpoint: lan.endpoints.get(&adoption.wiring.me).copied(),
         };
         self.network = adoption.wiring.lans.iter().map(|lan| (lan.name.0.clone(), facts(lan))).collect();
+        self.fencer.adopt(topology(&adoption.sub_cluster.spec, &adoption.secrets));
         for (name, group) in &adoption.specs {
             let generation = adoption.groups.get(name).map_or(0, |config| config.generation);
             let resources = group.spec.resources.iter().map(|r| (ResourceName(r.name.clone()), r.clone())).collect();
@@ -74,6 +84,18 @@ impl Effects for Machine {
             timeout,
             network,
         });
+    }
+
+    fn fence_devices(&self) -> crate::fencing::View {
+        self.fencing.borrow().clone()
+    }
+
+    fn fence(&mut self, op: OpId, server: &ServerName) {
+        self.fencer.fire(op, server);
+    }
+
+    fn cancel_fence(&mut self, op: OpId) {
+        self.fencer.cancel(op);
     }
 
     fn released(&mut self, group: &GroupName) {

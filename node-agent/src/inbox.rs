@@ -44,6 +44,8 @@ pub struct Adoption {
     pub specs: BTreeMap<GroupName, Arc<holdfast_api::v1::FailoverGroup>>,
     /// The sub-cluster as the API has it.
     pub sub_cluster: Arc<holdfast_api::v1::SubCluster>,
+    /// The Secrets that its fence devices name.
+    pub secrets: crate::fencing::Secrets,
 }
 
 /// The sending end.

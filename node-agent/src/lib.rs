@@ -15,6 +15,7 @@ pub mod disk;
 pub mod driver_loop;
 pub mod effects;
 pub mod executor;
+pub mod fencing;
 pub mod guard;
 pub mod guard_keeper;
 pub mod helper;

@@ -26,6 +26,7 @@ use crate::deadline::{DeadlinePage, Role};
 use crate::driver_loop::{Driver, Ended};
 use crate::effects::Machine;
 use crate::executor::{Executor, Settings};
+use crate::fencing::{Fencer, Place};
 use crate::guard::dismiss_guard;
 use crate::guard_keeper::{GuardKeeper, watchdog_settings};
 use crate::inbox::{Event, Inbox};
@@ -110,6 +111,7 @@ fn start(config_path: &Path) -> Result<Ended, Failed> {
     let keeper = GuardKeeper::start(program.clone(), config.run_dir.clone(), base, page.clone(), settings)?;
 
     let (inbox, events) = Inbox::new();
+    let fence_cgroups = cgroups.clone();
     let executor = Executor::new(
         Settings {
             server: config.server_name(),
@@ -128,6 +130,8 @@ fn start(config_path: &Path) -> Result<Ended, Failed> {
         },
     )?;
     let running = executor.recover();
+    let place = Place { me: config.server_name(), cgroups: fence_cgroups, page: page.clone(), inbox: inbox.clone() };
+    let fencer = Fencer::start(place, &config.run_dir)?;
 
     let boot = Boot {
         server: config.server_name(),
@@ -157,7 +161,7 @@ fn start(config_path: &Path) -> Result<Ended, Failed> {
         events,
         ledger,
         Paths::new(keys, heard, inbox.clone()),
-        Machine::new(executor, page.clone(), &running),
+        Machine::new(executor, fencer, page.clone(), &running),
         notes.clone(),
         publish,
     );

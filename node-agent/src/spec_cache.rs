@@ -22,6 +22,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::fencing::topology::{Secrets, secret_names};
+
 /// Directory in the data directory.
 pub const DIRECTORY: &str = "specs";
 const KEYS: &str = "keys.json";
@@ -64,6 +66,8 @@ pub struct Specs {
     pub keys: BTreeMap<String, Vec<u8>>,
     /// Entries of the Secret for the quorum server; empty: none was read.
     pub quorum_secret: BTreeMap<String, Vec<u8>>,
+    /// Secrets that fence devices name.
+    pub secrets: Secrets,
 }
 
 /// The directory and what it holds.
@@ -83,6 +87,17 @@ impl SpecCache {
             Specs { sub_cluster: read(&directory.join("sub-cluster.json"))?.map(Arc::new), ..Specs::default() };
         specs.keys = read_secret(&directory.join(KEYS))?;
         specs.quorum_secret = read_secret(&directory.join(QUORUM_SECRET))?;
+        let secrets: BTreeMap<String, BTreeMap<String, String>> =
+            read(&directory.join("secrets.json"))?.unwrap_or_default();
+        for (name, data) in secrets {
+            let decode = |(key, text): (&String, &String)| Ok((key.clone(), STANDARD.decode(text)?));
+            let decoded: Result<_, base64::DecodeError> = data.iter().map(decode).collect();
+            let decoded = decoded.map_err(|e| CacheError::Damaged {
+                path: directory.join("secrets.json"),
+                reason: format!("Secret {name}: {e}"),
+            })?;
+            specs.secrets.0.insert(name, decoded);
+        }
         for entry in fs::read_dir(&groups).map_err(fail(&groups, "read"))? {
             let path = entry.map_err(fail(&groups, "read"))?.path();
             if path.extension().is_none_or(|ending| ending != "json") {
@@ -192,6 +207,25 @@ impl SpecCache {
         }
         write_secret(&self.directory.join(QUORUM_SECRET), entries)?;
         self.specs.quorum_secret.clone_from(entries);
+        Ok(true)
+    }
+
+    /// Takes a Secret that a fence device names; returns whether something changed. Those that none names any more are
+    /// forgotten.
+    pub fn take_secret(&mut self, name: &str, data: &BTreeMap<String, Vec<u8>>) -> Result<bool, CacheError> {
+        let wanted = self.specs.sub_cluster.as_ref().map(|object| secret_names(&object.spec)).unwrap_or_default();
+        let mut secrets = self.specs.secrets.0.clone();
+        secrets.insert(name.to_owned(), data.clone());
+        secrets.retain(|name, _| wanted.contains(name));
+        if secrets == self.specs.secrets.0 {
+            return Ok(false);
+        }
+        let encode = |data: &BTreeMap<String, Vec<u8>>| -> BTreeMap<String, String> {
+            data.iter().map(|(key, bytes)| (key.clone(), STANDARD.encode(bytes))).collect()
+        };
+        let texts: BTreeMap<&String, _> = secrets.iter().map(|(name, data)| (name, encode(data))).collect();
+        write(&self.directory.join("secrets.json"), &texts)?;
+        self.specs.secrets.0 = secrets;
         Ok(true)
     }
 

@@ -38,6 +38,8 @@ pub(crate) fn frame(from: &str, sequence: u64) -> Frame {
         config_generation: 1,
         held: BTreeMap::new(),
         barred: false,
+        stop_failed: false,
+        fences: BTreeMap::new(),
         candidate: BTreeSet::new(),
         reports: BTreeMap::new(),
     }

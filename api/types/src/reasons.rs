@@ -34,6 +34,8 @@ pub mod condition {
         PATHS_HEALTHY = "PathsHealthy",
         /// A watchdog device stands behind the guard.
         WATCHDOG_ARMED = "WatchdogArmed",
+        /// The fence devices answer and have the right parameters.
+        FENCING_READY = "FencingReady",
         /// Another server could take the group over right now.
         STANDBY_AVAILABLE = "StandbyAvailable",
         /// The operation is over.
@@ -92,6 +94,8 @@ pub mod accepted {
         INVALID_PATH = "InvalidPath",
         /// A timing rule is broken; the message has both sides.
         TIMING_INEQUALITY = "TimingInequality",
+        /// Fence devices and levels do not fit together.
+        FENCING_INVALID = "FencingInvalid",
         /// The master sub-cluster can't be stopped.
         MASTER_CANNOT_STOP = "MasterCannotStop",
         /// The group names a sub-cluster, or the sub-cluster a super-cluster, that does not exist (yet).
@@ -222,6 +226,8 @@ pub mod event {
         EVIDENCE_ACCEPTED = "EvidenceAccepted",
         /// A fence device confirmed its work.
         FENCE_DONE = "FenceDone",
+        /// No fence device could switch a server off.
+        FENCE_FAILED = "FenceFailed",
         /// A server lost its right to run groups.
         LEASE_LOST = "LeaseLost",
         /// A hold came into force.

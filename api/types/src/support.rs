@@ -48,7 +48,6 @@ pub fn unsupported_sub_cluster(spec: &SubClusterSpec) -> Vec<FieldError> {
         let reserved = disk.reservation != Reservation::None;
         r.add(reserved, format!("spec.disks[{i}].reservation"), disk.reservation, "use None");
     }
-    r.add(spec.fencing.is_some(), "spec.fencing", "", REMOVE);
     r.add(spec.brakes != SubClusterBrakes::default(), "spec.brakes", "", "leave the brakes at their defaults");
     r.add(!spec.monitors.is_empty(), "spec.monitors", "", REMOVE);
     r.add(spec.exec != ExecPolicy::default(), "spec.exec.enabled", spec.exec.enabled, "leave it at its default, false");
@@ -65,7 +64,6 @@ pub fn unsupported_group(spec: &FailoverGroupSpec) -> Vec<FieldError> {
     r.add(!placement.separate_from.is_empty(), "spec.placement.separateFrom", "", REMOVE);
     r.add(!placement.together.is_empty(), "spec.placement.together", "", REMOVE);
     r.add(!placement.after.is_empty(), "spec.placement.after", "", REMOVE);
-    // Without fence devices onStopFailure: Fence is Block, so both values are carried out.
     let then = spec.recovery.then;
     r.add(then == RecoveryAction::ServerDown, "spec.recovery.then", then, "use Failover, Stop or Report");
     r.add(spec.disaster.is_some(), "spec.disaster", "", REMOVE);

@@ -156,7 +156,7 @@ fn what_is_not_built_is_named() {
     let much = sub_cluster(json!({
         "state": "Stopped",
         "servers": [{"name": "a", "id": 1, "site": "hall-a"}, {"name": "b", "id": 2, "state": "Detached"}],
-        "fencing": {}, "brakes": {"maxLosses": 1}, "exec": {"enabled": true},
+        "brakes": {"maxLosses": 1}, "exec": {"enabled": true},
         "monitors": [{"name": "m", "link": {"path": "pub"}, "action": "FailoverAll"}],
     }));
     assert_eq!(
@@ -165,7 +165,6 @@ fn what_is_not_built_is_named() {
             "spec.state",
             "spec.servers[0].site",
             "spec.servers[1].state",
-            "spec.fencing",
             "spec.brakes",
             "spec.monitors",
             "spec.exec.enabled"

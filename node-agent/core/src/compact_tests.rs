@@ -45,6 +45,7 @@ fn config() -> Config {
         grace: ms(0),
         automatic_return: true,
         time_on_virtual_machines: true,
+        fencing: Default::default(),
         stopped: false,
     }
 }

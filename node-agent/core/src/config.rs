@@ -49,6 +49,8 @@ pub struct Config {
     pub automatic_return: bool,
     /// `evidence.timeOnVirtualMachines: Allow`.
     pub time_on_virtual_machines: bool,
+    /// `fencing`.
+    pub fencing: Fencing,
     /// `state: Stopped`: all groups stop.
     pub stopped: bool,
 }
@@ -85,6 +87,34 @@ impl LockKind {
             LockKind::QuorumServer => "quorum server",
         }
     }
+}
+
+/// Power fencing.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Fencing {
+    /// How far a takeover depends on it.
+    pub mode: FencingMode,
+    /// Servers for which there is at least one level of devices.
+    pub servers: BTreeSet<ServerName>,
+}
+
+impl Fencing {
+    /// Devices are used by themselves for this server.
+    pub fn covers(&self, server: &ServerName) -> bool {
+        self.mode != FencingMode::Disabled && self.servers.contains(server)
+    }
+}
+
+/// `fencing.mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum FencingMode {
+    /// Not by itself.
+    #[default]
+    Disabled,
+    /// First the devices; if every level fails, other evidence.
+    BestEffort,
+    /// Elapsed time is no evidence about shared data.
+    Required,
 }
 
 /// Kind of a heartbeat path.
@@ -132,6 +162,8 @@ pub struct GroupConfig {
     pub digest: u64,
     /// `noServerLeft: Stop`.
     pub stop_when_no_server_left: bool,
+    /// `onStopFailure: Fence`: a stop that fails has the server left out, if it can be ended from outside.
+    pub fence_on_stop_failure: bool,
     /// The controller's target (R15).
     pub target: Option<Target>,
 }

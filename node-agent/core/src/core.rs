@@ -41,6 +41,7 @@ pub struct Core {
     pub(crate) proposal: Option<Proposal>,
     pub(crate) desire: Desire,
     pub(crate) departures: BTreeMap<DepartedKey, Departure>,
+    pub(crate) fences: BTreeMap<DepartedKey, crate::fencing::Call>,
     pub(crate) machines: BTreeMap<GroupName, Machine>,
     pub(crate) inspections: BTreeMap<GroupName, Inspection>,
     pub(crate) failures: BTreeMap<GroupName, (crate::status::Failure, Instant)>,
@@ -87,6 +88,7 @@ impl Core {
             proposal: None,
             desire: Desire::default(),
             departures: BTreeMap::new(),
+            fences: BTreeMap::new(),
             machines: BTreeMap::new(),
             inspections: BTreeMap::new(),
             failures: BTreeMap::new(),
@@ -159,6 +161,8 @@ impl Core {
                 self.config = Some(config);
                 self.take_specs(groups, running);
             }
+            Input::FencedOff { op, message } => self.fenced_off(op, message),
+            Input::FenceEnded { op, result } => self.fence_ended(op, result),
             Input::Leave => self.leaving = true,
         }
         self.settle();
@@ -207,6 +211,7 @@ impl Core {
         self.schedule_lock();
         self.renew_lease();
         self.watch_evidence();
+        self.drive_fencing();
         self.drive_machines();
         self.send_report();
         self.drive_coordinator();
@@ -309,6 +314,8 @@ impl Core {
             config_generation: config.generation,
             held: self.held_tags(),
             barred: self.durable.barred,
+            stop_failed: self.asks_to_be_left_out(),
+            fences: self.fence_states(),
             candidate: self.desire.members.clone(),
             reports: self.coordinator.reports.iter().map(|(name, report)| (name.clone(), report.number)).collect(),
         };

@@ -29,6 +29,7 @@ impl Core {
                 .then(|| CoordinatorStatus { groups: self.placed_groups() }),
             last_resolution: self.resolution.clone(),
             highest: self.durable.highest,
+            fences: self.fence_status(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{AcceptorId, BootId, ClusterId, GroupName, PathName, ServerName};
-use crate::view::{Epoch, MemberTiming, Tag};
+use crate::view::{DepartedKey, Epoch, MemberTiming, Tag};
 
 /// A heartbeat frame. The same frame goes to every peer on every path; the shell adds path, seal and check sum.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -49,11 +49,40 @@ pub struct Frame {
     pub held: BTreeMap<GroupName, Tag>,
     /// It stays out until an operator or the return policy brings it back: its last end was unclean (C20).
     pub barred: bool,
+    /// A stop failed on it and it asks the others to go on without it (`onStopFailure: Fence`).
+    pub stop_failed: bool,
+    /// Its calls of fence devices, by the boot that they are about.
+    pub fences: BTreeMap<DepartedKey, FenceState>,
     /// The members of the view that it would propose now; empty if it is content. Equal sets are the non-binding
     /// pre-vote of R1.
     pub candidate: std::collections::BTreeSet<ServerName>,
     /// Of a coordinator: the newest report that it has of every member, in this epoch.
     pub reports: BTreeMap<ServerName, u64>,
+}
+
+/// How far a call of fence devices is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum FenceState {
+    /// The server is to be switched off.
+    Firing,
+    /// It is verified off; what follows (switching it on again) has not ended.
+    Restoring,
+    /// It was verified off, and nothing of the call is in flight.
+    Off,
+    /// No level could switch it off, and nothing of the call is in flight.
+    Failed,
+}
+
+impl FenceState {
+    /// The call may still reach the server.
+    pub fn in_flight(self) -> bool {
+        matches!(self, FenceState::Firing | FenceState::Restoring)
+    }
+
+    /// The server was verified off.
+    pub fn is_off(self) -> bool {
+        matches!(self, FenceState::Restoring | FenceState::Off)
+    }
 }
 
 /// What a server intends, as peers have to know it.

@@ -51,6 +51,8 @@ struct Resource {
     misses: u32,
     /// To be given up once stopped.
     give_up: bool,
+    /// A stop has failed, and none has succeeded since.
+    stop_failed: bool,
 }
 
 /// A group that this server holds.
@@ -97,6 +99,7 @@ impl Machine {
             check: None,
             misses: 0,
             give_up: false,
+            stop_failed: false,
         };
         let resources = config.resources.iter().map(|(name, config)| (name.clone(), resource(config))).collect();
         Machine {
@@ -127,6 +130,11 @@ impl Machine {
     /// Verified: nothing of it is left here.
     pub(crate) fn is_gone(&self) -> bool {
         !self.wanted && self.resources.values().all(|resource| resource.state == State::Stopped)
+    }
+
+    /// A stop has failed, and what it was to stop may still run.
+    pub(crate) fn stop_failed(&self) -> bool {
+        self.resources.values().any(|resource| resource.stop_failed)
     }
 
     pub(crate) fn failure(&self) -> Option<&Failure> {
@@ -280,13 +288,18 @@ impl Machine {
                 }
             }
             (State::Stopping(current), outcome) if current == op => match outcome {
-                Outcome::Stopped => resource.state = State::Stopped,
+                Outcome::Stopped => {
+                    resource.state = State::Stopped;
+                    resource.stop_failed = false;
+                }
                 Outcome::Running => {
                     resource.message = "it still runs after a stop".into();
+                    resource.stop_failed = true;
                     resource.state = State::Stuck(now + STUCK_RETRY);
                 }
                 Outcome::Failed(message) | Outcome::Unknown(message) => {
                     resource.message = message;
+                    resource.stop_failed = true;
                     resource.state = State::Stuck(now + STUCK_RETRY);
                 }
             },

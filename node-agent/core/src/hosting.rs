@@ -329,7 +329,7 @@ impl Core {
     }
 
     /// The soft stop has come, or this server may not act at all.
-    fn lost_lease(&self) -> bool {
+    pub(crate) fn lost_lease(&self) -> bool {
         let member = self.durable.view.as_ref().is_some_and(|view| view.admits(&self.boot.server, self.boot.boot));
         let (soft, _, _) = self.deadlines();
         !member || self.now >= soft

@@ -89,6 +89,21 @@ pub enum Input {
         /// are probed, monitored and stopped as they were started.
         running: BTreeMap<GroupName, Arc<GroupConfig>>,
     },
+    /// A fence device has switched the server of [`crate::Output::Fence`] off and, asked afterwards, says that it is off.
+    /// The call goes on until `FenceEnded`.
+    FencedOff {
+        /// Which call.
+        op: OpId,
+        /// Which level and devices, for people.
+        message: String,
+    },
+    /// Nothing of a fence call is in flight any more.
+    FenceEnded {
+        /// Which call.
+        op: OpId,
+        /// Why it failed: every level, or what followed `FencedOff`.
+        result: Result<(), String>,
+    },
     /// The process was asked to end (SIGTERM): leave cleanly.
     Leave,
 }

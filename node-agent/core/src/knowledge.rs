@@ -235,8 +235,9 @@ impl Core {
         if let Some(evidence) = &departed.evidence {
             return Some(evidence.clone());
         }
-        let allowed =
-            !departed.is_virtual || self.config.as_ref().is_some_and(|config| config.time_on_virtual_machines);
+        let allowed = self.config.as_ref().is_some_and(|config| {
+            (!departed.is_virtual || config.time_on_virtual_machines) && self.time_may_prove(config, key)
+        });
         self.seen_evidence(key).or_else(|| (allowed && self.time_is_over(key)).then_some(Evidence::Time))
     }
 
@@ -274,7 +275,7 @@ impl Core {
     }
 
     /// R11: C after the anchor.
-    fn time_is_over(&self, key: &DepartedKey) -> bool {
+    pub(crate) fn time_is_over(&self, key: &DepartedKey) -> bool {
         let Some(departed) = self.durable.view.as_ref().and_then(|view| view.departed.get(key)) else { return false };
         self.departures.get(key).is_some_and(|departure| self.now >= departure.anchor + Self::wait(departed))
     }

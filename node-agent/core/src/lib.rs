@@ -36,6 +36,7 @@ mod arbiter;
 mod coordinator;
 mod core;
 mod explain;
+mod fencing;
 mod group;
 mod hosting;
 mod input;

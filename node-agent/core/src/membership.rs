@@ -124,7 +124,12 @@ impl Core {
             let frame = self.peers.get(name).and_then(|peer| peer.frame.as_ref());
             frame.is_some_and(|frame| !view.admits(name, frame.boot))
         };
-        let living: BTreeSet<ServerName> = view.members.keys().filter(|name| !replaced(name)).cloned().collect();
+        let left_out = self.to_be_left_out(view);
+        if left_out.contains(me) {
+            return None; // the others go on without us
+        }
+        let stays = |name: &&ServerName| !replaced(name) && !left_out.contains(*name);
+        let living: BTreeSet<ServerName> = view.members.keys().filter(stays).cloned().collect();
         let clique = self.best_clique(&living);
         let gone = |name: &ServerName| {
             let frame = self.peers.get(name).and_then(|peer| peer.frame.as_ref());
@@ -247,6 +252,9 @@ impl Core {
         });
         if unproven {
             return Err("there is no evidence yet that its old incarnation has ended".into());
+        }
+        if self.fence_in_flight(config, name) {
+            return Err("a fence device is being used on it, or may be by a server that was lost".into());
         }
         // Two would need each other without it; a larger view loses nothing by growing (protocol-why D20). Nobody joins
         // who sees another lock.

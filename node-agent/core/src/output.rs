@@ -10,7 +10,7 @@ use crate::names::{GroupName, ResourceName, ServerName};
 use crate::time::Instant;
 use crate::view::Tag;
 
-/// Number of a resource operation, unique per process.
+/// Number of a resource operation or fence call, unique per process.
 pub type OpId = u64;
 
 /// An output; see the contract in the crate's documentation.
@@ -65,6 +65,19 @@ pub enum Output {
         context: Context,
         /// After this the helper and all that it started for this operation is killed and the outcome is Unknown.
         timeout: Duration,
+    },
+    /// Switch this server off by its fence devices, level by level, as the newest specification has them; answer
+    /// [`crate::Input::FencedOff`] when that is verified, and in any case [`crate::Input::FenceEnded`].
+    Fence {
+        /// To be answered.
+        op: OpId,
+        /// The server.
+        server: ServerName,
+    },
+    /// End this call at once, with everything that it started; [`crate::Input::FenceEnded`] is still to be answered.
+    FenceCancel {
+        /// The call.
+        op: OpId,
     },
     /// The group is verified stopped here; its kill-list entries and running specification may be forgotten.
     Released {

@@ -257,6 +257,7 @@ impl Core {
             self.remember_links(&frame, &config);
             let order = (frame.lineage, frame.epoch);
             self.watch_departed(&frame.from, |b| b == frame.boot, order, frame.held.is_empty(), frame.is_virtual);
+            self.learn_fencing(&frame);
             self.compare_knowledge(&frame.from, order);
         }
     }

@@ -130,6 +130,19 @@ pub struct Status {
     pub last_resolution: Option<Resolution>,
     /// Highest tag seen.
     pub highest: Tag,
+    /// The newest fence call of this server about each server that is departed.
+    pub fences: BTreeMap<ServerName, FenceStatus>,
+}
+
+/// A call of fence devices.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct FenceStatus {
+    /// How far it is.
+    pub state: crate::frame::FenceState,
+    /// Since when.
+    pub since: Instant,
+    /// What the devices said.
+    pub message: String,
 }
 
 /// State of a server (api.md §4).

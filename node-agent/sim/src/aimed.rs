@@ -1,7 +1,7 @@
 //! Schedules aimed at one planted bug each, for bugs that chance brings out too rarely: the shape in which the bug
 //! matters, and the faults at the moments at which it matters. Each is run with several seeds (delays, drifts).
 
-use holdfast_core::config::LockKind;
+use holdfast_core::config::{FencingMode, LockKind};
 use holdfast_core::planted::Mutation;
 
 use crate::schedule::{Schedule, Shape};
@@ -14,7 +14,7 @@ const DB: usize = 0;
 const NET: usize = 1;
 
 fn shape(servers: usize, lock: Option<LockKind>) -> Shape {
-    Shape { servers, lock, is_virtual: true, time_allowed: true }
+    Shape { servers, lock, is_virtual: true, time_allowed: true, fencing: FencingMode::Disabled }
 }
 
 fn when(server: usize, moment: Moment, count: u32, then: Fault) -> (u64, Fault) {

@@ -1,12 +1,13 @@
 //! Schedules: faults in an order, made from a seed, run on a world, and shrunk when they fail.
 
-use holdfast_core::config::LockKind;
+use holdfast_core::config::{FencingMode, LockKind};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
 use crate::World;
-use crate::setup::{config, group, with_quorum_server};
+use crate::setup::{config, fenced, group, with_quorum_server};
+use crate::world::Device;
 use crate::world::faults::{DiskState, Fault, Moment};
 use crate::world::network::Kind;
 
@@ -27,6 +28,8 @@ pub struct Shape {
     pub is_virtual: bool,
     /// `evidence.timeOnVirtualMachines: Allow`.
     pub time_allowed: bool,
+    /// With a fence device for every server, or (`Disabled`) with none.
+    pub fencing: FencingMode,
 }
 
 /// A shape and faults with the pauses (ms) before them.
@@ -55,12 +58,12 @@ impl Schedule {
     /// A random schedule.
     pub fn random(seed: u64) -> Schedule {
         let mut rng = StdRng::seed_from_u64(seed ^ 0x5eed_0001);
-        let shape = shape(&mut rng);
+        let shape = Shape { fencing: fencing(seed), ..shape(&mut rng) };
         if rng.random_bool(0.1) {
             return Schedule { seed, shape, steps: harmless(&mut rng, shape) };
         }
         let rare = rng.random_bool(0.25);
-        let steps = (0..rng.random_range(10..50))
+        let mut steps: Vec<(u64, Fault)> = (0..rng.random_range(10..50))
             .map(|_| {
                 let pause = match rng.random_range(0..3) {
                     0 => rng.random_range(1..50),
@@ -70,6 +73,7 @@ impl Schedule {
                 (pause, fault(&mut rng, shape, rare, true))
             })
             .collect();
+        add_devices(seed, shape, &mut steps);
         Schedule { seed, shape, steps }
     }
 
@@ -98,6 +102,7 @@ impl Schedule {
             lock => config(shape.servers, lock.is_some()),
         };
         settings.time_on_virtual_machines = shape.time_allowed;
+        let settings = fenced(settings, shape.fencing);
         let groups = [(GROUPS[0], group(&all)), (GROUPS[1], group(&backwards)), (GROUPS[2], net)];
         let mut world = World::new(self.seed, settings, &groups);
         world.is_virtual = shape.is_virtual;
@@ -185,7 +190,29 @@ fn shape(rng: &mut StdRng) -> Shape {
     };
     let is_virtual = rng.random_bool(0.7);
     let time_allowed = rng.random_bool(0.85);
-    Shape { servers, lock, is_virtual, time_allowed }
+    Shape { servers, lock, is_virtual, time_allowed, fencing: FencingMode::Disabled }
+}
+
+/// A third of the sub-clusters have fence devices. Not drawn with the rest, so that all other schedules stay as they were.
+fn fencing(seed: u64) -> FencingMode {
+    match seed % 6 {
+        0 => FencingMode::BestEffort,
+        3 => FencingMode::Required,
+        _ => FencingMode::Disabled,
+    }
+}
+
+/// Fence devices that fail and hang.
+fn add_devices(seed: u64, shape: Shape, steps: &mut Vec<(u64, Fault)>) {
+    if shape.fencing == FencingMode::Disabled {
+        return;
+    }
+    let mut rng = StdRng::seed_from_u64(seed ^ 0x5eed_fe9c);
+    for _ in 0..rng.random_range(0..6) {
+        let device = *[Device::Works, Device::Fails, Device::Hangs].choose(&mut rng).unwrap_or(&Device::Works);
+        let fault = Fault::Devices(device, rng.random_bool(0.5));
+        steps.insert(rng.random_range(0..=steps.len()), (rng.random_range(1..500), fault));
+    }
 }
 
 const KINDS: [Kind; 7] =

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use holdfast_core::config::{Config, GroupConfig, LockKind, PathKind, Recovery, ResourceConfig, Then};
+use holdfast_core::config::{
+    Config, Fencing, FencingMode, GroupConfig, LockKind, PathKind, Recovery, ResourceConfig, Then,
+};
 use holdfast_core::names::{PathName, ResourceName, ServerName};
 
 /// Recovery that never runs out of failovers, so that a schedule may go on for long.
@@ -52,6 +54,7 @@ pub fn group(servers: &[&str]) -> GroupConfig {
         restart_on_change: false,
         digest: 1,
         stop_when_no_server_left: true,
+        fence_on_stop_failure: true,
         target: None,
     }
 }
@@ -84,8 +87,14 @@ pub fn config(servers: usize, has_lock: bool) -> Config {
         grace: Duration::from_secs(5),
         automatic_return: true,
         time_on_virtual_machines: true,
+        fencing: Fencing::default(),
         stopped: false,
     }
+}
+
+/// The same with a fence device for every server.
+pub fn fenced(config: Config, mode: FencingMode) -> Config {
+    Config { fencing: Fencing { mode, servers: config.servers.keys().cloned().collect() }, ..config }
 }
 
 /// Any number of servers with a quorum server: no heartbeat path on it, and an access may take twice as long.

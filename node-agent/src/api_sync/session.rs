@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::time::Duration;
 
+use futures::stream::SelectAll;
 use futures::{Stream, StreamExt};
 use holdfast_api::v1::{FailoverGroup, SubCluster};
 use k8s_openapi::api::core::v1::Secret;
@@ -17,6 +18,7 @@ use super::{ApiError, Sources, events};
 use crate::config::AgentConfig;
 use crate::convert::config as convert;
 use crate::executor::RunningGroup;
+use crate::fencing::topology::secret_names;
 use crate::guard_keeper::GuardKeeper;
 use crate::inbox::{self, Inbox};
 use crate::paths::keys::Keys;
@@ -137,6 +139,21 @@ impl Follower {
         }
     }
 
+    /// The Secrets that fence devices name.
+    fn fence_secrets(&self) -> BTreeSet<String> {
+        self.cache.specs().sub_cluster.as_ref().map(|object| secret_names(&object.spec)).unwrap_or_default()
+    }
+
+    fn take_fence_secret(&mut self, secret: &Secret) -> Result<(), ApiError> {
+        let data: BTreeMap<String, Vec<u8>> =
+            secret.data.iter().flatten().map(|(name, bytes)| (name.clone(), bytes.0.clone())).collect();
+        let name = secret.metadata.name.clone().unwrap_or_default();
+        if self.cache.take_secret(&name, &data)? {
+            self.adopt();
+        }
+        Ok(())
+    }
+
     fn take_secret(&mut self, secret: &Secret) -> Result<(), ApiError> {
         let data = entries(secret);
         // An emptied Secret takes no key away: without one the servers would not hear each other.
@@ -187,6 +204,9 @@ pub(super) async fn run(
     let mut secret: Option<(String, Watch<Secret>)> = None;
     let mut quorum_secret: Option<(String, Watch<Secret>)> = None;
 
+    // One watch per name: an agent may read no others.
+    let mut fence_secrets: (BTreeSet<String>, SelectAll<Watch<Secret>>) = Default::default();
+
     let mut listing = Listing::default();
     let mut snapshots = sources.snapshots.clone();
     let mut guard = sources.guard.clone();
@@ -202,6 +222,12 @@ pub(super) async fn run(
                     (name, stream)
                 });
             }
+        }
+        let wanted = follower.fence_secrets();
+        if fence_secrets.0 != wanted {
+            let watches =
+                wanted.iter().map(|name| -> Watch<Secret> { Box::pin(watcher::watcher(secrets.clone(), named(name))) });
+            fence_secrets = (wanted.clone(), watches.collect());
         }
         let report_at = if changed { earliest.min(next_full) } else { next_full };
         tokio::select! {
@@ -223,6 +249,11 @@ pub(super) async fn run(
             event = next_of(&mut quorum_secret) => {
                 if let Some(object) = applied(event, "the credentials for the quorum server")? {
                     follower.take_quorum_secret(&object)?;
+                }
+            }
+            event = fence_secrets.1.next(), if !fence_secrets.1.is_empty() => {
+                if let Some(object) = applied(event, "the Secrets of fence devices")? {
+                    follower.take_fence_secret(&object)?;
                 }
             }
             result = watchdog.changed() => {

@@ -8,7 +8,8 @@ use holdfast_api::conditions::{self, State};
 use holdfast_api::reasons::{condition, ready, stalled};
 use holdfast_api::timing::{Timing, recommended_timeout};
 use holdfast_api::v1 as api;
-use holdfast_core::config::{Config, LockKind};
+use holdfast_core::config::{Config, FencingMode, LockKind};
+use holdfast_core::frame::FenceState;
 use holdfast_core::status::{ClusterPhase, CoordinatorStatus, GroupPhase, PlacedGroup, Resolution, Status};
 use holdfast_core::view::{Acceptor, View};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -292,7 +293,26 @@ fn set_conditions(new: &mut api::SubClusterStatus, snapshot: &Snapshot, now: Tim
     } else {
         conditions::clear(list, condition::CONFIG_PENDING);
     }
-    if status.phase == ClusterPhase::AwaitingForceReinstate {
+    let mode = snapshot.adoption.as_ref().map(|adoption| adoption.config.fencing.mode).unwrap_or_default();
+    match super::server_status::fencing_ready(snapshot) {
+        Some(_) if mode == FencingMode::Disabled => {
+            let told = "the devices are not used by themselves; set spec.fencing.mode to BestEffort or Required";
+            conditions::set(list, condition::FENCING_READY, State::False, "Disabled", told, generation, now);
+        }
+        Some((state, reason, message)) => {
+            conditions::set(list, condition::FENCING_READY, state, reason, &message, generation, now);
+        }
+        None => {
+            conditions::clear(list, condition::FENCING_READY);
+        }
+    }
+    let failed = status.fences.iter().filter(|(_, call)| call.state == FenceState::Failed);
+    let unfenced: Vec<String> =
+        failed.map(|(server, call)| format!("{server} could not be fenced: {}", call.message)).collect();
+    if status.phase != ClusterPhase::AwaitingForceReinstate && !unfenced.is_empty() {
+        let told = unfenced.join("; ");
+        conditions::set(list, condition::STALLED, State::True, stalled::FENCE_FAILED, &told, generation, now);
+    } else if status.phase == ClusterPhase::AwaitingForceReinstate {
         conditions::set(
             list,
             condition::STALLED,

@@ -61,8 +61,15 @@ pub fn adoption(
             Some((group.group.clone(), Arc::new(config)))
         })
         .collect();
-    let adoption =
-        Adoption { config: Arc::new(config), groups, running, wiring, specs: specs.groups.clone(), sub_cluster };
+    let adoption = Adoption {
+        config: Arc::new(config),
+        groups,
+        running,
+        wiring,
+        specs: specs.groups.clone(),
+        sub_cluster,
+        secrets: specs.secrets.clone(),
+    };
     Ok((adoption, left_out))
 }
 
@@ -105,6 +112,7 @@ pub fn cluster_config(object: &api::SubCluster, watchdog: Option<Duration>) -> R
         grace: spec.startup.grace_period.get(),
         automatic_return: spec.return_policy == api::ReturnPolicy::Automatic,
         time_on_virtual_machines: spec.evidence.time_on_virtual_machines == api::TimeOnVirtualMachines::Allow,
+        fencing: crate::fencing::topology::core_config(spec),
         stopped: spec.state == api::SubClusterState::Stopped,
     })
 }
@@ -227,6 +235,7 @@ pub fn group_config(object: &api::FailoverGroup, sub_cluster: &api::SubCluster) 
         restart_on_change: spec.change.on_restart_needed == api::OnRestartNeeded::Restart,
         digest: digest(spec)?,
         stop_when_no_server_left: spec.recovery.no_server_left == api::NoServerLeftAction::Stop,
+        fence_on_stop_failure: spec.recovery.on_stop_failure == api::StopFailureAction::Fence,
         target: status.and_then(|s| s.target.as_ref()).and_then(target),
     })
 }

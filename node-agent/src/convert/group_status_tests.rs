@@ -33,6 +33,7 @@ fn snapshot(placed: &PlacedGroup) -> Snapshot {
         coordinator: Some(CoordinatorStatus { groups: [("pg".into(), placed.clone())].into() }),
         last_resolution: None,
         highest: Tag::default(),
+        fences: BTreeMap::new(),
     };
     Snapshot {
         at: Instant(90_000_000_000),
@@ -44,6 +45,7 @@ fn snapshot(placed: &PlacedGroup) -> Snapshot {
         keys: crate::paths::keys::KeyState::default(),
         adoption: Some(Arc::new(adoption)),
         stuck: None,
+        fencing: Default::default(),
     }
 }
 

@@ -14,6 +14,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::{Wall, anchor, clip, reported, server_state};
 use crate::driver_loop::Snapshot;
+use crate::fencing::{Checked, Seen};
 use crate::paths::disk::Health;
 
 /// What doesn't change while the agent runs.
@@ -86,6 +87,7 @@ pub fn server_status(
         keys: snapshot.keys.sealing.map(|sealing| api::HeartbeatKeys { sealing, held: snapshot.keys.held.clone() }),
         disks: disks(snapshot),
         quorum_server: quorum_server(snapshot),
+        fence_devices: fence_devices(snapshot),
         guard: Some(guard_status(guard)),
         platform: Some(api::Platform {
             r#virtual: facts.is_virtual,
@@ -119,6 +121,9 @@ pub fn essence(status: &api::ServerStatus) -> api::ServerStatus {
     essence.report_time = None;
     for path in &mut essence.paths {
         (path.latency, path.loss_percent, path.longest_gap) = (None, None, None);
+    }
+    for device in &mut essence.fence_devices {
+        device.time = None;
     }
     for disk in &mut essence.disks {
         disk.read_latency = None;
@@ -201,6 +206,39 @@ fn quorum_server(snapshot: &Snapshot) -> Option<api::QuorumServerStatus> {
     };
     let latency = health.latency.map(reported);
     Some(api::QuorumServerStatus { url: clip(&health.url), state, latency, message: clip(&message) })
+}
+
+fn fence_devices(snapshot: &Snapshot) -> Vec<api::FenceDeviceStatus> {
+    let one = |checked: &Checked| {
+        let (state, message) = match &checked.result {
+            Ok(Seen::On) => (api::FenceDeviceState::Working, format!("{} has power", checked.server)),
+            Ok(Seen::Off) => (api::FenceDeviceState::Working, format!("{} is off", checked.server)),
+            Err(problem) => (api::FenceDeviceState::Failed, problem.clone()),
+        };
+        api::FenceDeviceStatus {
+            device: checked.device.clone(),
+            server: checked.server.clone(),
+            state,
+            message: clip(&message),
+            time: Some(Time(checked.at)),
+        }
+    };
+    snapshot.fencing.checked.iter().map(one).collect()
+}
+
+/// Whether this server could fence the others: state, reason, message; none where no device is configured.
+pub(super) fn fencing_ready(snapshot: &Snapshot) -> Option<(State, &'static str, String)> {
+    let view = &snapshot.fencing;
+    if !view.configured {
+        return None;
+    }
+    let problem = |c: &Checked| Some(format!("{} for {}: {}", c.device, c.server, c.result.as_ref().err()?));
+    let bad: Vec<String> = view.checked.iter().filter_map(problem).collect();
+    Some(match (view.checked.is_empty(), bad.is_empty()) {
+        (true, _) => (State::Unknown, "NotLookedAt", "the devices are being looked at".to_owned()),
+        (_, true) => (State::True, "Working", format!("{} devices answer", view.checked.len())),
+        (_, false) => (State::False, stalled::FENCE_FAILED, bad.join("; ")),
+    })
 }
 
 fn guard_status(guard: &GuardView) -> api::GuardStatus {
@@ -286,9 +324,16 @@ fn set_conditions(
     };
     set(condition::WATCHDOG_ARMED, armed, reason, &message);
 
+    let fencing = fencing_ready(snapshot);
+    if let Some((state, reason, message)) = &fencing {
+        set(condition::FENCING_READY, *state, reason, message);
+    }
     if snapshot.status.member == MemberState::Detached && facts.unclean {
         set(condition::STALLED, State::True, stalled::UNCLEAN_RETURN, &snapshot.status.sentence);
     } else {
         conditions::clear(list, condition::STALLED);
+    }
+    if fencing.is_none() {
+        conditions::clear(list, condition::FENCING_READY);
     }
 }

@@ -292,7 +292,7 @@ choices! {
 choices! {
     /// What follows when a stop fails or times out.
     pub enum StopFailureAction = Fence {
-        /// The server is fenced; without fence device as Block.
+        /// The others go on without the server, and it is fenced; without fence device and watchdog as Block.
         Fence,
         /// The group stays stuck until an operator confirms that it has stopped.
         Block,

@@ -112,6 +112,10 @@ pub struct ServerStatus {
     /// The quorum server as this server sees it, if it is the sub-cluster's lock.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quorum_server: Option<QuorumServerStatus>,
+    /// The fence devices of the other servers, as this server last saw them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["device", "server"]))]
+    pub fence_devices: Vec<FenceDeviceStatus>,
     /// The process that stops everything when the agent cannot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guard: Option<GuardStatus>,
@@ -305,6 +309,38 @@ pub struct DiskStatus {
     #[serde(default)]
     #[schemars(length(max = 1024))]
     pub message: String,
+}
+
+choices! {
+    /// Whether a fence device can be used.
+    pub enum FenceDeviceState = Failed {
+        /// Its parameters are right, and it answers.
+        Working,
+        /// It can't be used; the message says why.
+        Failed,
+    }
+}
+
+/// A fence device as one server sees it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FenceDeviceStatus {
+    /// Name of the device in the sub-cluster.
+    #[schemars(length(max = 63))]
+    pub device: String,
+    /// The server that it switches.
+    #[schemars(length(max = 63))]
+    pub server: String,
+    /// Whether it can be used.
+    #[serde(default)]
+    pub state: FenceDeviceState,
+    /// How it sees the server, or what is wrong.
+    #[serde(default)]
+    #[schemars(length(max = 1024))]
+    pub message: String,
+    /// When it was looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<Time>,
 }
 
 choices! {

@@ -3,16 +3,17 @@
 //!
 //! Rules over several objects are the controller's; the rules that one object shows by itself stand in its schema.
 
+mod fencing;
 mod group;
 mod quorum;
 mod serial;
 
 use std::time::Duration;
 
-pub use serial::validate_serial_lines;
-
+pub use fencing::validate_fencing;
 pub use group::{dependency_cycle, resource_graph, validate_group};
 pub use quorum::{quorum_server, quorum_server_of_group};
+pub use serial::validate_serial_lines;
 
 use crate::{
     error::FieldError,
@@ -20,8 +21,9 @@ use crate::{
     v1::{SubClusterSpec, WatchdogMode},
 };
 
-/// The timing inequalities, the serial lines and the quorum server's addresses of a sub-cluster. With `watchdog.mode:
-/// IfPresent` the inequalities must hold with and without the device, because either can be found on a server.
+/// The timing inequalities, the serial lines, the quorum server's addresses and the fence devices of a sub-cluster. With
+/// `watchdog.mode: IfPresent` the inequalities must hold with and without the device, because either can be found on a
+/// server.
 pub fn validate_sub_cluster(spec: &SubClusterSpec) -> Vec<FieldError> {
     let device: Option<Duration> = Some(spec.watchdog.timeout.get());
     let cases: &[Option<Duration>] = match spec.watchdog.mode {
@@ -40,6 +42,7 @@ pub fn validate_sub_cluster(spec: &SubClusterSpec) -> Vec<FieldError> {
         }
     }
     errors.extend(quorum_server(spec));
+    errors.extend(validate_fencing(spec));
     errors
 }
 

@@ -42,6 +42,10 @@ pub(crate) fn accept(facts: &Facts<'_>) -> Result<(), Rejection> {
         return Err(Rejection::new(accepted::INVALID_PATH, lines.join("; ")));
     }
     independent_quorum_server(facts)?;
+    let fencing: Vec<String> = validation::validate_fencing(spec).iter().map(ToString::to_string).collect();
+    if !fencing.is_empty() {
+        return Err(Rejection::new(accepted::FENCING_INVALID, fencing.join("; ")));
+    }
     unchanged(facts.sub_cluster)
 }
 

@@ -29,6 +29,13 @@ pub(super) struct Seen {
     generations: BTreeMap<GroupName, u64>,
 }
 
+impl Seen {
+    /// The newest view that anybody has.
+    pub(super) fn newest(&self) -> Option<View> {
+        self.views.last_key_value().map(|(_, view)| view.clone())
+    }
+}
+
 impl World {
     pub(super) fn violation(&mut self, check: &str, text: String) {
         self.say(format!("VIOLATION {check}: {text}"));

@@ -10,7 +10,7 @@ use rand::Rng;
 
 use super::host::boot_id;
 use super::network::{Kind, LANS};
-use super::{Event, MS, World};
+use super::{Device, Event, MS, World};
 
 /// How the shared disk (or the way to the lock) is from one server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +95,8 @@ pub enum Fault {
     EmptyStore(usize),
     /// Not a fault: from here on nothing that runs may stop.
     NothingMoves,
+    /// How the fence devices behave, and whether they switch on again.
+    Devices(Device, bool),
     /// When this happens on a server for the n-th time from now on, that fault follows.
     Ambush(usize, Moment, u32, Box<Fault>),
 }
@@ -115,6 +117,7 @@ impl World {
             self.say(format!("FAULT {fault:?}"));
         }
         match fault.clone() {
+            Fault::Devices(device, reboot) => (self.fences.device, self.fences.reboot) = (device, reboot),
             Fault::PowerCut(server) => self.power_cut(server),
             Fault::PowerOn(server) => self.power_on(server),
             Fault::Crash(server, ms) => self.crash_process(server, ms),
@@ -228,6 +231,7 @@ impl World {
         self.failing_starts = 0.0;
         self.failing_stops = 0.0;
         self.max_fsync = 3;
+        (self.fences.device, self.fences.reboot) = (Device::Works, true);
         for server in 0..self.hosts.len() {
             self.set_disk(server, DiskState::Works);
             self.power_on(server);

@@ -19,11 +19,13 @@ use rand::{Rng, SeedableRng};
 mod checks;
 pub mod disk;
 pub mod faults;
+mod fence;
 mod host;
 pub mod network;
 
 use disk::Medium;
 use faults::{DiskState, Waiting};
+pub use fence::{Device, Fences};
 use host::{Host, boot_id};
 use network::{Kind, LANS};
 
@@ -44,6 +46,7 @@ enum Event {
     Act { server: usize, life: u64, op: u64, key: (GroupName, ResourceName), generation: u64, action: Action },
     Guard { server: usize },
     Kill { server: usize, boot: u64 },
+    Fence(fence::FenceStep),
     Start { server: usize },
     Thaw { server: usize },
 }
@@ -114,6 +117,8 @@ pub struct World {
     max_fsync: u64,
     /// How long the supervisor takes to restart an agent that the guard killed, in ms.
     pub restart_after_kill: u64,
+    /// The fence devices.
+    pub fences: Fences,
 }
 
 impl World {
@@ -155,6 +160,7 @@ impl World {
             failing_starts: 0.0,
             max_fsync: 3,
             restart_after_kill: 30,
+            fences: Fences::default(),
         };
         for server in 0..world.hosts.len() {
             world.at(0, Event::Start { server });
@@ -246,6 +252,7 @@ impl World {
             }
             Event::Guard { server } => self.guard(server),
             Event::Kill { server, boot } => self.killed(server, boot),
+            Event::Fence(step) => self.fence_step(step),
             Event::Start { server } => self.start(server),
             Event::Thaw { server } => self.thaw(server),
         }
@@ -331,6 +338,8 @@ impl World {
             Output::Released { group } => {
                 self.hosts[server].running_specs.remove(&group);
             }
+            Output::Fence { op, server: target } => self.fence(server, op, &target),
+            Output::FenceCancel { op } => self.cancel_fence(server, op),
             Output::Note(note) => {
                 let group = note.group.map(|group| format!(" {group}")).unwrap_or_default();
                 self.say(format!("{}: {}{group}: {}", self.hosts[server].name, note.reason, note.message));

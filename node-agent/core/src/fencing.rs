@@ -1,0 +1,243 @@
+//! R12 (Power), R19, D27, D28: switching departed servers off, and leaving a server out because a stop failed on it.
+//!
+//! | state of a call | event | next |
+//! |---|---|---|
+//! | – | the view left a boot of a server out without evidence; this server coordinates under a lease | `Firing` |
+//! | `Firing` | verified off | `Restoring`: evidence Power |
+//! | `Firing` | every level failed | `Failed`: again after [`AGAIN`] while nothing else proves it |
+//! | `Firing`, `Restoring` | this server has no lease any more | cancelled, then as it ends |
+//! | `Restoring` | switched on again, or left off as configured | `Off` |
+//!
+//! Who fires: the coordinator, so one member of the one view that a quorum decided; two sides never shoot at each
+//! other. If it dies, the next view's coordinator fires again: switching off what is off is no harm, and whoever was
+//! verified off stays proven, because a boot id never comes back.
+//!
+//! A call never outlives the authority of its server (the guard kills it at the lease's end), so the time that proves
+//! that a departed server holds nothing proves that it fences nobody either.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::config::{Config, FencingMode};
+use crate::core::Core;
+use crate::frame::{FenceState, Frame};
+use crate::names::ServerName;
+use crate::output::{OpId, Output};
+use crate::status::FenceStatus;
+use crate::time::Instant;
+use crate::view::{DepartedKey, View};
+
+/// Pause after a call in which every level failed. Devices have their own retries inside a call.
+const AGAIN: Duration = Duration::from_secs(20);
+
+/// A call for one boot of a server.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Call {
+    op: OpId,
+    pub(crate) state: FenceState,
+    since: Instant,
+    message: String,
+    cancelled: bool,
+    /// Every level has failed at least once.
+    failed: bool,
+}
+
+impl Core {
+    /// Fires what has to be fired, and calls back what this server has no authority for any more.
+    pub(crate) fn drive_fencing(&mut self) {
+        let (Some(view), Some(config)) = (self.durable.view.clone(), self.config.clone()) else { return };
+        self.fences.retain(|key, call| call.state.in_flight() || view.departed.contains_key(key));
+        if self.lost_lease() {
+            return self.cancel_fencing();
+        }
+        if !self.coordinates() || !self.leased() {
+            return;
+        }
+        for key in view.departed.keys().filter(|key| config.fencing.covers(&key.0)) {
+            match self.fence_due(&view, key) {
+                Some(due) if due <= self.now => self.fire(key.clone()),
+                Some(due) => self.wake(due),
+                None => {}
+            }
+        }
+    }
+
+    /// When a call for this boot is due; none: not at all, or not before something else changes.
+    fn fence_due(&self, view: &View, key: &DepartedKey) -> Option<Instant> {
+        // A server that is a member again under another boot is not to be hit.
+        if view.members.contains_key(&key.0) {
+            return None;
+        }
+        let proven = self.departures.get(key).is_some_and(|departure| departure.seen.is_some());
+        let by_a_member = || view.members.keys().any(|name| self.says_it_fires(name, &key.0));
+        if proven || self.evidence(key).is_some() || self.fires(&key.0) || by_a_member() {
+            return None;
+        }
+        match self.fences.get(key) {
+            Some(call) if call.state == FenceState::Failed && !call.cancelled => Some(call.since + AGAIN),
+            Some(call) if call.state == FenceState::Off => None,
+            _ => Some(self.now),
+        }
+    }
+
+    fn fire(&mut self, key: DepartedKey) {
+        self.next_op += 1;
+        let op = self.next_op;
+        let server = key.0.clone();
+        let (since, state) = (self.now, FenceState::Firing);
+        let failed = self.fences.get(&key).is_some_and(|call| call.failed);
+        self.fences.insert(key, Call { op, state, since, message: String::new(), cancelled: false, failed });
+        self.emit(Output::Fence { op, server });
+        self.beat_soon();
+    }
+
+    fn cancel_fencing(&mut self) {
+        let open: Vec<OpId> = self
+            .fences
+            .values_mut()
+            .filter(|call| call.state.in_flight() && !call.cancelled)
+            .map(|call| {
+                call.cancelled = true;
+                call.op
+            })
+            .collect();
+        for op in open {
+            self.emit_now(Output::FenceCancel { op });
+        }
+    }
+
+    /// The device says that the server is off, and was asked after it had switched it off.
+    pub(crate) fn fenced_off(&mut self, op: OpId, message: String) {
+        let now = self.now;
+        let Some((key, call)) = self.fences.iter_mut().find(|(_, call)| call.op == op) else { return };
+        if call.state != FenceState::Firing {
+            return;
+        }
+        (call.state, call.since, call.message) = (FenceState::Restoring, now, message.clone());
+        let key = key.clone();
+        self.proven_off(&key);
+        self.note("FenceDone", None, false, format!("{} is verified off: {message}", key.0));
+        self.beat_soon();
+    }
+
+    /// Nothing of the call is in flight any more.
+    pub(crate) fn fence_ended(&mut self, op: OpId, result: Result<(), String>) {
+        let now = self.now;
+        let Some((key, call)) = self.fences.iter_mut().find(|(_, call)| call.op == op) else { return };
+        let server = key.0.clone();
+        let off = call.state == FenceState::Restoring;
+        call.state = if off { FenceState::Off } else { FenceState::Failed };
+        call.since = now;
+        call.failed |= !off && !call.cancelled;
+        if let Err(message) = result {
+            call.message.clone_from(&message);
+            let what = if off { "is off, but was not switched on again" } else { "could not be fenced" };
+            self.note("FenceFailed", None, true, format!("{server} {what}: {message}"));
+        }
+        self.beat_soon();
+    }
+
+    /// R12: what a boot of a server held ended with its power. Only a fact about that boot, so it needs no view.
+    fn proven_off(&mut self, key: &DepartedKey) {
+        if let Some(departure) = self.departures.get_mut(key)
+            && departure.seen.is_none()
+        {
+            departure.seen = Some((crate::view::Evidence::Power, self.now));
+        }
+    }
+
+    /// What a fellow member says that it has verified.
+    pub(crate) fn learn_fencing(&mut self, frame: &Frame) {
+        if !self.durable.view.as_ref().is_some_and(|view| view.admits(&frame.from, frame.boot)) {
+            return;
+        }
+        for (key, _) in frame.fences.iter().filter(|(_, state)| state.is_off()) {
+            self.proven_off(key);
+        }
+    }
+
+    /// Whether elapsed time may count as evidence about a server that can be fenced: with `Required` never, with
+    /// `BestEffort` once every level has failed. Not before: whoever configured devices wants the server off first.
+    /// A server that is a member again (a cluster start readmits all at once) is past being switched off.
+    pub(crate) fn time_may_prove(&self, config: &Config, key: &DepartedKey) -> bool {
+        let back = self.durable.view.as_ref().is_some_and(|view| view.members.contains_key(&key.0));
+        if back || !config.fencing.covers(&key.0) {
+            return back || config.fencing.mode != FencingMode::Required;
+        }
+        let failed = |frame: &Frame| frame.fences.get(key) == Some(&FenceState::Failed);
+        config.fencing.mode == FencingMode::BestEffort
+            && (self.fences.get(key).is_some_and(|call| call.failed)
+                || self.peers.values().filter_map(|peer| peer.frame.as_ref()).any(failed))
+    }
+
+    /// A call of ours for this server is in flight.
+    fn fires(&self, server: &ServerName) -> bool {
+        self.fences.iter().any(|(key, call)| key.0 == *server && call.state.in_flight())
+    }
+
+    /// The newest frame of `peer` says that a call of its is in flight.
+    fn says_it_fires(&self, peer: &ServerName, server: &ServerName) -> bool {
+        let frame = self.peers.get(peer).and_then(|peer| peer.frame.as_ref());
+        frame.is_some_and(|frame| frame.fences.iter().any(|(key, state)| key.0 == *server && state.in_flight()))
+    }
+
+    /// R19, D28: a call for this server may be under way: ours, one that a peer speaks of, or one that a departed peer
+    /// began after its last word. The last two end with the peer's authority.
+    pub(crate) fn fence_in_flight(&self, config: &Config, server: &ServerName) -> bool {
+        let departed = self.durable.view.iter().flat_map(|view| view.departed.keys());
+        let silenced = |key: &&DepartedKey| self.evidence(key).is_some() || self.time_is_over(key);
+        let lost = |key: &&DepartedKey| key.0 != *server && !silenced(key);
+        let ended = |name: &ServerName| {
+            let boot = self.peers.get(name).and_then(|peer| peer.frame.as_ref()).map(|frame| frame.boot);
+            departed.clone().any(|key| key.0 == *name && Some(key.1) == boot && silenced(&key))
+        };
+        self.fires(server)
+            || config.fencing.covers(server) && departed.clone().any(|key| lost(&key))
+            || self.peers.keys().any(|name| self.says_it_fires(name, server) && !ended(name))
+    }
+
+    /// What frames say about calls.
+    pub(crate) fn fence_states(&self) -> BTreeMap<DepartedKey, FenceState> {
+        let said = self.fences.iter().filter(|(_, call)| !(call.cancelled && call.state == FenceState::Failed));
+        said.map(|(key, call)| (key.clone(), call.state)).collect()
+    }
+
+    /// For people: the newest call per server.
+    pub(crate) fn fence_status(&self) -> BTreeMap<ServerName, FenceStatus> {
+        let one = |call: &Call| FenceStatus { state: call.state, since: call.since, message: call.message.clone() };
+        let mut newest: BTreeMap<ServerName, &Call> = BTreeMap::new();
+        for (key, call) in &self.fences {
+            let known = newest.entry(key.0.clone()).or_insert(call);
+            if call.since > known.since {
+                *known = call;
+            }
+        }
+        newest.into_iter().map(|(server, call)| (server, one(call))).collect()
+    }
+
+    /// D27: a stop failed here whose group says `onStopFailure: Fence`, somebody or something can end this server from
+    /// outside, and another member may run the group. Then the others leave this server out, and evidence follows.
+    pub(crate) fn asks_to_be_left_out(&self) -> bool {
+        let (Some(view), Some(config)) = (&self.durable.view, &self.config) else { return false };
+        let ended_from_outside = config.fencing.covers(&self.boot.server) || config.watchdog;
+        let elsewhere = |policy: &[ServerName]| {
+            policy.iter().any(|name| *name != self.boot.server && view.members.contains_key(name))
+        };
+        ended_from_outside
+            && self.machines.values().any(|machine| {
+                machine.stop_failed() && machine.config.fence_on_stop_failure && elsewhere(&machine.config.policy)
+            })
+    }
+
+    /// Members that ask to be left out; none if nobody would stay.
+    pub(crate) fn to_be_left_out(&self, view: &View) -> std::collections::BTreeSet<ServerName> {
+        let asks = |name: &ServerName| {
+            let frame = self.peers.get(name).and_then(|peer| peer.frame.as_ref());
+            *name == self.boot.server && self.asks_to_be_left_out()
+                || frame.is_some_and(|frame| frame.stop_failed && view.admits(name, frame.boot))
+        };
+        let asking: std::collections::BTreeSet<ServerName> =
+            view.members.keys().filter(|name| asks(name)).cloned().collect();
+        if asking.len() == view.members.len() { Default::default() } else { asking }
+    }
+}

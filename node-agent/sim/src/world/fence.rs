@@ -1,0 +1,127 @@
+//! Fence devices of the world: a power switch per host, which works, fails, or hangs.
+//!
+//! What acts is a helper of the agent that fires: it lives on while its agent is frozen or dead, until the guard ends it
+//! with the agent's authority, or the next agent of its host with its leftovers.
+
+use std::collections::BTreeSet;
+
+use holdfast_core::Input;
+use holdfast_core::names::ServerName;
+use rand::Rng;
+
+use super::{Event, MS, World};
+
+/// How a device behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device {
+    /// Switches off, and says so.
+    Works,
+    /// Says that it can't.
+    Fails,
+    /// Says nothing until its time is over.
+    Hangs,
+}
+
+/// One step of a call.
+#[derive(Debug, Clone)]
+pub(super) struct FenceStep {
+    server: usize,
+    life: u64,
+    op: u64,
+    target: usize,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Stage {
+    Off,
+    On,
+    Gone,
+}
+
+/// All devices.
+#[derive(Debug, Clone)]
+pub struct Fences {
+    /// How they behave from now on.
+    pub device: Device,
+    /// What was switched off is switched on again.
+    pub reboot: bool,
+    /// Servers that were switched off, in order.
+    pub fired: Vec<usize>,
+    cancelled: BTreeSet<(usize, u64, u64)>,
+}
+
+impl Default for Fences {
+    fn default() -> Fences {
+        Fences { device: Device::Works, reboot: false, fired: Vec::new(), cancelled: BTreeSet::new() }
+    }
+}
+
+impl World {
+    pub(super) fn fence(&mut self, server: usize, op: u64, target: &ServerName) {
+        let Some(target) = self.hosts.iter().position(|host| host.name == *target) else { return };
+        self.say(format!("{}: fences {}", self.hosts[server].name, self.hosts[target].name));
+        let life = self.hosts[server].life;
+        let step = FenceStep { server, life, op, target, stage: Stage::Off };
+        match self.fences.device {
+            Device::Hangs => self.after(2000 * MS, 3000 * MS, Event::Fence(FenceStep { stage: Stage::Gone, ..step })),
+            Device::Works | Device::Fails => self.after(20 * MS, 400 * MS, Event::Fence(step)),
+        }
+    }
+
+    pub(super) fn cancel_fence(&mut self, server: usize, op: u64) {
+        let life = self.hosts[server].life;
+        if self.fences.cancelled.insert((server, life, op)) {
+            let result = Err("cancelled".into());
+            self.after(MS, 5 * MS, Event::Input { server, life, input: Input::FenceEnded { op, result } });
+        }
+    }
+
+    pub(super) fn fence_step(&mut self, step: FenceStep) {
+        let FenceStep { server, life, op, target, stage } = step.clone();
+        let host = &self.hosts[server];
+        let (_, kill, end) = host.deadline;
+        // The guard acts at the kill point, or at the latest when the watchdog would have.
+        let latest = end + self.config.reset.as_nanos() as u64 * 99 / 100;
+        let killed = self.now >= kill && (self.now >= latest || self.rng.random_bool(0.5));
+        let gone = !self.hosts[server].powered || self.hosts[server].life != life || killed;
+        if gone || self.fences.cancelled.contains(&(server, life, op)) {
+            let result = Err("its time was over".into());
+            return self.input_if_alive(server, life, Input::FenceEnded { op, result });
+        }
+        match stage {
+            Stage::Off if self.fences.device == Device::Works => {
+                let (by, name) = (self.hosts[server].name.clone(), self.hosts[target].name.clone());
+                self.hits_no_member(&by, target);
+                self.power_cut(target);
+                self.fences.fired.push(target);
+                self.say(format!("{by}: {name} is off"));
+                self.after(10 * MS, 500 * MS, Event::Fence(FenceStep { stage: Stage::On, ..step }));
+                self.input_if_alive(server, life, Input::FencedOff { op, message: "level 1: switch".into() });
+            }
+            Stage::On => {
+                if self.fences.reboot {
+                    self.power_on(target);
+                }
+                self.input_if_alive(server, life, Input::FenceEnded { op, result: Ok(()) });
+            }
+            Stage::Off | Stage::Gone => {
+                let result = Err("level 1: switch: no answer".into());
+                self.input_if_alive(server, life, Input::FenceEnded { op, result });
+            }
+        }
+    }
+
+    /// S3, R19: whoever is a member of the newest view that anybody has is never switched off.
+    fn hits_no_member(&mut self, by: &ServerName, target: usize) {
+        let name = self.hosts[target].name.clone();
+        let boot = super::host::boot_id(target, self.hosts[target].boot);
+        let newest = self.seen.newest();
+        if let Some(view) = newest
+            && self.hosts[target].powered
+            && view.admits(&name, holdfast_core::names::BootId(boot))
+        {
+            self.violation("S3", format!("{by} fences {name}, a member of the newest view {}", view.epoch));
+        }
+    }
+}

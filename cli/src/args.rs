@@ -59,6 +59,9 @@ pub(crate) enum Command {
     /// Make or look at the lock of a sub-cluster on a quorum server
     #[command(subcommand)]
     Lock(LockCommand),
+    /// Show the fence devices, and look whether they work
+    #[command(subcommand)]
+    Fence(FenceCommand),
     /// Clusters made of network namespaces on this machine, and faults for them
     Lab(LabArgs),
 }
@@ -258,6 +261,37 @@ pub(crate) enum DiskCommand {
     Format(DiskFormatArgs),
     /// Show what the cluster area of a device holds; works with every daemon down
     Inspect(DiskArgs),
+}
+
+/// `holdfast fence …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum FenceCommand {
+    /// List the devices of every server by level, with what each server saw when it last looked at them
+    List(FenceListArgs),
+    /// Look at the devices now, from this server: their parameters, whether they answer, how they see the servers; switches
+    /// nothing; needs neither API nor agent
+    Test(FenceTestArgs),
+}
+
+/// `holdfast fence list`.
+#[derive(Debug, Args)]
+pub(crate) struct FenceListArgs {
+    /// The sub-cluster
+    #[arg(value_name = "SUBCLUSTER")]
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// `holdfast fence test`.
+#[derive(Debug, Args)]
+pub(crate) struct FenceTestArgs {
+    /// Only the devices of this server
+    #[arg(value_name = "SERVER")]
+    pub(crate) server: Option<String>,
+    /// The agent's file
+    #[arg(long, value_name = "FILE", default_value = "/etc/holdfast/agent.yaml")]
+    pub(crate) config: PathBuf,
 }
 
 /// Where a cluster area is.

@@ -17,7 +17,7 @@ mod logging;
 mod manifest;
 mod printer;
 
-use args::{Cli, Command};
+use args::{Cli, Command, FenceCommand};
 use commands::server::Parts;
 use errors::{Failure, Result};
 use printer::Printer;
@@ -72,6 +72,8 @@ fn run(command: Command) -> Result {
         Command::Crds => commands::crds::run(printer),
         Command::Disk(command) => commands::disk::run(command, printer),
         Command::Lock(command) => commands::quorum_lock::run(command, printer),
+        Command::Fence(FenceCommand::List(args)) => short(commands::fence::list(args, printer)),
+        Command::Fence(FenceCommand::Test(args)) => commands::fence::test(&args, printer),
         Command::Lab(args) => commands::lab::run(args),
         Command::Kubeconfig(args) => commands::kubeconfig::run(&args, printer),
     }

@@ -5,6 +5,7 @@ pub(crate) mod apply;
 pub(crate) mod crds;
 pub(crate) mod delete;
 pub(crate) mod disk;
+pub(crate) mod fence;
 pub(crate) mod get;
 pub(crate) mod kubeconfig;
 pub(crate) mod lab;

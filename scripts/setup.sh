@@ -50,6 +50,7 @@ if [ "$purpose" = test ]; then
     need mkfs.btrfs btrfs-progs
     need curl curl
     need kubectl kubernetes-client
+    need fence_dummy fence-agents
 fi
 
 # Kept away from init systems while packages unpack: nginx and etcd must not start because a test wants their programs.

@@ -3,6 +3,7 @@
 //! on the hosts, not by what Holdfast says about itself.
 
 mod control_plane;
+mod fencing;
 mod harness;
 mod partition;
 mod paths;

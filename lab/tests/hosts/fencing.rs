@@ -1,0 +1,203 @@
+//! Power fencing on real hosts. They have no management board, so the lab is their power switch: a fence agent after the
+//! standard contract puts a request into its host's directory, and a thread outside of all hosts pulls the plug.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use holdfast_api::v1::EvidenceKind;
+use holdfast_lab::{STATE_DIR, boottime_ns, wait_for};
+use serde_yaml::Value;
+
+use crate::harness::{GROUP, LIMIT, Trial};
+
+/// The agent: plugs are servers, requests and answers are files that the lab sees.
+const AGENT: &str = r#"#!/bin/sh
+d=/var/lib/holdfast
+while read -r line; do case "$line" in action=*) action=${line#action=}; ;; plug=*) plug=${line#plug=}; ;; esac; done
+case "$action" in
+metadata) cat <<'XML'
+<?xml version="1.0" ?><resource-agent name="fence_lab" shortdesc="Power of a lab host"><parameters>
+<parameter name="action" required="1"><content type="string" default="reboot"/></parameter>
+<parameter name="plug" required="1"><content type="string"/></parameter></parameters>
+<actions><action name="on"/><action name="off"/><action name="reboot"/><action name="status"/><action name="monitor"/></actions>
+</resource-agent>
+XML
+exit 0;;
+esac
+[ -e $d/unreachable ] && { echo "Failed: Unable to connect to the power switch" >&2; exit 1; }
+case "$action" in
+monitor) exit 0;;
+status) [ -e "$d/off.$plug" ] && exit 2; exit 0;;
+off) echo now >"$d/request.$plug"; while [ ! -e "$d/off.$plug" ]; do sleep 0.01; done; exit 0;;
+esac
+exit 1
+"#;
+
+/// Every server can be switched by the lab.
+fn fenced(sub_cluster: &mut Value, mode: &str) {
+    let spec = &mut sub_cluster["spec"];
+    let names: Vec<String> = spec["servers"]
+        .as_sequence()
+        .expect("servers")
+        .iter()
+        .map(|server| server["name"].as_str().expect("a name").to_owned())
+        .collect();
+    let hosts: Vec<String> = names.iter().map(|name| format!("{{server: {name}, plug: {name}}}")).collect();
+    let levels: Vec<String> =
+        names.iter().map(|name| format!("{{server: {name}, level: 1, devices: [lab]}}")).collect();
+    let text = format!(
+        "{{mode: {mode}, devices: [{{name: lab, agent: {STATE_DIR}/fence_lab, timeout: 5s, retries: 0, hosts: [{}]}}], \
+         levels: [{}]}}",
+        hosts.join(", "),
+        levels.join(", ")
+    );
+    spec["fencing"] = serde_yaml::from_str(&text).expect("YAML");
+    // So long that elapsed time is never what a takeover rests on.
+    spec["heartbeat"]["advanced"]["takeoverWait"] = "20s".into();
+}
+
+/// Puts the agent on every host.
+fn install(trial: &Trial) {
+    for name in &trial.cluster.blueprint().servers {
+        let path = trial.host(name).state_dir().join("fence_lab");
+        fs::write(&path, AGENT).expect("the agent");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("its mode");
+    }
+}
+
+/// Pulls plugs on request while `work` is done; gives (server, when it was off), in ns.
+fn with_switch<T>(trial: &Trial, work: impl FnOnce() -> T) -> (T, Vec<(String, u64)>) {
+    let stop = Arc::new(AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let switch = scope.spawn(|| {
+            let mut pulled = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                for by in &trial.cluster.blueprint().servers {
+                    for plug in &trial.cluster.blueprint().servers {
+                        let directory = trial.host(by).state_dir();
+                        if fs::remove_file(directory.join(format!("request.{plug}"))).is_err() {
+                            continue;
+                        }
+                        if trial.host(plug).is_on() {
+                            trial.cluster.power_cut(plug).expect("a power cut");
+                        }
+                        pulled.push((plug.clone(), boottime_ns()));
+                        fs::write(directory.join(format!("off.{plug}")), "").expect("an answer");
+                    }
+                }
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            pulled
+        });
+        let done = work();
+        stop.store(true, Ordering::Relaxed);
+        (done, switch.join().expect("the switch"))
+    })
+}
+
+#[test]
+fn a_server_without_power_is_taken_over_as_soon_as_its_switch_says_so() {
+    let trial = Trial::two_with("fence-power", &|document| fenced(document, "Required"));
+    install(&trial);
+    let victim = trial.active();
+    let standby = trial.others(&victim);
+    let before = boottime_ns();
+    let (survivor, pulled) = with_switch(&trial, || {
+        trial.cluster.power_cut(&victim).expect("a power cut");
+        trial.served_by(&standby, before)
+    });
+    assert_eq!(pulled.iter().map(|(server, _)| server).collect::<Vec<_>>(), [&victim]);
+    let outage = trial.outage_since(before);
+    assert!(outage < Duration::from_secs(10), "the wait of 20 s was not needed: {outage:?}");
+    let online = trial.cluster.wait_online(GROUP, Some(&survivor), LIMIT).expect("the status follows");
+    let status = online.status.expect("a status");
+    assert_eq!(status.transitions[0].evidence, Some(EvidenceKind::Power), "{:?}", status.transitions[0]);
+    assert_eq!(trial.history(), [victim, survivor]);
+    trial.cluster.close().expect("the lab goes");
+}
+
+#[test]
+fn a_frozen_machine_is_off_before_its_group_starts_elsewhere() {
+    let trial = Trial::two_with("fence-frozen", &|document| fenced(document, "Required"));
+    install(&trial);
+    let victim = trial.active();
+    let standby = trial.others(&victim);
+    let before = boottime_ns();
+    let ((), pulled) = with_switch(&trial, || {
+        // Guard and all: nothing on it stops anything, and it could go on at any moment.
+        trial.host(&victim).freeze().expect("a freeze");
+        trial.served_by(&standby, before);
+    });
+    assert_eq!(pulled.iter().map(|(server, _)| server).collect::<Vec<_>>(), [&victim]);
+    assert!(!trial.host(&victim).is_on());
+    trial.cluster.wait_online(GROUP, Some(&standby[0]), LIMIT).expect("the status follows");
+    let tenures = trial.tenures();
+    let first = tenures.iter().find(|tenure| tenure.host == standby[0]).expect("it wrote");
+    assert!(pulled[0].1 <= first.span_ns.0, "off at {}, taken over at {}", pulled[0].1, first.span_ns.0);
+    assert_eq!(trial.history(), [victim, standby[0].clone()]);
+    trial.cluster.close().expect("the lab goes");
+}
+
+#[test]
+fn the_loser_of_a_partition_is_switched_off_and_no_write_is_lost() {
+    let trial = Trial::two_with("fence-partition", &|document| fenced(document, "BestEffort"));
+    install(&trial);
+    let active = trial.active();
+    let before = boottime_ns();
+    let (survivor, pulled) = with_switch(&trial, || {
+        trial.cluster.lab().cut_all_lans(&active).expect("cables out");
+        wait_for("one of them to be off", LIMIT, |_| {
+            Ok(trial.cluster.blueprint().servers.iter().any(|name| !trial.host(name).is_on()).then_some(()))
+        })
+        .expect("the loser is switched off");
+        let on = |name: &&String| trial.host(name).is_on();
+        let survivor = trial.cluster.blueprint().servers.iter().find(on).expect("one is left").clone();
+        if survivor == active {
+            trial.cluster.lab().restore_all_lans(&active).expect("cables in");
+        }
+        trial.served_by(std::slice::from_ref(&survivor), before)
+    });
+    let off: Vec<String> = pulled.into_iter().map(|(server, _)| server).collect();
+    assert_eq!(off, trial.others(&survivor), "exactly the loser");
+    trial.cluster.wait_online(GROUP, Some(&survivor), LIMIT).expect("the status follows");
+    assert_eq!(trial.history().last(), Some(&survivor));
+    trial.cluster.close().expect("the lab goes");
+}
+
+#[test]
+fn without_its_switch_a_group_that_requires_it_waits_and_says_why() {
+    let trial = Trial::two_with("fence-silent", &|document| fenced(document, "Required"));
+    install(&trial);
+    for name in &trial.cluster.blueprint().servers {
+        fs::write(trial.host(name).state_dir().join("unreachable"), "").expect("a file");
+    }
+    let victim = trial.active();
+    let standby = trial.others(&victim);
+    let before = boottime_ns();
+    trial.cluster.power_cut(&victim).expect("a power cut");
+    // Longer than the wait that would be enough without `Required`.
+    trial.pass(Duration::from_secs(25));
+    assert_eq!(trial.traces(&standby[0]), Vec::<String>::new());
+    wait_for("the sub-cluster to say why", LIMIT, |last| {
+        let found = trial.cluster.sub_cluster()?;
+        let conditions = found.status.map(|status| status.conditions).unwrap_or_default();
+        *last = format!("{conditions:?}");
+        let stalled = conditions.iter().find(|c| c.type_ == "Stalled" && c.reason == "FenceFailed");
+        Ok(stalled.filter(|c| c.message.contains("Unable to connect to the power switch")).map(|_| ()))
+    })
+    .expect("condition Stalled");
+    // It is repaired, and tried again by itself.
+    let ((), pulled) = with_switch(&trial, || {
+        for name in &trial.cluster.blueprint().servers {
+            let _ = fs::remove_file(trial.host(name).state_dir().join("unreachable"));
+        }
+        trial.served_by(&standby, before);
+    });
+    assert_eq!(pulled.len(), 1);
+    trial.cluster.wait_online(GROUP, Some(&standby[0]), LIMIT).expect("the status follows");
+    assert_eq!(trial.history(), [victim, standby[0].clone()]);
+    trial.cluster.close().expect("the lab goes");
+}

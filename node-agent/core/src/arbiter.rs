@@ -13,6 +13,7 @@ use crate::lock::{LockLook, LockMemory, LockOp, LockRecord};
 use crate::names::{AcceptorId, ServerName};
 use crate::output::Output;
 use crate::planted::planted;
+use crate::ring::Ring;
 use crate::time::Instant;
 use crate::view::{Acceptor, Ballot, Epoch, View};
 
@@ -53,6 +54,10 @@ pub(crate) struct Lock {
     /// What the own record says for the successor of the view in this epoch: it may only grow.
     pub(crate) own: (Ballot, Option<(Ballot, View)>),
     next_token: u64,
+    /// Where the own records go, on a disk.
+    ring: Ring,
+    /// The number of the record that the operation under way writes.
+    writing: Option<u64>,
 }
 
 impl Core {
@@ -108,10 +113,11 @@ impl Core {
         let known = self.lock.id.filter(|_| self.lock.problem.is_none() || swaps && self.lock.unanswered);
         let record = match (wanted, known, view) {
             (Purpose::Look, _, _) => None,
-            (_, Some(lock), Some(view)) => Some((lock, view)),
+            (_, Some(lock), Some(view)) => self.next_number(swaps).map(|number| (lock, view, number)),
             _ => None,
         };
-        let Some((lock, view)) = record else {
+        self.lock.writing = record.as_ref().map(|(_, _, number)| *number);
+        let Some((lock, view, sequence)) = record else {
             self.lock.busy = Some((token, Purpose::Look, self.now));
             return self.emit_now(Output::Lock { token, op: LockOp::Look });
         };
@@ -128,13 +134,13 @@ impl Core {
         self.lock.stale = false;
         // A new process, or a server that was installed anew in the same slot, goes on above everything read
         // (protocol-why D10): its record must not be hidden behind an older one.
-        let (boot_counter, sequence) = self.own_record().map_or((0, 0), |own| (own.boot_counter, own.sequence));
-        self.durable.lock_sequence = self.durable.lock_sequence.max(sequence) + 1;
+        let boot_counter = self.own_record().map_or(0, |own| own.boot_counter);
+        self.durable.lock_sequence = sequence;
         let record = LockRecord {
             cluster: view.cluster,
             lock,
             boot_counter: self.durable.boot_counter.max(boot_counter),
-            sequence: self.durable.lock_sequence,
+            sequence,
             lineage: view.lineage,
             epoch: view.epoch,
             ballot: self.lock.own.0,
@@ -145,6 +151,25 @@ impl Core {
         self.lock.busy = Some((token, wanted, self.now));
         // Not behind our own ledger: the lock is an acceptor by itself, and its vote counts beside ours, not instead.
         self.emit_now(Output::Lock { token, op: LockOp::WriteThenLook(Box::new(record)) });
+    }
+
+    /// The number of the next own record, above everything issued and read. None while too many earlier writes may
+    /// still land: then there is no place left where a record is safe.
+    fn next_number(&mut self, swaps: bool) -> Option<u64> {
+        let (issued, landed) = (self.durable.lock_sequence, self.own_record().map_or(0, |own| own.sequence));
+        if swaps || planted!(PlacesReused) {
+            return Some(issued.max(landed) + 1);
+        }
+        let number = self.lock.ring.next(self.now, issued, landed);
+        if number.is_none() {
+            let message =
+                "too many writes to the lock disk failed and may still land: it is read, not written, for a minute";
+            self.note_once("ring", "PathDown", message.into());
+            if let Some(at) = self.lock.ring.free_at() {
+                self.wake(at);
+            }
+        }
+        number
     }
 
     /// This server's record as last read.
@@ -169,6 +194,11 @@ impl Core {
                 }
                 self.lock.problem = Some(problem);
                 self.lock.unanswered = true;
+                if let Some(number) = self.lock.writing.take() {
+                    // Durable, so that the next process goes on above it, too.
+                    self.lock.ring.failed(self.now, number);
+                    self.persist();
+                }
                 self.ballot_failed(purpose);
                 return;
             }

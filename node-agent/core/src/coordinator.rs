@@ -343,7 +343,10 @@ impl Core {
         };
         match &decision.action {
             Action::Start { server } => {
-                if !self.known_everywhere(group, name) && !planted!(SpecNotAwaited) {
+                // Never below a generation that was acted on, whoever acted (R16).
+                let acted = known.map_or(0, |known| known.generation);
+                let regressed = acted > group.generation && !planted!(SpecRegresses);
+                if regressed || !self.known_everywhere(group, name) && !planted!(SpecNotAwaited) {
                     return None;
                 }
                 let reason = self.start_reason(known);

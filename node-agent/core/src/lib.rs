@@ -50,6 +50,7 @@ mod planted;
 #[cfg(feature = "planted")]
 pub mod planted;
 mod proposer;
+mod ring;
 mod transition;
 
 pub use crate::core::Core;

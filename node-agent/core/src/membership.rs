@@ -191,7 +191,9 @@ impl Core {
         mut value: View,
         members: BTreeMap<ServerName, Member>,
     ) -> Option<View> {
-        value.departed.retain(|(name, boot), _| members.get(name).is_none_or(|member| member.boot != *boot));
+        if !planted!(EvidenceReused) {
+            value.departed.retain(|(name, boot), _| members.get(name).is_none_or(|member| member.boot != *boot));
+        }
         value.acceptors = self.acceptors_for(config, &members, view);
         value.members = members;
         Some(value)
@@ -272,7 +274,8 @@ impl Core {
     fn cluster_start(&self, config: &Config, view: &View) -> Option<View> {
         let me = &self.boot.server;
         let mine = view.members.get(me)?;
-        if self.leaving || mine.acceptor != self.durable.acceptor || !self.start_permitted(config, view) {
+        let forgot = mine.acceptor != self.durable.acceptor && !planted!(LostStateVotes);
+        if self.leaving || forgot || !self.start_permitted(config, view) {
             return None;
         }
         let frames: BTreeMap<&ServerName, &Frame> =

@@ -271,7 +271,8 @@ impl Core {
             return;
         }
         let Some(peer) = self.peers.get_mut(from) else { return };
-        if word.admitted && word.sequence > peer.granted {
+        let member = word.admitted || planted!(AcknowledgesAnyEpoch);
+        if member && word.sequence > peer.granted {
             peer.granted = word.sequence;
             peer.last_heard = now;
         }

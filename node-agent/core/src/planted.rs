@@ -69,14 +69,14 @@ mutations! {
     BallotsIgnored: "R4",
     /// A second operation on the lock begins while one hangs.
     TwoWritesInFlight: "R4",
+    /// The place of a write that failed is used again at once.
+    PlacesReused: "R4",
     /// A lock with another identity than the view names has a vote (formatted anew, replaced).
     BlankLockVotes: "I-g",
     /// A server that lost its ledger votes as the acceptor that it was.
     LostStateVotes: "I-g",
     /// `last_heard` is not reset when a view is adopted.
     NoResetAtAdoption: "R6",
-    /// A server that finds itself left out goes on.
-    LeftOutGoesOn: "R6",
     /// Frames of any epoch are acknowledged, and acknowledgements of any epoch count.
     AcknowledgesAnyEpoch: "R7",
     /// A lean on the lock grants although another server has a ballot there.
@@ -115,6 +115,8 @@ mutations! {
     StaleTarget: "R15",
     /// A start does not wait until every member holds the specification.
     SpecNotAwaited: "R16",
+    /// A specification older than one that was acted on is started.
+    SpecRegresses: "R16",
     /// A server starts the specification that it holds, not the one that it was told.
     StartsOtherSpec: "R16",
     /// An empty store means that there are no groups.
@@ -129,10 +131,8 @@ mutations! {
     JoinsHolding: "R19",
     /// A server has left when it says so, not when its groups are stopped.
     LeavesHolding: "R20",
-    /// An own stall counts as everybody's silence.
+    /// An own stall counts as everybody's silence, and timers are looked at before the inputs that waited.
     StallSuspectsAll: "R24",
-    /// After a freeze timers are looked at before the inputs that wait (the simulator's shell).
-    TicksBeforeInputs: "R24",
     /// The newest record of a ring is the one that landed last (the simulator's disk).
     LateWriteWins: "R4",
     /// A helper does not look at the deadline before it acts (the simulator's executor).

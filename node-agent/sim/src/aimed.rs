@@ -23,7 +23,10 @@ fn when(server: usize, moment: Moment, count: u32, then: Fault) -> (u64, Fault) 
 
 /// The schedule that brings a bug out, if there is one; see [`Schedule::random`] for the others.
 pub fn at(mutation: Mutation, seed: u64) -> Option<Schedule> {
-    use Fault::{CutFrames, CutLans, Disk, HangOne, LoseLedger, Move, Mute, PowerCut, PowerOn, ReformatLock};
+    use Fault::{
+        CutFrames, CutLans, CutOneWay, Disk, HangOne, Isolate, LoseLedger, Move, Mute, PowerCut, PowerOn, ReformatLock,
+        SpecTo,
+    };
     let disk = || shape(2, Some(LockKind::Disk));
     let (shape, steps) = match mutation {
         // protocol-why D33: b takes part in the decision that leaves it out, and the other two of its quorum have not
@@ -40,13 +43,15 @@ pub fn at(mutation: Mutation, seed: u64) -> Option<Schedule> {
             ],
         ),
         // protocol-why D2: a and b accept a view without c; b never learns it and is kept alive by c; a takes the lock.
-        Mutation::OwnVoteKept | Mutation::AcknowledgesAfterAcceptance | Mutation::AcknowledgesAnyEpoch => (
+        Mutation::OwnVoteKept | Mutation::AcknowledgesAfterAcceptance => (
             shape(3, Some(LockKind::QuorumServer)),
             vec![
                 (0, Move(DB, 0)),
                 (0, Move(NET, 0)),
                 (0, Move(WEB, 1)),
                 (3000, CutLans(0, 2)),
+                (0, Disk(1, DiskState::Errors)),
+                (0, Disk(2, DiskState::Errors)),
                 when(1, Moment::Sends(Kind::Accepted), 1, CutLans(0, 1)),
                 when(1, Moment::Sends(Kind::Accepted), 1, Mute(Kind::Prepare, 10_000)),
                 (6000, Fault::HealLans),
@@ -69,24 +74,26 @@ pub fn at(mutation: Mutation, seed: u64) -> Option<Schedule> {
             disk(),
             vec![(0, PowerCut(1)), (4000, PowerCut(0)), (0, ReformatLock), (500, PowerOn(1)), (15_000, PowerOn(0))],
         ),
-        // protocol-why D10: a write of a that hung lands after a has won the lock; b looks only then.
-        Mutation::LateWriteWins => (
+        // protocol-why D10: a write of a that failed lands after a has won the lock; b looks only then.
+        Mutation::LateWriteWins | Mutation::PlacesReused => (
             disk(),
             vec![
                 (0, CutLans(0, 1)),
-                (800 + seed % 100, Disk(1, DiskState::Errors)),
-                (0, HangOne(0)),
+                (700, Disk(1, DiskState::Errors)),
+                (100 + seed * 7 % 100, Disk(0, DiskState::Errors)),
+                (60, Disk(0, DiskState::Works)),
                 (5000, Disk(1, DiskState::Works)),
                 (4000, Fault::HealLans),
             ],
         ),
+        // The same with one that hangs while others are written, until its place in the ring is the newest one's.
         Mutation::TwoWritesInFlight => (
             disk(),
             vec![
                 (0, CutLans(0, 1)),
-                (500, HangOne(0)),
-                (300, Disk(1, DiskState::Errors)),
-                (5000, Disk(1, DiskState::Works)),
+                (300 + seed * 37 % 500, HangOne(0)),
+                (200, Disk(1, DiskState::Errors)),
+                (6000, Disk(1, DiskState::Works)),
                 (4000, Fault::HealLans),
             ],
         ),
@@ -101,8 +108,123 @@ pub fn at(mutation: Mutation, seed: u64) -> Option<Schedule> {
                 (0, Fault::Leave(4, 20_000)),
                 when(0, Moment::Sends(Kind::Prepare), 1, CutLans(0, 1)),
                 when(0, Moment::Sends(Kind::Prepare), 1, CutLans(1, 2)),
-                when(0, Moment::Sends(Kind::Prepare), 1, Fault::Delay(300)),
+                when(0, Moment::Sends(Kind::Prepare), 1, Fault::DelayKind(Kind::Accept, 600)),
+                when(0, Moment::Adopts, 1, Fault::DelayKind(Kind::Accept, 1)),
                 (4000, Fault::HealLans),
+            ],
+        ),
+        // Two want the lock: a stops between its promise and its acceptance, then b does, and a goes on.
+        Mutation::BallotsIgnored | Mutation::NoReadAfterWrite => (
+            disk(),
+            vec![
+                (0, Move(WEB, 1)),
+                (3000, CutLans(0, 1)),
+                when(0, Moment::Accepting, 1, Fault::Freeze(0, 150)),
+                when(1, Moment::Accepting, 1, Fault::Freeze(1, 400)),
+                (6000, Fault::HealLans),
+            ],
+        ),
+        // c hears and is heard, but on no LAN both ways: it is left out, and nobody tells it.
+        Mutation::AcknowledgesAnyEpoch => (
+            shape(3, None),
+            vec![
+                (0, CutOneWay(0, 2, 0)),
+                (0, CutOneWay(1, 2, 0)),
+                (0, CutOneWay(2, 0, 1)),
+                (0, CutOneWay(2, 1, 1)),
+                (900, Mute(Kind::Learn, 5000)),
+                (6000, Fault::HealLans),
+            ],
+        ),
+        // a stops cleanly, comes back with the same boot, takes a group, and is lost again.
+        Mutation::EvidenceReused => (
+            disk(),
+            vec![
+                (0, Isolate(0)),
+                (4000, Fault::HealLans),
+                (5000, Move(DB, 0)),
+                (3000, Isolate(0)),
+                when(1, Moment::Accepting, 1, Disk(0, DiskState::Hangs)),
+            ],
+        ),
+        // A move that was carried out must not be carried out again when its server comes back.
+        Mutation::StaleTarget => (
+            disk(),
+            vec![
+                (0, Move(WEB, 1)),
+                (3000, PowerCut(1)),
+                (3000, PowerOn(1)),
+                (0, Fault::NothingMoves),
+                (3000, Fault::HealLans),
+            ],
+        ),
+        // a starts a specification that b does not hold, and is lost before b hears of it.
+        Mutation::SpecNotAwaited => (
+            shape(3, Some(LockKind::QuorumServer)),
+            vec![
+                (0, Move(WEB, 2)),
+                (3000, SpecTo(WEB, 0)),
+                (0, SpecTo(WEB, 2)),
+                (100, PowerCut(2)),
+                (0, Mute(Kind::Assign, 6000)),
+                (2500, PowerCut(0)),
+                (4000, Fault::HealLans),
+            ],
+        ),
+        // a acts on a specification while it is alone; b comes back with the older one, and a is lost.
+        Mutation::SpecRegresses => (
+            disk(),
+            vec![
+                (0, PowerCut(1)),
+                (2500, PowerCut(0)),
+                (0, SpecTo(WEB, 0)),
+                (100, PowerOn(0)),
+                (100, SpecTo(WEB, 0)),
+                (9000, PowerOn(1)),
+                (3000, PowerCut(0)),
+                (4000, Fault::HealLans),
+            ],
+        ),
+        // b, idle, is not heard by a; it takes part in the decision that leaves it out while an assignment is on its way.
+        Mutation::StartsAfterOwnEnd => (
+            shape(3, None),
+            vec![
+                (0, CutFrames(1, 0)),
+                (850, Fault::DelayKind(Kind::Assign, 600)),
+                (10 + seed * 7 % 130, Move(WEB, 1)),
+                (0, Mute(Kind::Learn, 3000)),
+                (4000, Fault::HealLans),
+            ],
+        ),
+        // The coordinator's word arrives after the next view.
+        Mutation::OldEpochTaken => (
+            shape(3, None),
+            vec![
+                (0, Fault::DelayKind(Kind::Assign, 3000)),
+                (500, Move(WEB, 1)),
+                (100, PowerCut(2)),
+                (6000, PowerOn(2)),
+            ],
+        ),
+        // b holds a newer specification than the coordinator knows.
+        Mutation::StartsOtherSpec => (
+            disk(),
+            vec![
+                (0, Fault::DelayKind(Kind::Assign, 300)),
+                (0, Move(WEB, 1)),
+                (100 + seed * 17 % 200, SpecTo(WEB, 1)),
+                (6000, Fault::HealLans),
+            ],
+        ),
+        // Two proposers of different successors: c agrees with one and then with the other.
+        Mutation::PromiseForgotten => (
+            shape(5, None),
+            vec![
+                (0, Fault::DelayKind(Kind::Accept, 900)),
+                (0, Fault::DelayKind(Kind::Prepare, 400)),
+                (0, Fault::DelayKind(Kind::Accepted, 900)),
+                (0, PowerCut(4)),
+                (9000, Fault::HealLans),
             ],
         ),
         // The survivor of two must keep what it runs.
@@ -117,13 +239,12 @@ pub fn at(mutation: Mutation, seed: u64) -> Option<Schedule> {
             ],
         ),
         // A standby that was frozen wakes up: it must not take its own stall for the other's death.
-        Mutation::StallSuspectsAll | Mutation::TicksBeforeInputs => (
+        Mutation::StallSuspectsAll => (
             disk(),
             vec![
-                (0, Move(DB, 0)),
-                (0, Move(NET, 0)),
+                (0, Move(WEB, 1)),
                 (3000, Fault::NothingMoves),
-                (0, Fault::Freeze(1, 1100 + 37 * (seed % 20))),
+                (seed * 13 % 100, Fault::Freeze(0, 930 + seed * 7 % 65)),
             ],
         ),
         _ => return None,

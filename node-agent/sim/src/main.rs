@@ -1,6 +1,8 @@
 //! `make sim`: random schedules until the time is over; a failing one is shrunk and told.
 //!
-//!   holdfast-sim [--seconds N] [--seed N] [--plant MUTATION]
+//!   holdfast-sim [--seconds N] [--seed N] [--plant MUTATION] [--aim MUTATION]
+//!
+//! `--plant` makes a bug in the core; `--aim` tells the schedule that is aimed at one, with the bug or without it.
 
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -8,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use holdfast_core::planted::Mutation;
+use holdfast_sim::aimed;
 use holdfast_sim::schedule::Schedule;
 
 #[derive(Default)]
@@ -21,6 +24,7 @@ fn main() -> ExitCode {
     let mut seconds = 60;
     let mut seed = None;
     let mut mutation = None;
+    let mut aim = None;
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let value = args.next().unwrap_or_default();
@@ -29,14 +33,27 @@ fn main() -> ExitCode {
             ("--seconds", Some(n)) => seconds = n,
             ("--seed", Some(n)) => seed = Some(n),
             ("--plant", _) if Mutation::named(&value).is_some() => mutation = Mutation::named(&value),
+            ("--aim", _) if Mutation::named(&value).is_some() => aim = Mutation::named(&value),
             _ => {
                 let names: Vec<&str> = Mutation::ALL.iter().map(|mutation| mutation.name()).collect();
-                eprintln!("{arg} {value}: allowed are --seconds N, --seed N, --plant one of {}", names.join(", "));
+                eprintln!(
+                    "{arg} {value}: allowed are --seconds N, --seed N, --plant and --aim with one of {}",
+                    names.join(", ")
+                );
                 return ExitCode::from(2);
             }
         }
     }
     Mutation::plant(mutation);
+    if let Some(aim) = aim {
+        let Some(schedule) = aimed::at(aim, seed.unwrap_or(0)) else {
+            eprintln!("{}: chance brings it out; there is no schedule aimed at it", aim.name());
+            return ExitCode::from(2);
+        };
+        let run = schedule.run(true);
+        println!("{}\n{}", run.story, run.violation.as_deref().unwrap_or("no violation"));
+        return ExitCode::SUCCESS;
+    }
     if let Some(seed) = seed {
         let run = tell(seed);
         println!("1 schedules, {:.0} simulated seconds, {} violations", run.0, u8::from(run.1));

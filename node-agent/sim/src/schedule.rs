@@ -234,6 +234,9 @@ fn fault(rng: &mut StdRng, shape: Shape, rare: bool, ambush: bool) -> Fault {
         13..=15 => Fault::HealLans,
         16 => Fault::Loss(if rng.random_bool(0.5) { 0.0 } else { rng.random_range(0.01..0.4) }),
         17 => Fault::Delay(if rng.random_bool(0.5) { 1 } else { rng.random_range(1..300) }),
+        18 if rng.random_bool(0.5) => {
+            Fault::DelayKind(*KINDS.choose(rng).unwrap_or(&Kind::Assign), rng.random_range(1..2000))
+        }
         18 | 19 => Fault::Mute(*KINDS.choose(rng).unwrap_or(&Kind::Learn), rng.random_range(100..3000)),
         20..=22 if shape.lock.is_some() => {
             let states = [DiskState::Works, DiskState::Works, DiskState::Slow, DiskState::Errors, DiskState::Hangs];
@@ -244,7 +247,8 @@ fn fault(rng: &mut StdRng, shape: Shape, rare: bool, ambush: bool) -> Fault {
         25 => Fault::Leave(server, rng.random_range(500..6000)),
         26 => Fault::Move(rng.random_range(0..3), server),
         27 => Fault::NewSpec(rng.random_range(0..3)),
-        28 => Fault::EmptyStore(server),
+        28 if rng.random_bool(0.5) => Fault::EmptyStore(server),
+        28 => Fault::SpecTo(rng.random_range(0..3), server),
         29 if rare && rng.random_bool(0.5) => match rng.random_range(0..4) {
             0 => Fault::LoseLedger(server),
             1 => Fault::RevertLedger(server),

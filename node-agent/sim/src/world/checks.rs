@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use holdfast_core::durable::Durable;
 use holdfast_core::frame::Frame;
 use holdfast_core::lock::LockRecord;
-use holdfast_core::message::Assignment;
+use holdfast_core::message::{Assignment, Message};
 use holdfast_core::names::{AcceptorId, GroupName};
-use holdfast_core::view::{Evidence, Tag, View};
+use holdfast_core::view::{Ballot, Evidence, Tag, View};
 
 use super::World;
 use super::faults::Moment;
@@ -23,6 +23,8 @@ pub(super) struct Seen {
     views: BTreeMap<Order, View>,
     /// Who accepted which successor of a view: servers in their ledgers, the lock by landed records.
     accepted: BTreeMap<(Order, AcceptorId), Vec<View>>,
+    /// The highest ballot that an acceptor said it promised.
+    promised: BTreeMap<(Order, AcceptorId), Ballot>,
     /// What was said under a tag.
     tags: BTreeMap<(GroupName, Tag), Assignment>,
     /// Highest generation of a group that was ever started.
@@ -55,7 +57,13 @@ impl World {
             self.violation("I-b", text);
         }
         self.check_departed(server, group);
-        // I-f: specs acted on never go back.
+        // I-f: what was assigned is started, nothing else; and specs acted on never go back.
+        let told = self.hosts[server].ledger.held.get(group).map(|assignment| assignment.generation);
+        let running = self.hosts[server].running.iter().any(|(name, _)| name == group);
+        if let Some(told) = told.filter(|told| *told != generation && !running) {
+            let text = format!("{me} was told to start {group} at generation {told} and starts {generation}");
+            self.violation("I-f", text);
+        }
         let acted = self.seen.generations.entry(group.clone()).or_default();
         if generation < *acted {
             let text = format!("{group} starts on {me} at generation {generation}, {acted} was acted on before");
@@ -71,6 +79,11 @@ impl World {
     fn check_departed(&mut self, server: usize, group: &GroupName) {
         let Some(view) = self.hosts[server].ledger.view.clone() else { return };
         let Some(config) = self.groups.get(group).cloned() else { return };
+        // What it was given while the other was a member is its own, also after the other has departed.
+        let held = self.hosts[server].ledger.held.get(group);
+        if held.is_some_and(|assignment| (assignment.tag.lineage, assignment.tag.epoch) < view.order()) {
+            return;
+        }
         for ((name, boot), departed) in &view.departed {
             if !matches!(departed.evidence, None | Some(Evidence::Time)) {
                 continue;
@@ -117,7 +130,9 @@ impl World {
                 // Who accepted its own end while it held nothing starts nothing any more.
                 let ended = departed.ledger.accepted.as_ref().is_some_and(|(_, value)| !value.admits(&name, boot));
                 let learnt = departed.ledger.view.as_ref().is_some_and(|known| !known.admits(&name, boot));
-                if (ended || learnt) && departed.running.is_empty() {
+                // One that is a member again acts under a newer view, whose coordinator waits for this judge's report.
+                let again = departed.ledger.view.as_ref().map(View::order) > host.ledger.view.as_ref().map(View::order);
+                if (ended || learnt || again) && departed.running.is_empty() {
                     continue;
                 }
                 if same && departed.deadline.2 > 0 && evidence < over && self.now < over {
@@ -150,6 +165,21 @@ impl World {
         let base = state.view.as_ref().map_or((0, 0), View::order);
         if let Some((_, value)) = &state.accepted {
             self.accepts(base, state.acceptor, value);
+        }
+        // I-f: an assignment is taken in its own epoch only.
+        for (group, assignment) in &state.held {
+            let known = self.hosts[server].ledger.held.get(group).map(|known| known.tag);
+            let order = (assignment.tag.lineage, assignment.tag.epoch);
+            let news = known != Some(assignment.tag);
+            let ended = state.accepted.as_ref().is_some_and(|(_, value)| !value.admits(&name, state.boot));
+            if news && ended {
+                let text = format!("{name} takes {group} after it has accepted a view without itself");
+                self.violation("I-e", text);
+            }
+            if news && order != base {
+                let text = format!("{name} takes {group} under epoch {} in epoch {}", order.1, base.1);
+                self.violation("I-f", text);
+            }
         }
         for (group, assignment) in &state.table {
             let key = (group.clone(), assignment.tag);
@@ -210,6 +240,26 @@ impl World {
     pub(super) fn check_lock_record(&mut self, record: &LockRecord) {
         if let Some((_, value)) = &record.accepted {
             self.accepts((record.lineage, record.epoch), record.lock, value);
+        }
+    }
+
+    /// I-a: who has promised a ballot accepts no lower one for the same successor.
+    pub(super) fn check_vote(&mut self, server: usize, message: &Message) {
+        let acceptor = self.hosts[server].ledger.acceptor;
+        match message {
+            Message::Promise { order, ballot, .. } => {
+                let promised = self.seen.promised.entry((*order, acceptor)).or_default();
+                *promised = (*promised).max(*ballot);
+            }
+            Message::Accepted { order, ballot, .. } => {
+                let promised = self.seen.promised.get(&(*order, acceptor)).copied().unwrap_or_default();
+                if *ballot < promised {
+                    let name = self.hosts[server].name.clone();
+                    let text = format!("{name} accepts round {} after promising {}", ballot.round, promised.round);
+                    self.violation("I-a", text);
+                }
+            }
+            _ => {}
         }
     }
 

@@ -54,6 +54,10 @@ impl World {
         if record.lock == self.medium.lock {
             self.check_lock_record(&record);
         }
+        let (name, place) = (&self.hosts[server].name, record.sequence % LOCK_RING);
+        let (epoch, round, lean) = (record.epoch, record.ballot.round, record.lean);
+        let number = record.sequence;
+        self.say(format!("{name}: record {number} reaches place {place}: epoch {epoch}, round {round}, lean {lean}"));
         self.medium.land((server + 1) as u8, record);
     }
 
@@ -89,7 +93,7 @@ impl World {
                 if let LockOp::WriteThenLook(record) = op
                     && self.rng.random_bool(0.5)
                 {
-                    self.after(MS / 5, 40 * MS, Event::Landed { server, record });
+                    self.after(MS / 5, 3000 * MS, Event::Landed { server, record });
                 }
                 self.after(MS, 5 * MS, Event::Input { server, life, input: fail });
             }

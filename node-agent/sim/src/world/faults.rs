@@ -34,6 +34,8 @@ pub enum Moment {
     LockLanded,
     /// It is about to hear what the lock disk says.
     LockAnswers,
+    /// It gives the acceptance of a successor to its ledger.
+    Accepting,
     /// A view became durable on it.
     Adopts,
     /// A resource starts on it.
@@ -67,6 +69,8 @@ pub enum Fault {
     Loss(f64),
     /// Longest delay on LANs in ms.
     Delay(u64),
+    /// Longest delay of one kind of message in ms.
+    DelayKind(Kind, u64),
     /// Messages of one kind are lost for some ms.
     Mute(Kind, u64),
     /// The way of one server to the lock.
@@ -85,12 +89,14 @@ pub enum Fault {
     ReformatLock,
     /// The lock is put back to an earlier state, as from a backup.
     RestoreLock,
-    /// The process is asked to end; started again after some ms.
+    /// The process is asked to end; started again some ms after it has.
     Leave(usize, u64),
     /// An operator moves a group (index) to a server.
     Move(usize, usize),
     /// The group's specification changes; some servers get it later.
     NewSpec(usize),
+    /// The group's specification changes, and only this server gets it.
+    SpecTo(usize, usize),
     /// A server's store is empty: it hears of no groups.
     EmptyStore(usize),
     /// Not a fault: from here on nothing that runs may stop.
@@ -149,6 +155,9 @@ impl World {
             }
             Fault::Loss(share) => self.loss = share,
             Fault::Delay(ms) => self.lan_delay = ms * MS,
+            Fault::DelayKind(kind, ms) => {
+                self.delayed.insert(kind, ms * MS);
+            }
             Fault::Mute(kind, ms) => {
                 self.muted.insert(kind, self.now + ms * MS);
             }
@@ -182,10 +191,11 @@ impl World {
             }
             Fault::Leave(server, ms) => {
                 self.leave(server);
-                self.at(self.now + ms * MS, Event::Start { server });
+                self.returning.insert(server, ms);
             }
             Fault::Move(group, server) => self.order_move(group, server),
-            Fault::NewSpec(group) => self.new_spec(group),
+            Fault::NewSpec(group) => self.new_spec(group, None),
+            Fault::SpecTo(group, server) => self.new_spec(group, Some(server)),
             Fault::EmptyStore(server) => {
                 let (config, groups, running) = (self.config.clone(), Default::default(), Default::default());
                 let life = self.hosts[server].life;
@@ -226,6 +236,7 @@ impl World {
         self.deaf.clear();
         self.hang_one.clear();
         self.muted.clear();
+        self.delayed.clear();
         self.loss = 0.0;
         self.lan_delay = MS / 2;
         self.failing_starts = 0.0;
@@ -240,7 +251,10 @@ impl World {
                 self.at(self.now + 100 * MS, Event::Start { server });
             }
         }
-        self.publish();
+        // Whoever comes back reads the specifications again.
+        for seconds in [0, 2, 8] {
+            self.at(self.now + seconds * 1000 * MS, Event::Publish);
+        }
     }
 
     /// Power off.
@@ -327,7 +341,7 @@ impl World {
         self.publish();
     }
 
-    fn new_spec(&mut self, index: usize) {
+    fn new_spec(&mut self, index: usize, only: Option<usize>) {
         let names: Vec<GroupName> = self.groups.keys().cloned().collect();
         let Some(name) = names.get(index % names.len().max(1)) else { return };
         if let Some(config) = self.groups.get_mut(name) {
@@ -337,10 +351,10 @@ impl World {
             *config = Arc::new(next);
         }
         // It arrives everywhere, but not at the same time.
-        for server in 0..self.hosts.len() {
+        for server in (0..self.hosts.len()).filter(|server| only.is_none_or(|only| only == *server)) {
             let life = self.hosts[server].life;
             let input = self.specs(server);
-            self.after(MS, 2000 * MS, Event::Input { server, life, input });
+            self.after(MS, if only.is_some() { 5 * MS } else { 2000 * MS }, Event::Input { server, life, input });
         }
     }
 }

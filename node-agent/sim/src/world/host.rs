@@ -38,6 +38,8 @@ pub struct Host {
     pub(super) written_at: Moment,
     /// What really runs here.
     pub running: BTreeSet<(GroupName, ResourceName)>,
+    /// Specifications that it was given, kept beside the ledger.
+    pub(super) known_specs: BTreeMap<GroupName, Arc<GroupConfig>>,
     /// Specifications under which groups were started here, kept beside the ledger.
     pub(super) running_specs: BTreeMap<GroupName, Arc<GroupConfig>>,
     pub(super) pending: VecDeque<Input>,
@@ -62,6 +64,7 @@ impl Host {
             guard_at: 0,
             written_at: 0,
             running: BTreeSet::new(),
+            known_specs: BTreeMap::new(),
             running_specs: BTreeMap::new(),
             pending: VecDeque::new(),
             next_tick: 0,
@@ -116,8 +119,14 @@ impl World {
         let life = host.life;
         let name = host.name.clone();
         self.say(format!("{name}: process {life} starts"));
-        let specs = self.specs(server);
-        self.input(server, specs);
+        if self.hosts[server].known_specs.is_empty()
+            && let Input::Specs { groups, .. } = self.specs(server)
+        {
+            self.hosts[server].known_specs = groups;
+        }
+        let host = &self.hosts[server];
+        let (groups, running) = (host.known_specs.clone(), host.running_specs.clone());
+        self.input(server, Input::Specs { config: self.config.clone(), groups, running });
     }
 
     pub(super) fn input(&mut self, server: usize, input: Input) {
@@ -261,7 +270,7 @@ impl World {
         self.say(format!("{name}: thawed"));
         self.hosts[server].frozen = false;
         self.drain(server);
-        if Mutation::TicksBeforeInputs.is_planted() {
+        if Mutation::StallSuspectsAll.is_planted() {
             let now = self.clock(server, self.now);
             if let Some(core) = &mut self.hosts[server].core {
                 core.tick(now);

@@ -48,6 +48,7 @@ enum Event {
     Kill { server: usize, boot: u64 },
     Fence(fence::FenceStep),
     Start { server: usize },
+    Publish,
     Thaw { server: usize },
 }
 
@@ -83,6 +84,8 @@ pub struct World {
     pub config: Arc<Config>,
     /// The groups'.
     pub groups: BTreeMap<GroupName, Arc<GroupConfig>>,
+    /// Every specification that there ever was.
+    all_specs: BTreeMap<(GroupName, u64), Arc<GroupConfig>>,
     /// The machines are virtual.
     pub is_virtual: bool,
     queue: BinaryHeap<Reverse<Queued>>,
@@ -92,11 +95,15 @@ pub struct World {
     /// Directions in which heartbeats are lost.
     deaf: BTreeSet<(usize, usize)>,
     muted: BTreeMap<Kind, Moment>,
+    /// Longest delay of one kind of message.
+    delayed: BTreeMap<Kind, u64>,
     loss: f64,
     lan_delay: u64,
     medium: Medium,
     hung: Vec<(usize, u64, u64)>,
     hang_one: BTreeSet<usize>,
+    /// Servers that are started again so many ms after they have left.
+    returning: BTreeMap<usize, u64>,
     ambushes: Vec<Waiting>,
     /// Ledgers and lock of an earlier moment.
     snapshots: BTreeMap<usize, Durable>,
@@ -135,17 +142,20 @@ impl World {
             hosts,
             config: Arc::new(config),
             groups,
+            all_specs: BTreeMap::new(),
             is_virtual: true,
             queue: BinaryHeap::new(),
             serial: 0,
             cut: BTreeSet::new(),
             deaf: BTreeSet::new(),
             muted: BTreeMap::new(),
+            delayed: BTreeMap::new(),
             loss: 0.0,
             lan_delay: MS / 2,
             medium: Medium::new(lock),
             hung: Vec::new(),
             hang_one: BTreeSet::new(),
+            returning: BTreeMap::new(),
             ambushes: Vec::new(),
             snapshots: BTreeMap::new(),
             old_lock: None,
@@ -227,6 +237,12 @@ impl World {
     fn step(&mut self, event: Event) {
         match event {
             Event::Input { server, life, input } => {
+                if let Input::Specs { groups, .. } = &input
+                    && self.hosts[server].powered
+                {
+                    let news = groups.iter().map(|(name, spec)| (name.clone(), spec.clone()));
+                    self.hosts[server].known_specs.extend(news);
+                }
                 if matches!(input, Input::Lock { .. }) {
                     self.happens(server, faults::Moment::LockAnswers);
                 }
@@ -254,11 +270,14 @@ impl World {
             Event::Kill { server, boot } => self.killed(server, boot),
             Event::Fence(step) => self.fence_step(step),
             Event::Start { server } => self.start(server),
+            Event::Publish => self.publish(),
             Event::Thaw { server } => self.thaw(server),
         }
     }
 
-    fn specs(&self, server: usize) -> Input {
+    fn specs(&mut self, server: usize) -> Input {
+        let all = self.groups.iter().map(|(name, spec)| ((name.clone(), spec.generation), spec.clone()));
+        self.all_specs.extend(all);
         let running = self.hosts[server].running_specs.clone();
         Input::Specs { config: self.config.clone(), groups: self.groups.clone(), running }
     }
@@ -290,6 +309,9 @@ impl World {
         let life = self.hosts[server].life;
         match output {
             Output::Persist { token, state } => {
+                if state.accepted.is_some() && state.accepted != self.hosts[server].ledger.accepted {
+                    self.happens(server, faults::Moment::Accepting);
+                }
                 // Writes are done in order: a later one is never durable before an earlier one.
                 let delay = self.rng.random_range(MS / 2..=self.max_fsync * MS);
                 let at = (self.now + delay).max(self.hosts[server].written_at);
@@ -310,6 +332,7 @@ impl World {
                 let Some(index) = self.hosts.iter().position(|host| host.name == to) else { return };
                 let boot = BootId(boot_id(server, self.hosts[server].boot));
                 let kind = Kind::of(&message);
+                self.check_vote(server, &message);
                 let envelope = Envelope { from: self.hosts[server].name.clone(), boot, message: *message };
                 for path in LANS {
                     self.send(server, index, path.into(), kind, Input::Message(Box::new(envelope.clone())));
@@ -328,7 +351,7 @@ impl World {
             }
             Output::Resource { op, group, resource, generation, action, .. } => {
                 if action == Action::Start
-                    && let Some(spec) = self.groups.get(&group).filter(|spec| spec.generation == generation)
+                    && let Some(spec) = self.all_specs.get(&(group.clone(), generation))
                 {
                     self.hosts[server].running_specs.insert(group.clone(), spec.clone());
                 }
@@ -348,6 +371,9 @@ impl World {
                 self.say(format!("{}: has left", self.hosts[server].name));
                 self.hosts[server].core = None;
                 self.hosts[server].exited = true;
+                if let Some(ms) = self.returning.remove(&server) {
+                    self.at(self.now + ms * MS, Event::Start { server });
+                }
             }
         }
     }

@@ -64,7 +64,8 @@ impl World {
         let copies = if self.loss > 0.0 && self.rng.random_bool(0.02) { 2 } else { 1 };
         for _ in 0..copies {
             let slow = self.loss > 0.0 && self.rng.random_bool(0.02);
-            let high = if slow { 400 * MS } else { self.lan_delay };
+            let usual = self.delayed.get(&kind).copied().unwrap_or(self.lan_delay);
+            let high = if slow { 400 * MS } else { usual };
             self.after(MS / 20, high.max(MS / 10), Event::Input { server: to, life, input: input.clone() });
         }
     }

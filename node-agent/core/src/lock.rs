@@ -30,7 +30,7 @@ pub struct LockRecord {
     pub ballot: Ballot,
     /// What it accepted through the lock in that epoch.
     pub accepted: Option<(Ballot, View)>,
-    /// Counts its leaning on the lock in that epoch; 0: never.
+    /// Grows with every leaning on the lock in that epoch, over restarts of the process, too; 0: never.
     pub lean: u64,
     /// The newest view that it adopted.
     pub view: View,

@@ -175,7 +175,7 @@ impl fmt::Display for Inspection {
                 Ring::Blank => writeln!(f, "ring never written")?,
                 Ring::Newest(r) => writeln!(
                     f,
-                    "boot {} record {}: sub-cluster {}, lineage {} epoch {}, ballot {}.{}, leaned {} times, newest view {}.{}",
+                    "boot {} record {}: sub-cluster {}, lineage {} epoch {}, ballot {}.{}, lean counter {}, newest view {}.{}",
                     r.boot_counter,
                     r.sequence,
                     r.cluster,

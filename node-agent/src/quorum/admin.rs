@@ -118,7 +118,7 @@ impl fmt::Display for Shown {
         writeln!(f, "view       lineage {}, epoch {}: {}", view.lineage, view.epoch, members.join(", "))?;
         for (slot, e) in &state.entries {
             let ballot = |ballot: &holdfast_core::view::Ballot| format!("{}.{}", ballot.round, ballot.proposer);
-            write!(f, "slot {slot:<5} epoch {}, leaned {} times", e.epoch, e.lean)?;
+            write!(f, "slot {slot:<5} epoch {}, lean counter {}", e.epoch, e.lean)?;
             if e.ballot.round > 0 {
                 write!(f, ", ballot {}", ballot(&e.ballot))?;
             }

@@ -70,7 +70,7 @@ pub struct Entry {
     pub ballot: Ballot,
     /// What it accepted through the lock in that epoch.
     pub accepted: Option<(Ballot, View)>,
-    /// How often it leaned on the lock in that epoch.
+    /// Grows whenever it leans on the lock in that epoch; 0: never.
     pub lean: u64,
 }
 

@@ -4,6 +4,7 @@
 //! makes faults from seeds, replays and shrinks them. [`aimed`] has the schedules that bring out each planted bug.
 
 pub mod aimed;
+pub mod model;
 pub mod schedule;
 pub mod setup;
 pub mod world;

@@ -2,6 +2,9 @@
 //!
 //!   holdfast-sim [--seconds N] [--seed N] [--plant MUTATION] [--aim MUTATION]
 //!
+//!   holdfast-sim --model N [--ticks N] [--plant MUTATION]
+//!
+//! `make model`: every order of steps around the decision about views, with up to N faults.
 //! `--plant` makes a bug in the core; `--aim` tells the schedule that is aimed at one, with the bug or without it.
 
 use std::process::ExitCode;
@@ -11,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_core::planted::Mutation;
 use holdfast_sim::aimed;
+use holdfast_sim::model::{SCENARIOS, Scenario, explore};
 use holdfast_sim::schedule::Schedule;
 
 #[derive(Default)]
@@ -25,6 +29,7 @@ fn main() -> ExitCode {
     let mut seed = None;
     let mut mutation = None;
     let mut aim = None;
+    let (mut model, mut ticks) = (None, None);
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let value = args.next().unwrap_or_default();
@@ -32,17 +37,22 @@ fn main() -> ExitCode {
         match (arg.as_str(), number) {
             ("--seconds", Some(n)) => seconds = n,
             ("--seed", Some(n)) => seed = Some(n),
+            ("--model", Some(n)) if n <= 9 => model = Some(n as u8),
+            ("--ticks", Some(n)) => ticks = Some(n),
             ("--plant", _) if Mutation::named(&value).is_some() => mutation = Mutation::named(&value),
             ("--aim", _) if Mutation::named(&value).is_some() => aim = Mutation::named(&value),
             _ => {
                 let names: Vec<&str> = Mutation::ALL.iter().map(|mutation| mutation.name()).collect();
                 eprintln!(
-                    "{arg} {value}: allowed are --seconds N, --seed N, --plant and --aim with one of {}",
+                    "{arg} {value}: allowed are --seconds N, --seed N, --model 0 to 9, --ticks N, --plant and --aim with one of {}",
                     names.join(", ")
                 );
                 return ExitCode::from(2);
             }
         }
+    }
+    if let Some(faults) = model {
+        return explore_all(faults, ticks, mutation);
     }
     Mutation::plant(mutation);
     if let Some(aim) = aim {
@@ -94,6 +104,22 @@ fn main() -> ExitCode {
         total.failures.len()
     );
     if total.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Explores every scenario of the model within the bound, and prints the bound and what it took.
+fn explore_all(faults: u8, ticks: Option<u64>, mutation: Option<Mutation>) -> ExitCode {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut failed = false;
+    for scenario in SCENARIOS {
+        let scenario = Scenario { faults, ticks: ticks.unwrap_or(scenario.ticks), ..scenario };
+        let found = explore(&scenario, mutation, threads, None);
+        println!(
+            "{}: {} servers, {} intervals, {faults} faults of {:?}: {found}",
+            scenario.name, scenario.servers, scenario.ticks, scenario.troubles
+        );
+        failed |= found.violation.is_some();
+    }
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// Runs one seed; if it fails, shrinks it and prints what is left with its story.

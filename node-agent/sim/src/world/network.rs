@@ -30,7 +30,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub(super) fn of(message: &Message) -> Kind {
+    pub(crate) fn of(message: &Message) -> Kind {
         match message {
             Message::Prepare { .. } => Kind::Prepare,
             Message::Promise { .. } | Message::Refused { .. } => Kind::Promise,

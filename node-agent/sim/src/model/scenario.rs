@@ -1,0 +1,181 @@
+//! Where explorations begin, and how far they go.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_core::config::{Config, GroupConfig, LockKind, PathKind};
+use holdfast_core::names::GroupName;
+
+use super::state::State;
+use super::step::Step;
+use crate::setup::{self, server_name};
+
+/// Heartbeat interval, in ns: one step of the model's clock.
+pub(super) const TICK: u64 = 100_000_000;
+
+/// The only group.
+pub(super) const GROUP: &str = "web";
+
+/// What may go wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// A message is lost.
+    Loss,
+    /// A message, a ledger write or a lock operation takes longer than an interval, as long as may be.
+    Late,
+    /// A process is frozen, for as long as may be.
+    Freeze,
+    /// A process ends, and may start again.
+    Crash,
+    /// A machine loses its power, and may start again with another boot.
+    PowerCut,
+    /// A LAN between two servers is cut, or works again.
+    Cut,
+    /// A lock operation fails; what it wrote may land late or never.
+    Lock,
+}
+
+/// Everything that may go wrong.
+pub const ALL: &[Trouble] =
+    &[Trouble::Loss, Trouble::Late, Trouble::Freeze, Trouble::Crash, Trouble::PowerCut, Trouble::Cut, Trouble::Lock];
+
+/// A sub-cluster in trouble, and a bound.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    /// For people.
+    pub name: &'static str,
+    /// 2 or 3.
+    pub servers: usize,
+    /// Its lock.
+    pub lock: Option<LockKind>,
+    /// Heartbeats go over the lock disk, too.
+    pub disk_path: bool,
+    /// LANs that are cut at the beginning, both ways.
+    pub cut: &'static [(usize, usize)],
+    /// Intervals after the cut before anything else may go wrong.
+    pub lead: u64,
+    /// Intervals that are explored.
+    pub ticks: u64,
+    /// How often something may go wrong.
+    pub faults: u8,
+    /// What may.
+    pub troubles: &'static [Trouble],
+}
+
+/// What is explored by `make model`; the tests go less deep.
+pub const SCENARIOS: [Scenario; 5] = [
+    Scenario {
+        name: "2 servers and a lock disk, LAN cut",
+        servers: 2,
+        lock: Some(LockKind::Disk),
+        disk_path: false,
+        cut: &[(0, 1)],
+        lead: 3,
+        ticks: 9,
+        faults: 2,
+        troubles: ALL,
+    },
+    Scenario {
+        name: "2 servers and a lock disk that carries heartbeats, LAN cut",
+        servers: 2,
+        lock: Some(LockKind::Disk),
+        disk_path: true,
+        cut: &[(0, 1)],
+        lead: 3,
+        ticks: 9,
+        faults: 2,
+        troubles: ALL,
+    },
+    Scenario {
+        name: "3 servers, one cut off",
+        servers: 3,
+        lock: None,
+        disk_path: false,
+        cut: &[(0, 1), (0, 2)],
+        lead: 3,
+        ticks: 8,
+        faults: 2,
+        troubles: ALL,
+    },
+    Scenario {
+        name: "3 servers, one LAN between two of them cut",
+        servers: 3,
+        lock: None,
+        disk_path: false,
+        cut: &[(0, 2)],
+        lead: 3,
+        ticks: 8,
+        faults: 2,
+        troubles: ALL,
+    },
+    Scenario {
+        name: "3 servers and a quorum server, one cut off",
+        servers: 3,
+        lock: Some(LockKind::QuorumServer),
+        disk_path: false,
+        cut: &[(0, 1), (0, 2)],
+        lead: 3,
+        ticks: 8,
+        faults: 2,
+        troubles: ALL,
+    },
+];
+
+impl Scenario {
+    /// Times as short as the rules allow: timeout 4 H, E 5 H, W' and D 1 H, and C = E + W' + D exactly, because clocks
+    /// have one rate here (R11).
+    pub(super) fn config(&self) -> Arc<Config> {
+        let ms = Duration::from_millis;
+        let mut config = setup::config(self.servers, self.lock.is_some());
+        config.lock = self.lock;
+        config.paths = BTreeMap::from([("lan".into(), PathKind::Interconnect)]);
+        if self.disk_path {
+            config.paths.insert("area".into(), PathKind::Disk);
+        }
+        // A loop that runs once per interval is not a stalled one.
+        (config.interval, config.timeout, config.stall) = (ms(100), ms(400), ms(100));
+        (config.soft_stop, config.kill, config.lease) = (ms(400), ms(450), ms(500));
+        (config.renew, config.io_timeout) = (ms(25), ms(25));
+        (config.reset, config.drain, config.takeover_wait) = (ms(100), ms(100), ms(700));
+        config.grace = ms(500);
+        Arc::new(config)
+    }
+
+    pub(super) fn groups(&self) -> BTreeMap<GroupName, Arc<GroupConfig>> {
+        let names: Vec<String> = (0..self.servers).map(|i| server_name(i).0).collect();
+        let mut group = setup::group(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        group.resources.retain(|name, _| name.0 == "data");
+        BTreeMap::from([(GROUP.into(), Arc::new(group))])
+    }
+
+    /// The sub-cluster formed and at rest with the group on the first server, without the faults of the bound; then
+    /// the cut, and `lead` intervals.
+    pub(super) fn start(&self) -> State {
+        let mut state = State::new(self);
+        for _ in 0..30 {
+            state = self.one_interval(state);
+        }
+        assert!(state.at_rest(self), "{}: the start is not at rest", self.name);
+        state.cut = self.cut.iter().copied().collect();
+        for _ in 0..self.lead {
+            state = self.one_interval(state);
+        }
+        state.end = state.now.0 / TICK + self.ticks;
+        state.faults = self.faults;
+        state
+    }
+
+    /// Everything that waits happens in the order of its listing, then time passes.
+    fn one_interval(&self, mut state: State) -> State {
+        loop {
+            let mut steps = Vec::new();
+            state.steps(self, &mut steps);
+            let step = steps.into_iter().find(|step| *step != Step::Tick).unwrap_or(Step::Tick);
+            state = state.after(&step, self);
+            if step == Step::Tick {
+                return state;
+            }
+        }
+    }
+}

@@ -70,9 +70,10 @@ crds: ## Write manifests/crds from the types
 	UPDATE_GOLDEN=1 cargo test --quiet --locked -p holdfast-api --test crds
 
 .PHONY: docs
-docs: ## Write docs/reference from the schemas
+docs: ## Write docs/reference from the schemas, and docs/mutations.md from the simulator
 	scripts/setup.sh build
 	UPDATE_DOCS=1 cargo test --quiet --locked -p holdfast --test reference
+	UPDATE_DOCS=1 cargo test --quiet --locked -p holdfast-sim --test mutations
 
 .PHONY: deny
 deny: ## Licences, advisories and duplicates of dependencies (installs cargo-deny when absent)

@@ -227,6 +227,33 @@ pub fn at(mutation: Mutation, seed: u64) -> Option<Schedule> {
                 (9000, Fault::HealLans),
             ],
         ),
+        // protocol-why D1: b and c go on acknowledging each other.
+        Mutation::OneAckIsEnough => {
+            (shape(5, None), vec![(0, Move(WEB, 1)), (3000, Fault::Split(0b00110)), (6000, Fault::HealLans)])
+        }
+        // The loser of a partition can't prove that it has stopped, and the LANs come back.
+        Mutation::JoinsHolding => (
+            disk(),
+            vec![
+                (0, Fault::FailingResources(0.0, 1.0)),
+                (0, Isolate(0)),
+                (4000, Fault::HealLans),
+                (4000, Fault::HealLans),
+            ],
+        ),
+        // protocol-why D6: a helper is slow, and its server loses the lease meanwhile.
+        Mutation::HelperDoesNotLook => (
+            disk(),
+            vec![
+                (0, Move(DB, 0)),
+                (0, Move(NET, 0)),
+                (3000, Move(WEB, 1)),
+                when(0, Moment::Sends(Kind::Assign), 2, Fault::SlowHelpers(3000)),
+                when(0, Moment::Sends(Kind::Assign), 2, Isolate(1)),
+                when(0, Moment::Sends(Kind::Assign), 2, Disk(1, DiskState::Errors)),
+                (5000, Fault::HealLans),
+            ],
+        ),
         // The survivor of two must keep what it runs.
         Mutation::NeverLeans => (
             disk(),

@@ -97,6 +97,8 @@ fn main() -> ExitCode {
     if let Some((seed, _)) = total.failures.first() {
         tell(*seed);
     }
+    let rate = total.seconds / (seconds.max(1) * cores as u64) as f64;
+    println!("{rate:.0} simulated seconds per second and core");
     println!(
         "{} schedules, {:.0} simulated seconds, {} violations",
         total.schedules,

@@ -157,13 +157,11 @@ impl Schedule {
                 let end = (at + chunk).min(smaller.steps.len());
                 // The time that passed stays, so that what comes after happens at about the same moment.
                 let gone: u64 = smaller.steps.drain(at..end).map(|(pause, _)| pause).sum();
-                let mut shorter = smaller.clone();
                 if let Some((pause, _)) = smaller.steps.get_mut(at) {
                     *pause += gone;
                 }
-                if let Some(better) = [smaller, std::mem::replace(&mut shorter, self.clone())].into_iter().find(&fails)
-                {
-                    best = better;
+                if fails(&smaller) {
+                    best = smaller;
                 } else {
                     at += chunk;
                 }
@@ -243,6 +241,7 @@ fn fault(rng: &mut StdRng, shape: Shape, rare: bool, ambush: bool) -> Fault {
             Fault::Disk(server, *states.choose(rng).unwrap_or(&DiskState::Works))
         }
         23 => Fault::FailingResources(rng.random_range(0.0..0.3), rng.random_range(0.0..0.3)),
+        24 if rng.random_bool(0.3) => Fault::SlowHelpers(rng.random_range(3..1500)),
         24 => Fault::Fsync(rng.random_range(1..400)),
         25 => Fault::Leave(server, rng.random_range(500..6000)),
         26 => Fault::Move(rng.random_range(0..3), server),

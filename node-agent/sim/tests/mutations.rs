@@ -1,15 +1,35 @@
 //! Every planted bug is caught: by schedules aimed at it first, then by random ones. A simulator that misses one says
-//! nothing about the rule that the bug breaks.
+//! nothing about the rule that the bug breaks. The table of them stands in `docs/mutations.md`.
+//!
+//! `PLANT=Name` looks at one only; `UPDATE_DOCS=1` writes the table.
+
+use std::fmt::Write;
+use std::path::Path;
 
 use holdfast_core::planted::Mutation;
 use holdfast_sim::aimed;
 use holdfast_sim::schedule::Schedule;
 
-/// The first schedule that catches a bug: its number and what it violates.
-fn caught(mutation: Mutation, schedules: u64) -> Option<(u64, String)> {
+/// Random schedules that are tried after the aimed ones.
+const RANDOM: u64 = 60;
+
+const HEAD: &str = "# Planted bugs
+
+The core is compiled a second time with one bug per rule in it (`node-agent/core/src/planted.rs`), and a test asserts that
+the simulator catches each: by schedules aimed at it (`node-agent/sim/src/aimed.rs`) where chance would be too rare, else
+by random ones. `make sim PLANT=Name` shows one. The invariants are those of the protocol; *lease*: a server without a
+valid lease runs nothing. This table is written by `make docs`.
+
+| bug | rule | what is wrong | caught by |
+|---|---|---|---|
+";
+
+/// The invariant that the bug breaks, and whether an aimed schedule showed it.
+fn caught(mutation: Mutation) -> Option<(String, bool)> {
     Mutation::plant(Some(mutation));
-    let all = (0..40).filter_map(|seed| aimed::at(mutation, seed)).chain((0..schedules).map(Schedule::random));
-    let found = (1..).zip(all).find_map(|(number, schedule)| Some((number, schedule.run(false).violation?)));
+    let aimed = (0..40).filter_map(|seed| aimed::at(mutation, seed)).map(|schedule| (schedule, true));
+    let random = (0..RANDOM).map(|seed| (Schedule::random(seed), false));
+    let found = aimed.chain(random).find_map(|(schedule, aimed)| Some((schedule.run(false).violation?, aimed)));
     Mutation::plant(None);
     found
 }
@@ -17,18 +37,26 @@ fn caught(mutation: Mutation, schedules: u64) -> Option<(u64, String)> {
 #[test]
 fn every_planted_bug_is_caught() {
     let only = std::env::var("PLANT").ok();
-    let schedules = std::env::var("SCHEDULES").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
     let mut missed = Vec::new();
+    let mut table = HEAD.to_owned();
     for mutation in Mutation::ALL.iter().filter(|m| only.as_ref().is_none_or(|name| name == m.name())) {
-        match caught(*mutation, schedules) {
-            Some((after, violation)) => {
-                println!("{:<28} {:<5} {after:>4}  {violation}", mutation.name(), mutation.rule())
-            }
-            None => {
-                println!("{:<28} {:<5}    -  not caught", mutation.name(), mutation.rule());
-                missed.push(mutation.name());
-            }
-        }
+        let Some((violation, aimed)) = caught(*mutation) else {
+            missed.push(mutation.name());
+            continue;
+        };
+        println!("{:<28} {:<5} {violation}", mutation.name(), mutation.rule());
+        let (check, how) = (violation.split(':').next().unwrap_or_default(), if aimed { "aimed" } else { "random" });
+        let (name, rule, text) = (mutation.name(), mutation.rule(), mutation.text().trim());
+        writeln!(table, "| `{name}` | {rule} | {text} | {check}, {how} |").expect("a string takes everything");
     }
     assert!(missed.is_empty(), "not caught: {}", missed.join(", "));
+    if only.is_some() {
+        return;
+    }
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/mutations.md");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&page, &table).expect("docs/mutations.md can be written");
+    }
+    let known = std::fs::read_to_string(&page).expect("docs/mutations.md is there");
+    assert!(known == table, "docs/mutations.md is not what the simulator says: `make docs` writes it");
 }

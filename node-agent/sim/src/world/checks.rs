@@ -213,6 +213,16 @@ impl World {
         self.seen.views.insert(view.order(), view.clone());
         let base = self.seen.views.get(&(view.lineage, view.epoch - 1)).cloned();
         let Some(base) = base else { return };
+        // I-c: whoever joins holds nothing.
+        for (name, member) in view.members.iter().filter(|(name, member)| !base.admits(name, member.boot)) {
+            let holds = self
+                .hosts
+                .iter()
+                .any(|host| host.name == *name && host.ledger.boot == member.boot && !host.ledger.held.is_empty());
+            if holds {
+                return self.violation("I-c", format!("{name} joins in view {} while it holds groups", view.epoch));
+            }
+        }
         let have: BTreeSet<&AcceptorId> = base
             .acceptors
             .values()

@@ -77,6 +77,8 @@ pub enum Fault {
     Disk(usize, DiskState),
     /// The next operation of one server on the lock disk hangs, alone, for up to 3 s.
     HangOne(usize),
+    /// Slowest helper in ms.
+    SlowHelpers(u64),
     /// Slowest ledger write in ms.
     Fsync(u64),
     /// Share of starts and of stops that fail.
@@ -165,6 +167,7 @@ impl World {
             Fault::HangOne(server) => {
                 self.hang_one.insert(server);
             }
+            Fault::SlowHelpers(ms) => self.helper_delay = ms.max(3),
             Fault::Fsync(ms) => self.max_fsync = ms.max(1),
             Fault::FailingResources(starts, stops) => {
                 self.failing_starts = starts;
@@ -242,6 +245,7 @@ impl World {
         self.failing_starts = 0.0;
         self.failing_stops = 0.0;
         self.max_fsync = 3;
+        self.helper_delay = 40;
         (self.fences.device, self.fences.reboot) = (Device::Works, true);
         for server in 0..self.hosts.len() {
             self.set_disk(server, DiskState::Works);

@@ -122,6 +122,7 @@ pub struct World {
     failing_stops: f64,
     failing_starts: f64,
     max_fsync: u64,
+    helper_delay: u64,
     /// How long the supervisor takes to restart an agent that the guard killed, in ms.
     pub restart_after_kill: u64,
     /// The fence devices.
@@ -169,6 +170,7 @@ impl World {
             failing_stops: 0.0,
             failing_starts: 0.0,
             max_fsync: 3,
+            helper_delay: 40,
             restart_after_kill: 30,
             fences: Fences::default(),
         };
@@ -356,7 +358,7 @@ impl World {
                     self.hosts[server].running_specs.insert(group.clone(), spec.clone());
                 }
                 let key = (group, resource);
-                self.after(2 * MS, 40 * MS, Event::Act { server, life, op, key, generation, action });
+                self.after(2 * MS, self.helper_delay * MS, Event::Act { server, life, op, key, generation, action });
             }
             Output::Released { group } => {
                 self.hosts[server].running_specs.remove(&group);

@@ -51,6 +51,8 @@ macro_rules! mutations {
 mutations! {
     /// A promise is forgotten: lower ballots are accepted after it.
     PromiseForgotten: "R2",
+    /// A server goes on with its own attempt, and accepts it, after it has promised a higher ballot to another.
+    OwnBallotKept: "R2",
     /// A proposer puts its own value through although a promise reported an accepted one.
     AcceptedValueIgnored: "R2",
     /// A server goes on acknowledging frames after it has accepted a successor.

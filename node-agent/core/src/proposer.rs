@@ -276,12 +276,22 @@ impl Core {
             let promised = self.durable.promised;
             return self.emit(Output::Send { to: from, message: Box::new(Message::Refused { order, promised }) });
         }
+        self.yield_to(order, ballot);
         if ballot > self.durable.promised && !planted!(PromiseForgotten) {
             self.durable.promised = ballot;
             self.persist();
         }
         let accepted = self.durable.accepted.clone();
         self.emit(Output::Send { to: from, message: Box::new(Message::Promise { order, ballot, accepted }) });
+    }
+
+    /// Promising or accepting a higher ballot ends an own attempt below it: as an acceptor this server must not accept
+    /// that any more, and what it writes to the lock must not be another ballot's value.
+    fn yield_to(&mut self, order: (u32, Epoch), ballot: Ballot) {
+        let lower = |proposal: &Proposal| proposal.base.order() == order && proposal.ballot < ballot;
+        if self.proposal.as_ref().is_some_and(lower) && !planted!(OwnBallotKept) {
+            self.give_up(ballot);
+        }
     }
 
     /// R3: somebody asks for acceptance.
@@ -293,6 +303,7 @@ impl Core {
             let promised = self.durable.promised;
             return self.emit(Output::Send { to: from, message: Box::new(Message::Refused { order, promised }) });
         }
+        self.yield_to(order, ballot);
         if self.durable.accepted.as_ref().map(|(accepted, _)| *accepted) != Some(ballot) {
             // From this line on we acknowledge nobody in this epoch, and our own vote is withdrawn from our lease.
             self.durable.promised = ballot;

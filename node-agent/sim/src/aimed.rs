@@ -227,6 +227,21 @@ pub fn at(mutation: Mutation, seed: u64) -> Option<Schedule> {
                 (9000, Fault::HealLans),
             ],
         ),
+        // Both want to go on without the other. a hears b's messages, not its heartbeats, and waits for its slow disk in
+        // phase 1 when b asks for a promise.
+        Mutation::OwnBallotKept => (
+            disk(),
+            vec![
+                (0, Move(DB, 0)),
+                (0, Move(NET, 0)),
+                (3000, CutFrames(1, 0)),
+                (0, CutOneWay(0, 1, 0)),
+                (0, CutOneWay(0, 1, 1)),
+                (850, Disk(0, DiskState::Slow)),
+                (0, Disk(1, DiskState::Slow)),
+                (6000, Fault::HealLans),
+            ],
+        ),
         // protocol-why D1: b and c go on acknowledging each other.
         Mutation::OneAckIsEnough => {
             (shape(5, None), vec![(0, Move(WEB, 1)), (3000, Fault::Split(0b00110)), (6000, Fault::HealLans)])

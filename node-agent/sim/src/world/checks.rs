@@ -163,6 +163,14 @@ impl World {
             }
         }
         let base = state.view.as_ref().map_or((0, 0), View::order);
+        // I-a: nothing is accepted below a promise that was given before.
+        if let Some((ballot, _)) = &state.accepted
+            && state.accepted != self.hosts[server].ledger.accepted
+            && self.seen.promised.get(&(base, state.acceptor)).is_some_and(|promised| ballot < promised)
+        {
+            let text = format!("{name} accepts its own round {} after promising a higher ballot", ballot.round);
+            self.violation("I-a", text);
+        }
         if let Some((_, value)) = &state.accepted {
             self.accepts(base, state.acceptor, value);
         }

@@ -35,6 +35,12 @@ command -v cargo >/dev/null 2>&1 || die "cargo is not in PATH" \
 
 need cc gcc
 need protoc protobuf-compiler
+# protoc's own definitions are a package of their own on Debian; elsewhere they lie beside the program.
+protos=google/protobuf/descriptor.proto
+if ! [ -e "/usr/include/$protos" ] && ! [ -e "$(dirname "$(command -v protoc || echo /usr/bin/protoc)")/../include/$protos" ]; then
+    programs+=("$protos")
+    packages+=(libprotobuf-dev)
+fi
 [ -e /usr/include/stdio.h ] || { programs+=("stdio.h"); packages+=(libc6-dev); }
 if [ "$purpose" != build ]; then
     need ip iproute2

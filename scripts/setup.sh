@@ -52,6 +52,7 @@ if [ "$purpose" != build ]; then
 fi
 if [ "$purpose" = test ]; then
     need etcd etcd-server
+    need ping iputils-ping
     need mkfs.xfs xfsprogs
     need mkfs.btrfs btrfs-progs
     need curl curl

@@ -15,7 +15,7 @@ const RANDOM: u64 = 60;
 
 const HEAD: &str = "# Planted bugs
 
-The core is compiled a second time with one bug per rule in it (`node-agent/core/src/planted.rs`), and a test asserts that
+The core is compiled a second time with bugs to be planted in it (`node-agent/core/src/planted.rs`), and a test asserts that
 the simulator catches each: by schedules aimed at it (`node-agent/sim/src/aimed.rs`) where chance would be too rare, else
 by random ones. `make sim PLANT=Name` shows one. The invariants are those of the protocol; *lease*: a server without a
 valid lease runs nothing. This table is written by `make docs`.

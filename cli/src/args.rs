@@ -310,9 +310,20 @@ pub(crate) struct DiskArgs {
 pub(crate) struct DiskFormatArgs {
     #[command(flatten)]
     pub(crate) disk: DiskArgs,
-    /// Overwrite an area, a file system or anything else that is there
+    /// Overwrite an area, a file system or anything else that is there; not an area that a sub-cluster may be using
     #[arg(long)]
     pub(crate) overwrite: bool,
+    /// Overwrite that, too: the identity of its lock, as `holdfast disk inspect` shows it
+    #[arg(long, value_name = "LOCK", requires = "overwrite", value_parser = parse_lock)]
+    pub(crate) discard_lock: Option<holdfast_core::names::AcceptorId>,
+}
+
+/// Reads the identity of a lock.
+fn parse_lock(text: &str) -> Result<holdfast_core::names::AcceptorId, String> {
+    let digits = text.replace('-', "");
+    let number = u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32);
+    let wanted = "expected 32 hexadecimal digits, as `holdfast disk inspect` shows them after \"lock\"";
+    number.map(holdfast_core::names::AcceptorId).ok_or_else(|| wanted.into())
 }
 
 /// `holdfast lock …`

@@ -6,3 +6,5 @@ pub mod area;
 pub mod device;
 pub mod format;
 pub mod layout;
+
+mod occupied;

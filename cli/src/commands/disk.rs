@@ -14,11 +14,20 @@ use crate::printer::Printer;
 pub(crate) fn run(command: DiskCommand, printer: Printer) -> Result {
     match command {
         DiskCommand::Format(args) => {
-            let force = if args.overwrite { Force::Yes } else { Force::No };
+            let force = match args.discard_lock {
+                Some(lock) => Force::Discard(lock),
+                None if args.overwrite => Force::Overwrite,
+                None => Force::No,
+            };
             let header = format::format(&args.disk.device, args.disk.offset, force).map_err(|error| {
-                let occupied = matches!(error, FormatError::Occupied { .. });
-                let failure = Failure::refused_by(error);
-                if occupied { failure.hint("--overwrite formats all the same") } else { failure }
+                let hint = match &error {
+                    FormatError::Occupied { .. } => "--overwrite formats all the same".to_owned(),
+                    FormatError::InUse { lock, .. } => {
+                        format!("--overwrite --discard-lock {lock} formats all the same")
+                    }
+                    _ => return Failure::refused_by(error),
+                };
+                Failure::refused_by(error).hint(hint)
             })?;
             printer.data(&format!(
                 "{}: area of {} bytes at byte {}, lock {}",

@@ -10,6 +10,7 @@ use holdfast_core::names::AcceptorId;
 
 use super::device::{Access, Device, DeviceError};
 use super::layout::{self, BEAT_BLOCKS, BLOCK, BadBlock, Beat, Header, RING, Ring, TooLarge};
+use super::occupied;
 
 /// Why an access to an area failed.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +18,19 @@ pub enum AreaError {
     /// The device.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// Something else has grown over it.
+    #[error(
+        "the area at byte {offset} of {path} is no longer kept free: there is {found}; nothing is written to it. Make \
+         that smaller, or make an area elsewhere and name it in spec.disks[].area"
+    )]
+    Overgrown {
+        /// The device.
+        path: String,
+        /// Where the area begins.
+        offset: u64,
+        /// What reaches into it.
+        found: String,
+    },
     /// Neither copy of the header can be read.
     #[error(
         "{path} holds no Holdfast area (first copy: {first}; second copy: {second}); format it with \
@@ -65,8 +79,14 @@ pub struct Area {
 }
 
 impl Area {
-    /// Opens the area at `offset` of a device.
+    /// Opens the area at `offset` of a device. For writing, only if nothing else claims its place: a file system on a
+    /// data disk may have been grown over an area behind it.
     pub fn open(path: &Path, offset: u64, access: Access) -> Result<Area, AreaError> {
+        if access == Access::Write
+            && let Some((found, _)) = occupied::by_neighbour(path, offset)?
+        {
+            return Err(AreaError::Overgrown { path: path.display().to_string(), offset, found });
+        }
         let mut device = Device::open(path, offset, access)?;
         let path = path.display().to_string();
         let header = read_header(&mut device, &path)?;
@@ -182,7 +202,7 @@ mod tests {
         let before = area.header().lock;
         std::os::unix::fs::FileExt::write_all_at(file.as_file(), &[0; 100], 0).unwrap();
         assert_eq!(Area::open(file.path(), 0, Access::Read).unwrap().header().lock, before);
-        format(file.path(), 0, Force::Yes).unwrap();
+        format(file.path(), 0, Force::Overwrite).unwrap();
         let error = area.look(&BTreeSet::from([1])).unwrap_err().to_string();
         assert!(error.contains(&before.to_string()), "{error}");
     }

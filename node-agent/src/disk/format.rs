@@ -11,14 +11,17 @@ use holdfast_core::names::AcceptorId;
 use super::area::{Area, AreaError};
 use super::device::{Access, Device, DeviceError};
 use super::layout::{self, AREA, BLOCK, Header, Ring, SLOTS};
+use super::occupied;
 
 /// Whether to format over something that is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Force {
     /// Refuse.
     No,
-    /// The person named what is to be destroyed.
-    Yes,
+    /// Whatever is there is to be destroyed, except for an area that a sub-cluster may be using.
+    Overwrite,
+    /// That, too, if it is the lock of this identity: told twice, and by a name that only this area has.
+    Discard(AcceptorId),
 }
 
 /// Why an area was not made.
@@ -40,6 +43,50 @@ pub enum FormatError {
         /// Where.
         at: u64,
     },
+    /// The place belongs to something that goes on living beside the area, so no force helps.
+    #[error(
+        "{path} holds {found} (from byte {at}), which has this place, too; make that smaller or choose an offset behind it"
+    )]
+    Claimed {
+        /// The device.
+        path: String,
+        /// What was found.
+        found: String,
+        /// Where it begins.
+        at: u64,
+    },
+    /// A sub-cluster lives there.
+    #[error(
+        "{path} has an area at byte {at} that is used by {resident}; without it that sub-cluster has no lock and one path \
+         less. Shut it down as a whole first, or, if it is gone for ever, name its lock: {lock}"
+    )]
+    InUse {
+        /// The device.
+        path: String,
+        /// Where the area begins.
+        at: u64,
+        /// Who.
+        resident: String,
+        /// The lock that has to be named.
+        lock: AcceptorId,
+    },
+    /// Another lock was named than the one that is there.
+    #[error(
+        "{path} holds the lock {found} at byte {at}, not {named}; look at it with `holdfast disk inspect` and name the right one"
+    )]
+    OtherLock {
+        /// The device.
+        path: String,
+        /// Where the area begins.
+        at: u64,
+        /// What is there.
+        found: AcceptorId,
+        /// What was named.
+        named: AcceptorId,
+    },
+    /// The area that is there can't be read.
+    #[error(transparent)]
+    Area(#[from] AreaError),
     /// Too small.
     #[error(
         "{path} ends at byte {end}, the area from byte {offset} needs {AREA} bytes; enlarge it or lower the offset"
@@ -58,8 +105,8 @@ pub enum FormatError {
 }
 
 /// Makes an area at `offset` of a device and returns its header. With [`Force::No`], refuses if a file system, a
-/// partition table, a volume or an area is found where the area would be, or at the beginning of the device when that
-/// makes the offset part of it.
+/// partition table, a volume or an area is found where the area would be, or if that place belongs to a file system at
+/// the start of the device or to a partition. An area that a sub-cluster may be using takes [`Force::Discard`].
 pub fn format(path: &Path, offset: u64, force: Force) -> Result<Header, FormatError> {
     let lock = AcceptorId(crate::boot::random_id()?);
     let mut device = Device::open(path, offset, Access::Write)?;
@@ -67,11 +114,7 @@ pub fn format(path: &Path, offset: u64, force: Force) -> Result<Header, FormatEr
     if offset.checked_add(AREA).is_none_or(|needed| needed > end) {
         return Err(FormatError::TooSmall { path: path.display().to_string(), end, offset });
     }
-    if force == Force::No
-        && let Some((found, at)) = occupied(path, offset)?
-    {
-        return Err(FormatError::Occupied { path: path.display().to_string(), found, at });
-    }
+    refuse_occupied(path, offset, force)?;
     let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let header = Header { lock, created, size: AREA };
     // The old headers go first and the new ones come last: an interrupted format is no area.
@@ -84,44 +127,27 @@ pub fn format(path: &Path, offset: u64, force: Force) -> Result<Header, FormatEr
     Ok(header)
 }
 
-/// Something that a disk may hold: name, position of its magic from the beginning of its region, the magic.
-const SIGNATURES: &[(&str, u64, &[u8])] = &[
-    ("an ext2, ext3 or ext4 file system", 0x438, &[0x53, 0xef]),
-    ("an XFS file system", 0, b"XFSB"),
-    ("a btrfs file system", 0x1_0040, b"_BHRfS_M"),
-    ("swap space", BLOCK as u64 - 10, b"SWAPSPACE2"),
-    ("an LVM physical volume", 512, b"LABELONE"),
-    ("an LVM physical volume", 0, b"LABELONE"),
-    ("an encrypted volume (LUKS)", 0, b"LUKS\xba\xbe"),
-    ("a member of a software RAID", 4096, &[0xfc, 0x4e, 0x2b, 0xa9]),
-    ("an NTFS file system", 3, b"NTFS    "),
-    ("a GPT partition table", 512, b"EFI PART"),
-    ("a GPT partition table", 4096, b"EFI PART"),
-    ("an MBR partition table or a FAT file system", 510, &[0x55, 0xaa]),
-];
-
-/// What would be destroyed. An area at an offset may lie on a data disk on purpose (the offset is kept free), so only
-/// its own region is looked at then.
-fn occupied(path: &Path, offset: u64) -> Result<Option<(String, u64)>, FormatError> {
-    if let Ok(area) = Area::open(path, offset, Access::Read) {
-        return Ok(Some((format!("a Holdfast area (lock {})", area.header().lock), offset)));
+/// What speaks against formatting here.
+fn refuse_occupied(path: &Path, offset: u64, force: Force) -> Result<(), FormatError> {
+    let (name, at) = (path.display().to_string(), offset);
+    let occupied = |found, at| FormatError::Occupied { path: name.clone(), found, at };
+    if let Ok(mut area) = Area::open(path, offset, Access::Read) {
+        let lock = area.header().lock;
+        return match force {
+            Force::No => Err(occupied(format!("a Holdfast area (lock {lock})"), at)),
+            Force::Discard(named) if named == lock => Ok(()),
+            Force::Discard(named) => Err(FormatError::OtherLock { path: name, at, found: lock, named }),
+            Force::Overwrite => match occupied::resident(&mut area)? {
+                Some(resident) => Err(FormatError::InUse { path: name, at, resident, lock }),
+                None => Ok(()),
+            },
+        };
     }
-    let mut device = Device::open(path, offset, Access::Read)?;
-    let length = AREA as usize;
-    let bytes = device.read(0, length)?;
-    for (name, at, magic) in SIGNATURES {
-        let at = *at as usize;
-        if bytes.get(at..at + magic.len()) == Some(magic) {
-            return Ok(Some(((*name).to_owned(), offset + at as u64)));
-        }
+    if let Some((found, at)) = occupied::by_neighbour(path, offset)? {
+        return Err(FormatError::Claimed { path: name, found, at });
     }
-    if offset > 0
-        && let Some(at) = bytes.iter().position(|b| *b != 0)
-    {
-        // Inside a data disk anything but zeros may be somebody's data.
-        return Ok(Some(("data".to_owned(), offset + at as u64)));
-    }
-    Ok(None)
+    let found = if force == Force::No { occupied::by_data(path, offset)? } else { None };
+    found.map_or(Ok(()), |(found, at)| Err(occupied(found, at)))
 }
 
 /// What stands in an area, for people.
@@ -215,7 +241,7 @@ mod tests {
         assert!(made.is_ok_and(|s| s.success()), "mkfs.ext4 is part of every Debian system");
         let error = format(file.path(), 0, Force::No).unwrap_err().to_string();
         assert!(error.contains("ext4") && error.contains("destroys"), "{error}");
-        format(file.path(), 0, Force::Yes).unwrap();
+        format(file.path(), 0, Force::Overwrite).unwrap();
         let again = format(file.path(), 0, Force::No).unwrap_err().to_string();
         assert!(again.contains("a Holdfast area"), "{again}");
     }
@@ -232,6 +258,70 @@ mod tests {
         assert!(matches!(format(file.path(), 7 << 20, Force::No), Err(FormatError::TooSmall { .. })));
         let odd = format(file.path(), 100, Force::No).unwrap_err().to_string();
         assert!(odd.contains("multiple of 4096"), "{odd}");
+    }
+
+    #[test]
+    fn the_lock_of_a_sub_cluster_is_destroyed_only_when_it_is_named() {
+        use super::super::layout::tests::record;
+        let file = blank(2 << 20);
+        let header = format(file.path(), 0, Force::No).unwrap();
+        let mut area = Area::open(file.path(), 0, Access::Write).unwrap();
+        let mut written = holdfast_core::lock::LockRecord { lock: header.lock, ..record(2, 1) };
+        area.write_lock(1, &written).unwrap();
+        let error = format(file.path(), 0, Force::Overwrite).unwrap_err().to_string();
+        assert!(error.contains("is used by the sub-cluster") && error.contains(&header.lock.to_string()), "{error}");
+        let other = format(file.path(), 0, Force::Discard(AcceptorId(1))).unwrap_err();
+        assert!(matches!(other, FormatError::OtherLock { .. }), "{other}");
+        assert_eq!(inspect(file.path(), 0).unwrap().header, header, "nothing was touched");
+        format(file.path(), 0, Force::Discard(header.lock)).unwrap();
+
+        // One that was shut down as a whole needs it no more.
+        let header = inspect(file.path(), 0).unwrap().header;
+        let mut area = Area::open(file.path(), 0, Access::Write).unwrap();
+        (written.lock, written.view.stopped) = (header.lock, true);
+        area.write_lock(1, &written).unwrap();
+        format(file.path(), 0, Force::Overwrite).unwrap();
+    }
+
+    #[test]
+    fn an_area_in_which_heartbeats_move_is_in_use() {
+        let file = blank(2 << 20);
+        format(file.path(), 0, Force::No).unwrap();
+        let mut area = Area::open(file.path(), 0, Access::Write).unwrap();
+        area.write_beat(2, 1, b"beat").unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for counter in 2.. {
+                    if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        break;
+                    }
+                    area.write_beat(2, counter, b"beat").unwrap();
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
+            });
+            let error = format(file.path(), 0, Force::Overwrite).unwrap_err().to_string();
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(error.contains("server with id 2 writes heartbeats"), "{error}");
+        });
+    }
+
+    #[test]
+    fn an_area_is_not_made_inside_a_file_system_and_not_used_when_one_grew_over_it() {
+        let file = blank(32 << 20);
+        let run = |program: &str, arguments: &[&str]| {
+            let done = std::process::Command::new(program).args(arguments).output().unwrap();
+            assert!(done.status.success(), "{program}: {}", String::from_utf8_lossy(&done.stderr));
+        };
+        let path = file.path().to_str().unwrap();
+        run("mkfs.ext4", &["-qF", path, "24m"]);
+        let inside = format(file.path(), 20 << 20, Force::Overwrite).unwrap_err().to_string();
+        assert!(inside.contains("ext4 file system that reaches") && inside.contains("to byte 25165824"), "{inside}");
+        format(file.path(), 24 << 20, Force::No).unwrap();
+        Area::open(file.path(), 24 << 20, Access::Write).unwrap();
+        run("resize2fs", &[path, "30m"]);
+        let grown = Area::open(file.path(), 24 << 20, Access::Write).unwrap_err().to_string();
+        assert!(grown.contains("no longer kept free") && grown.contains("ext4"), "{grown}");
     }
 
     #[test]

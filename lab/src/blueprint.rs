@@ -16,6 +16,9 @@ use crate::error::{Attempt, LabError, Result};
 const AREA_MIB: u64 = 8;
 /// Size of the image of a data disk, MiB; file systems that need more get more.
 const DATA_MIB: u64 = 64;
+/// Where an area may begin behind the file system of such a disk: room for the smallest ext4, and for the area.
+const AREA_FROM: u64 = 16 << 20;
+const AREA_TO: u64 = (DATA_MIB - 2) << 20;
 
 /// A network of the lab: one LAN path of the sub-cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -355,13 +358,17 @@ fn disks(file: &Path, sub_cluster: &SubCluster, groups: &[(PathBuf, FailoverGrou
             plan.file_system = Some(kind);
         }
     }
-    match found.values().find(|plan| plan.file_system.is_some() && plan.area_offset.is_some()) {
+    // An area on a disk with a file system is behind it (S3): the file system ends where the area begins.
+    let inside = |plan: &&DiskPlan| {
+        plan.file_system.is_some() && plan.area_offset.is_some_and(|offset| !(AREA_FROM..=AREA_TO).contains(&offset))
+    };
+    match found.values().find(inside) {
         Some(both) => Err(LabError::Manifest {
             file: file.to_path_buf(),
-            field: "spec.disks".into(),
+            field: "spec.disks[].area.offset".into(),
             problem: format!(
-                "{} has a file system and a cluster area; the lab can't keep room for the area on a file system's \
-                 device, give the area a device of its own",
+                "{} has a file system, too, so the area comes behind it; the lab's disks allow an offset of \
+                 {AREA_FROM} to {AREA_TO}",
                 both.device.display()
             ),
         }),
@@ -415,6 +422,6 @@ mod tests {
             *document = serde_yaml::from_str(&text).expect("YAML");
         }
         let shared = Blueprint::from_documents(&path, &all).expect_err("area on a file system").to_string();
-        assert!(shared.contains("/dev/holdfast/data has a file system and a cluster area"), "{shared}");
+        assert!(shared.contains("/dev/holdfast/data has a file system, too"), "{shared}");
     }
 }

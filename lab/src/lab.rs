@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::cgroup::Cgroup;
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskConfig};
 use crate::error::{Attempt, LabError, Result};
 use crate::host::{CutMoment, Host, Plan, Wiring};
 use crate::network::{Cable, address_commands, bridge_commands, bridge_name, plug};
@@ -129,12 +129,12 @@ impl Lab {
         Ok(())
     }
 
-    /// Adds a shared disk of at least `size_mib` MiB, with a file system (ext4, xfs, btrfs) or blank.
+    /// Adds a shared disk.
     ///
     /// # Errors
     /// When the image can't be made.
-    pub fn add_disk(&self, name: &str, size_mib: u64, file_system: Option<&str>) -> Result<()> {
-        let disk = Disk::create(&self.directory, name, size_mib, file_system)?;
+    pub fn add_disk(&self, config: &DiskConfig<'_>) -> Result<()> {
+        let disk = Disk::create(&self.directory, config)?;
         self.parts().disks.push(disk);
         Ok(())
     }
@@ -181,8 +181,8 @@ impl Lab {
         let names: Vec<String> = parts.disks.iter().map(|disk| disk.name.clone()).collect();
         let mut disks = Vec::new();
         for (disk, links) in &config.disks {
-            let image = parts.disks[position(&names, disk, "disk")?].image.clone();
-            disks.push(Wiring { disk: disk.clone(), image, links: links.clone() });
+            let Disk { image, sector_size, .. } = parts.disks[position(&names, disk, "disk")?].clone();
+            disks.push(Wiring { disk: disk.clone(), image, sector_size, links: links.clone() });
         }
         let lines: Vec<String> = parts.serials.iter().map(|line| line.name().to_string()).collect();
         let mut serials = Vec::new();

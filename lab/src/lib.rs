@@ -37,6 +37,7 @@ pub use blueprint::{Blueprint, DiskPlan, LanPlan, QuorumPlan, SerialPlan, docume
 pub use cgroup::{Cgroup, unified_mount};
 pub use cluster::{AGENT, CLIENT, CONTROL, Cluster, ClusterOptions, Edit, Snapshot, StoreKind, WITNESS};
 pub use command::lab_main;
+pub use disk::DiskConfig;
 pub use error::{LabError, Result};
 pub use forward::Forwarder;
 pub use host::{CutMoment, Host, Process, Wiring};

@@ -17,8 +17,8 @@ use crate::error::{Attempt, LabError, Result};
 use crate::shell::wait_for;
 
 const DIRECT_IO: u32 = 16;
-/// Bytes that remain reachable of a disk that was cut off; less than any file system or lock area reads.
-const CUT_SIZE: u64 = 512;
+/// Bytes that remain reachable of a disk that was cut off: a sector, less than any file system or lock area reads.
+const CUT_SIZE: u64 = 4096;
 
 /// `struct loop_info64` of linux/loop.h.
 #[repr(C)]
@@ -82,11 +82,11 @@ pub(crate) struct LoopDevice {
 }
 
 impl LoopDevice {
-    /// Attaches `image` to a free loop device with sectors of 512 bytes.
+    /// Attaches `image` to a free loop device with sectors of this many bytes, 512 or 4096.
     ///
     /// # Errors
     /// When the machine has no loop driver, or the image can't be opened.
-    pub(crate) fn attach(image: &Path) -> Result<LoopDevice> {
+    pub(crate) fn attach(image: &Path, sector_size: u32) -> Result<LoopDevice> {
         let backing = OpenOptions::new()
             .read(true)
             .write(true)
@@ -112,7 +112,7 @@ impl LoopDevice {
                 }
             };
             let info = LoopInfo64 { flags: DIRECT_IO, file_name: short_name(image), ..EMPTY };
-            let config = LoopConfig { fd: backing_fd, block_size: 512, info, reserved: [0; 8] };
+            let config = LoopConfig { fd: backing_fd, block_size: sector_size, info, reserved: [0; 8] };
             #[expect(unsafe_code, reason = "ioctl")]
             // SAFETY: `config` has the kernel's layout and lives through the call.
             match unsafe { calls::configure(file.as_raw_fd(), &raw const config) } {

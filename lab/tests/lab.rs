@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_lab::{
-    CableConfig, Host, HostConfig, Lab, Poller, ServiceSpec, boottime_ns, check_overlap, clean, devices_below,
-    merge_tenures, parse_lines, run, unified_mount, wait_for,
+    CableConfig, DiskConfig, Host, HostConfig, Lab, Poller, ServiceSpec, boottime_ns, check_overlap, clean,
+    devices_below, merge_tenures, parse_lines, run, unified_mount, wait_for,
 };
 
 /// Serves the host's name on port 80.
@@ -45,7 +45,8 @@ fn two_hosts(name: &str) -> (Lab, Arc<Host>, Arc<Host>) {
     let lab = Lab::new(name).expect("a lab");
     lab.add_network("ic").expect("a network");
     lab.add_network("pub").expect("a network");
-    lab.add_disk("data", 64, Some("ext4")).expect("a disk");
+    let disk = DiskConfig { name: "data", size_mib: 64, file_system: Some("ext4"), kept_free: None, sector_size: 512 };
+    lab.add_disk(&disk).expect("a disk");
     let host = |name: &str, number: u8| {
         let config = HostConfig {
             networks: vec![

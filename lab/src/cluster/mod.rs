@@ -17,6 +17,7 @@ use serde_yaml::Value;
 
 use crate::binary::holdfast_binary;
 use crate::blueprint::{Blueprint, documents};
+use crate::disk::DiskConfig;
 use crate::error::{Attempt, LabError, Result};
 use crate::forward::Forwarder;
 use crate::host::{CutMoment, Host};
@@ -54,6 +55,8 @@ pub struct ClusterOptions<'a> {
     pub store: StoreKind,
     /// Changes the example's documents before they are used.
     pub edit: Option<Edit<'a>>,
+    /// Bytes of a sector of the shared disks: 512, or 4096.
+    pub sector_size: Option<u32>,
     /// Is told what is being done, one line per step.
     pub progress: Option<&'a dyn Fn(&str)>,
 }
@@ -116,7 +119,13 @@ impl Cluster {
             lab.add_network(&lan.name)?;
         }
         for disk in &blueprint.disks {
-            lab.add_disk(&disk.name, disk.size_mib, disk.file_system)?;
+            lab.add_disk(&DiskConfig {
+                name: &disk.name,
+                size_mib: disk.size_mib,
+                file_system: disk.file_system,
+                kept_free: disk.area_offset.filter(|offset| *offset > 0),
+                sector_size: options.sector_size.unwrap_or(512),
+            })?;
         }
         for line in &blueprint.serials {
             lab.add_serial(&line.name)?;

@@ -32,6 +32,8 @@ pub struct Wiring {
     pub disk: String,
     /// The image file.
     pub image: PathBuf,
+    /// Bytes of a sector.
+    pub sector_size: u32,
     /// Stable device names inside the host that lead to it.
     pub links: Vec<PathBuf>,
 }
@@ -148,7 +150,7 @@ impl Host {
         let mut disks = Vec::new();
         let mut devices = Vec::new();
         for wiring in &self.plan.disks {
-            let device = LoopDevice::attach(&wiring.image)?;
+            let device = LoopDevice::attach(&wiring.image, wiring.sector_size)?;
             devices.push(DeviceSpec {
                 node: device.path().to_path_buf(),
                 number: device.number(),

@@ -59,18 +59,40 @@ impl Trial {
         Trial::start_edited(name, "four-servers", StoreKind::Sqlite, edit)
     }
 
+    /// The example `two-servers` on disks with sectors of this many bytes, and with the cluster area behind the file
+    /// system of the data disk.
+    pub(crate) fn two_on_one_disk(name: &str, sector_size: u32) -> Trial {
+        let area = "{device: /dev/holdfast/data, offset: 50331648}";
+        let change = |documents: &mut [(PathBuf, Value)]| {
+            let sub =
+                documents.iter_mut().map(|(_, document)| document).find(|document| document["kind"] == "SubCluster");
+            sub.expect("a sub-cluster")["spec"]["disks"][0]["area"] = serde_yaml::from_str(area).expect("YAML");
+        };
+        let options = ClusterOptions { sector_size: Some(sector_size), ..ClusterOptions::default() };
+        Trial::start_with(name, "two-servers", options, change)
+    }
+
     fn start(name: &str, example: &str, store: StoreKind) -> Trial {
         Trial::start_edited(name, example, store, |_| {})
     }
 
     fn start_edited(name: &str, example: &str, store: StoreKind, change: impl Fn(&mut [(PathBuf, Value)])) -> Trial {
+        Trial::start_with(name, example, ClusterOptions { store, ..ClusterOptions::default() }, change)
+    }
+
+    fn start_with(
+        name: &str,
+        example: &str,
+        options: ClusterOptions<'_>,
+        change: impl Fn(&mut [(PathBuf, Value)]),
+    ) -> Trial {
         let shared = example == "two-servers";
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(example);
         let edit = |documents: &mut Vec<(PathBuf, Value)>| {
             add_writer(documents, shared);
             change(documents);
         };
-        let options = ClusterOptions { store, edit: Some(&edit), ..ClusterOptions::default() };
+        let options = ClusterOptions { edit: Some(&edit), ..options };
         let cluster = Cluster::start(name, &directory, &options).expect("the cluster is built");
         let poller = cluster.poll_service().expect("a client");
         let witness = cluster.blueprint().quorum_server.as_ref().map(|_| WITNESS);

@@ -2,6 +2,7 @@
 //! no group names it.
 
 mod accept;
+mod guarantee;
 mod lock;
 mod servers;
 pub(crate) mod structure;
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_api::conditions;
 use holdfast_api::reasons::{condition, ready};
-use holdfast_api::v1::{FailoverGroup, Server, SubCluster, SubClusterPhase};
+use holdfast_api::v1::{FailoverGroup, GuaranteeLevel, Server, SubCluster, SubClusterPhase};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, ListParams, Patch, Preconditions};
@@ -67,6 +68,8 @@ pub(crate) async fn reconcile(sub: Arc<SubCluster>, context: Arc<Context>) -> Re
     }
     // The verdict is about the generation that was looked at, whatever stands there by the time of the write.
     let digest = verdict.is_ok().then(|| structure::to_text(&structure::parts(&sub.spec)));
+    let above = super_cluster_of(&sub).and_then(|reference| context.stores.super_clusters.get(&reference));
+    let wanted = above.map_or(GuaranteeLevel::UserSpace, |above| above.spec.policy.minimum_guarantee);
     write::status(&api, sub.as_ref(), |fresh| {
         let status = fresh.status.get_or_insert_default();
         set_accepted(&mut status.conditions, sub.meta(), &verdict, now);
@@ -76,6 +79,8 @@ pub(crate) async fn reconcile(sub: Arc<SubCluster>, context: Arc<Context>) -> Re
         conditions::clear(&mut status.conditions, condition::DELETION_BLOCKED);
         reporting.set(&mut status.conditions, now);
         lock::set(&mut status.conditions, &sub.spec, all.iter().map(AsRef::as_ref), sub.metadata.generation, now);
+        let guaranteed = status.guarantee.clone();
+        guarantee::set(&mut status.conditions, guaranteed.as_ref(), wanted, sub.metadata.generation, now);
         if status.phase.is_none() {
             status.phase = Some(SubClusterPhase::Unformed);
         }

@@ -30,6 +30,10 @@ pub(crate) enum Purpose {
     Look,
 }
 
+/// Why the lock disk is not written although it answers.
+const FULL_RING: &str =
+    "too many writes to the lock disk failed and may still land: it is read, not written, for a minute";
+
 /// What is known of the lock.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Lock {
@@ -58,6 +62,13 @@ pub(crate) struct Lock {
     ring: Ring,
     /// The number of the record that the operation under way writes.
     writing: Option<u64>,
+}
+
+impl Lock {
+    /// Why it gives no vote at the moment, if so.
+    pub(crate) fn trouble(&self, now: Instant) -> Option<&str> {
+        self.problem.as_deref().or_else(|| self.ring.is_full(now).then_some(FULL_RING))
+    }
 }
 
 impl Core {
@@ -164,9 +175,7 @@ impl Core {
         }
         let number = self.lock.ring.next(self.now, issued, landed);
         if number.is_none() {
-            let message =
-                "too many writes to the lock disk failed and may still land: it is read, not written, for a minute";
-            self.note_once("ring", "PathDown", message.into());
+            self.note_once("ring", "PathDown", FULL_RING.into());
             if let Some(at) = self.lock.ring.free_at() {
                 self.wake(at);
             }

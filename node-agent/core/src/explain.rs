@@ -77,7 +77,7 @@ impl Core {
             .collect();
         let missing =
             if absent.is_empty() { String::new() } else { format!("; no LAN connects {}", absent.join(", ")) };
-        let lock = match &self.lock.problem {
+        let lock = match self.lock.trouble(self.now) {
             Some(problem) => format!("; lock: {problem}"),
             None => String::new(),
         };

@@ -35,7 +35,7 @@ impl Ring {
             self.doubtful.extend(unseen.rev().take(LOCK_RING as usize).map(|number| (number % LOCK_RING, now)));
         }
         self.doubtful.retain(|_, since| now.since(*since) < LATE);
-        if self.doubtful.len() > MOST_DOUBTFUL {
+        if self.is_full(now) {
             return None;
         }
         let first = issued.max(landed) + 1;
@@ -45,6 +45,11 @@ impl Ring {
     /// The write of this record failed or had no answer: it may land late.
     pub(crate) fn failed(&mut self, now: Instant, number: u64) {
         self.doubtful.insert(number % LOCK_RING, now);
+    }
+
+    /// Whether so many writes may still land that none may be added.
+    pub(crate) fn is_full(&self, now: Instant) -> bool {
+        self.doubtful.values().filter(|since| now.since(**since) < LATE).count() > MOST_DOUBTFUL
     }
 
     /// When the first place is free again.

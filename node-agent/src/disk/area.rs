@@ -65,6 +65,19 @@ pub enum AreaError {
         /// Now.
         after: AcceptorId,
     },
+    /// The device confirmed a write and reads something else.
+    #[error(
+        "the disk confirmed a write into the lock ring of slot {slot} and does not give it back: it reads {found}, \
+         record {written} was written; its writes are lost or late, so the lock gives no vote"
+    )]
+    Lost {
+        /// The slot.
+        slot: u8,
+        /// Sequence of the record.
+        written: u64,
+        /// What is read.
+        found: String,
+    },
     /// A record that doesn't fit.
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
@@ -115,6 +128,26 @@ impl Area {
         let block = layout::encode_lock(slot, record)?;
         let at = layout::ring_at(slot) + (layout::ring_position(record.sequence) * BLOCK) as u64;
         Ok(self.device.write(at, &block)?)
+    }
+
+    /// Writes a record and looks at all of these slots, the own one among them (R4, R8). What the own ring gives back
+    /// must be that record: a write that was confirmed and not made would let two servers each find the other's ballot
+    /// missing, and both decide.
+    pub fn write_then_look(
+        &mut self,
+        slot: u8,
+        record: &LockRecord,
+        slots: &BTreeSet<u8>,
+    ) -> Result<LockLook, AreaError> {
+        self.write_lock(slot, record)?;
+        let look = self.look(slots)?;
+        match look.records.get(&slot) {
+            Some(found) if found == record => Ok(look),
+            other => {
+                let found = other.map_or_else(|| "none".to_owned(), |found| format!("record {}", found.sequence));
+                Err(AreaError::Lost { slot, written: record.sequence, found })
+            }
+        }
     }
 
     /// What the ring of a slot says.
@@ -194,6 +227,17 @@ mod tests {
         a.write_beat(1, 2, b"two").unwrap();
         assert_eq!(b.read_beat(1).unwrap().unwrap().payload, b"two");
         assert_eq!(b.read_beat(2).unwrap(), None);
+    }
+
+    #[test]
+    fn a_write_that_the_disk_does_not_give_back_is_no_vote() {
+        let (_file, mut area) = formatted();
+        let slots = BTreeSet::from([1, 2]);
+        let newest = for_lock(&area, 8);
+        assert_eq!(area.write_then_look(1, &newest, &slots).unwrap().records[&1], newest);
+        // As if the write had not been made: the ring reads what stood there before.
+        let error = area.write_then_look(1, &for_lock(&area, 7), &slots).unwrap_err().to_string();
+        assert!(error.contains("slot 1") && error.contains("reads record 8, record 7 was written"), "{error}");
     }
 
     #[test]

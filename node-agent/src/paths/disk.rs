@@ -172,8 +172,19 @@ struct Worker {
     area: Option<Area>,
     /// Counter of the newest heartbeat read, by slot.
     read: BTreeMap<u8, u64>,
-    /// Counter of the heartbeat that was written last, and when the own slot was last looked at.
-    own: Option<(u64, Instant)>,
+    /// The own slot, once something was written into it.
+    own: Option<Own>,
+}
+
+/// What this server knows of its own heartbeat slot.
+#[derive(Debug, Clone, Copy)]
+struct Own {
+    /// Counter of the heartbeat that was written last.
+    written: u64,
+    /// Counter of the one that was last read back.
+    read: u64,
+    /// When that was.
+    looked: Instant,
 }
 
 impl Worker {
@@ -241,7 +252,8 @@ impl Worker {
         // The counter only has to differ from the last one; the clock of this boot does that over restarts, too.
         let counter = clock::now().0;
         area.write_beat(self.slot, counter, sealed)?;
-        self.own = Some((counter, self.own.map_or_else(clock::now, |(_, looked)| looked)));
+        let first = Own { written: counter, read: counter, looked: clock::now() };
+        self.own = Some(Own { written: counter, ..self.own.unwrap_or(first) });
         let begun = clock::now();
         let others: Vec<(ServerName, u8)> =
             self.wiring.slots.iter().filter(|(name, _)| **name != self.me).map(|(n, s)| (n.clone(), *s)).collect();
@@ -257,18 +269,27 @@ impl Worker {
         Ok(())
     }
 
-    /// Nobody else writes into our slot. Once a second, as it costs a read.
+    /// Nobody else writes into our slot, and what we write arrives there. Once a second, as it costs a read.
     fn look_at_own_slot(&mut self, area: &mut Area) -> Result<(), AreaError> {
-        let (Some(path), Some((counter, looked))) = (&self.wiring.path, self.own) else { return Ok(()) };
+        let (Some(path), Some(own)) = (&self.wiring.path, self.own) else { return Ok(()) };
         let now = clock::now();
-        if now.since(looked) < PROBE {
+        if now.since(own.looked) < PROBE {
             return Ok(());
         }
-        self.own = Some((counter, now));
-        if area.read_beat(self.slot)?.is_some_and(|beat| beat.counter != counter) {
+        let Some(found) = area.read_beat(self.slot)?.map(|beat| beat.counter) else { return Ok(()) };
+        let old = (own.read..own.written).contains(&found);
+        let read = if old || found == own.written { found } else { own.read };
+        self.own = Some(Own { looked: now, read, ..own });
+        if found != own.written {
             let (me, slot) = (&self.me, self.slot);
-            let reason =
-                format!("another machine writes into slot {slot} of the area, the one of {me}: it has its number");
+            let reason = if old {
+                format!(
+                    "slot {slot} of the area reads an older heartbeat of {me}, not what was written last: the disk \
+                     confirms writes that it does not make"
+                )
+            } else {
+                format!("another machine writes into slot {slot} of the area, the one of {me}: it has its number")
+            };
             self.refusals.refuse(path, Some(me), reason);
         }
         Ok(())
@@ -307,15 +328,25 @@ impl Worker {
     }
 
     fn lock(&mut self, area: &mut Area, op: &LockOp) -> Result<LockLook, AreaError> {
-        if let LockOp::WriteThenLook(record) = op {
-            area.write_lock(self.slot, record)?;
+        match op {
+            LockOp::WriteThenLook(record) => {
+                self.looked(area, |area, own, slots| area.write_then_look(own, record, slots))
+            }
+            LockOp::Look => self.look(area),
         }
-        self.look(area)
     }
 
     fn look(&mut self, area: &mut Area) -> Result<LockLook, AreaError> {
+        self.looked(area, |area, _, slots| area.look(slots))
+    }
+
+    fn looked(
+        &mut self,
+        area: &mut Area,
+        look: impl FnOnce(&mut Area, u8, &BTreeSet<u8>) -> Result<LockLook, AreaError>,
+    ) -> Result<LockLook, AreaError> {
         let begun = clock::now();
-        let look = area.look(&self.wiring.slots.values().copied().collect())?;
+        let look = look(area, self.slot, &self.wiring.slots.values().copied().collect())?;
         self.measured(begun);
         self.health(|health| {
             health.lock = Some(look.lock);

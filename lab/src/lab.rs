@@ -9,13 +9,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::cgroup::Cgroup;
+use crate::devices::{Devices, Resetter};
 use crate::disk::{Disk, DiskConfig};
 use crate::error::{Attempt, LabError, Result};
 use crate::host::{CutMoment, Host, Plan, Wiring};
 use crate::network::{Cable, address_commands, bridge_commands, bridge_name, plug};
 use crate::serial::{LineState, SerialLine};
 use crate::shell::{boottime_ns, run};
-use crate::spec::{SerialSpec, ServiceSpec};
+use crate::spec::{NodeSpec, ServiceSpec};
 use crate::state;
 
 /// Distinguishes labs of one process.
@@ -50,6 +51,10 @@ pub struct HostConfig {
     pub networks: Vec<CableConfig>,
     /// Disks: name, and the device names inside the host that lead to it.
     pub disks: Vec<(String, Vec<PathBuf>)>,
+    /// Whether the lab stands between the host and its disks, see [`Lab::set_disk`].
+    pub faulty_disks: bool,
+    /// Name of its watchdog's device inside the host, if it has one.
+    pub watchdog: Option<PathBuf>,
     /// Serial lines that end here.
     pub serials: Vec<SerialConfig>,
     /// Programs that the host's first process supervises, all down at first.
@@ -62,7 +67,7 @@ pub struct Lab {
     id: String,
     directory: PathBuf,
     cgroup: Cgroup,
-    switch: Host,
+    switch: Arc<Host>,
     parts: Mutex<Parts>,
     closed: bool,
 }
@@ -72,6 +77,9 @@ struct Parts {
     networks: Vec<String>,
     disks: Vec<Disk>,
     serials: Vec<SerialLine>,
+    // ORDER: its thread ends before the devices that it looks at.
+    resetter: Option<Arc<Resetter>>,
+    devices: Option<Arc<Devices>>,
     hosts: BTreeMap<String, Arc<Host>>,
     made_hosts: usize,
 }
@@ -95,6 +103,7 @@ impl Lab {
         let cgroup = Cgroup::create_top(&format!("holdfast-lab-{id}"))?;
         state::record(&directory, cgroup.path())?;
         let switch = Host::new("switch", directory.join("switch"), cgroup.create("switch")?, Plan::default())?;
+        let switch = Arc::new(switch);
         let lab = Lab { id, directory, cgroup, switch, parts: Mutex::default(), closed: false };
         lab.switch.start_init()?;
         lab.switch.ip_batch("link set lo up\n")?;
@@ -181,21 +190,69 @@ impl Lab {
         let names: Vec<String> = parts.disks.iter().map(|disk| disk.name.clone()).collect();
         let mut disks = Vec::new();
         for (disk, links) in &config.disks {
-            let Disk { image, sector_size, .. } = parts.disks[position(&names, disk, "disk")?].clone();
+            let Disk { mut image, sector_size, .. } = parts.disks[position(&names, disk, "disk")?].clone();
+            if config.faulty_disks {
+                image = self.devices_of(&mut parts)?.add_disk(name, disk, &image)?;
+            }
             disks.push(Wiring { disk: disk.clone(), image, sector_size, links: links.clone() });
         }
         let lines: Vec<String> = parts.serials.iter().map(|line| line.name().to_string()).collect();
-        let mut serials = Vec::new();
+        let mut nodes = Vec::new();
         for SerialConfig { line, end, device } in &config.serials {
             let node = parts.serials[position(&lines, line, "serial line")?].end(*end).to_path_buf();
-            serials.push(SerialSpec { node, name: device.clone() });
+            nodes.push(NodeSpec { node, name: device.clone() });
         }
-        let plan = Plan { cables, disks, serials, services: config.services.clone() };
+        if let Some(device) = &config.watchdog {
+            let node = self.devices_of(&mut parts)?.add_watchdog(name);
+            nodes.push(NodeSpec { node, name: device.clone() });
+        }
+        let plan = Plan { cables, disks, nodes, services: config.services.clone() };
         let cgroup = self.cgroup.create(&format!("host-{name}"))?;
         let host = Arc::new(Host::new(name, self.directory.join("hosts").join(name), cgroup, plan)?);
         parts.made_hosts += 1;
         parts.hosts.insert(name.to_string(), Arc::clone(&host));
+        if config.watchdog.is_some() {
+            self.watch(&mut parts)?;
+        }
         Ok(host)
+    }
+
+    /// The devices that the lab makes itself, mounted at the first need.
+    fn devices_of(&self, parts: &mut Parts) -> Result<Arc<Devices>> {
+        if parts.devices.is_none() {
+            parts.devices = Some(Arc::new(Devices::mount(&self.directory)?));
+        }
+        self.devices_in(parts)
+    }
+
+    fn devices_in(&self, parts: &Parts) -> Result<Arc<Devices>> {
+        parts.devices.clone().ok_or_else(|| LabError::Unknown {
+            kind: "disk with faults",
+            name: self.id.clone(),
+            known: String::new(),
+        })
+    }
+
+    pub(crate) fn devices(&self) -> Result<Arc<Devices>> {
+        self.devices_in(&self.parts())
+    }
+
+    pub(crate) fn resetter(&self) -> Option<Arc<Resetter>> {
+        self.parts().resetter.clone()
+    }
+
+    /// Has watchdogs reset their hosts, those made until now.
+    fn watch(&self, parts: &mut Parts) -> Result<()> {
+        let devices = self.devices_of(parts)?;
+        let (switch, hosts) = (Arc::clone(&self.switch), parts.hosts.clone());
+        let all = Arc::clone(&devices);
+        parts.resetter = None;
+        let cut = move |name: &str| match hosts.get(name) {
+            Some(host) => cut_power(&switch, host, Some(&all)),
+            None => Err(LabError::Host { host: name.into(), message: "it has gone".into() }),
+        };
+        parts.resetter = Some(Arc::new(Resetter::start(devices, cut)?));
+        Ok(())
     }
 
     /// A host by name.
@@ -218,6 +275,8 @@ impl Lab {
     /// When it is on already, or something can't be made.
     pub fn power_on(&self, name: &str) -> Result<()> {
         let host = self.host(name)?;
+        let devices = self.parts().devices.clone();
+        devices.iter().for_each(|devices| devices.power_restored(name));
         host.start_init()?;
         let pid = host.pid()?;
         let mut commands = "link set lo up\n".to_string();
@@ -239,9 +298,8 @@ impl Lab {
     /// When it is off.
     pub fn power_cut(&self, name: &str) -> Result<CutMoment> {
         let host = self.host(name)?;
-        let begin_ns = boottime_ns();
-        self.cut_all_lans(name)?;
-        host.lose_power(begin_ns)
+        let devices = self.parts().devices.clone();
+        cut_power(&self.switch, &host, devices.as_deref())
     }
 
     /// Pulls one cable at the switch: both ends lose their link.
@@ -280,7 +338,7 @@ impl Lab {
         let host = self.host(name)?;
         let commands: String = match network {
             Some(network) => format!("link set {} {state}\n", find_cable(&host, network)?.port),
-            None => host.cables().iter().map(|cable| format!("link set {} {state}\n", cable.port)).collect(),
+            None => all_links(&host, state),
         };
         self.switch.ip_batch(&commands)
     }
@@ -355,14 +413,22 @@ impl Lab {
             return Ok(());
         }
         self.closed = true;
-        let hosts = std::mem::take(&mut self.parts().hosts);
+        let (hosts, resetter, devices) = {
+            let mut parts = self.parts();
+            (std::mem::take(&mut parts.hosts), parts.resetter.take(), parts.devices.take())
+        };
+        drop(resetter);
+        devices.iter().for_each(|devices| devices.release());
         // All are tried, the first error is told.
         let mut outcome = Ok(());
-        for host in hosts.values().map(AsRef::as_ref).chain([&self.switch]) {
+        for host in hosts.values().chain([&self.switch]) {
             outcome = outcome.and(host.power_off());
         }
         drop(hosts);
-        outcome.and(state::remove_left_overs(&self.directory, &self.cgroup))
+        outcome = outcome.and(state::remove_left_overs(&self.directory, &self.cgroup));
+        // ORDER: its file system is unmounted by then; before, loop devices stand on it.
+        drop(devices);
+        outcome
     }
 }
 
@@ -372,6 +438,18 @@ impl Drop for Lab {
             tracing::warn!(lab = self.id, %error, "the lab was not taken down completely; try `holdfast lab clean`");
         }
     }
+}
+
+/// Takes the power of a host: cables, own devices, then the rest.
+fn cut_power(switch: &Host, host: &Host, devices: Option<&Devices>) -> Result<CutMoment> {
+    let begin_ns = boottime_ns();
+    switch.ip_batch(&all_links(host, "down"))?;
+    devices.iter().for_each(|devices| devices.power_lost(host.name()));
+    host.lose_power(begin_ns)
+}
+
+fn all_links(host: &Host, state: &str) -> String {
+    host.cables().iter().map(|cable| format!("link set {} {state}\n", cable.port)).collect()
 }
 
 fn find_cable<'a>(host: &'a Host, network: &str) -> Result<&'a Cable> {

@@ -28,9 +28,9 @@ pub struct HostSpec {
     pub cgroup: PathBuf,
     /// Disks that the host sees.
     pub devices: Vec<DeviceSpec>,
-    /// Serial lines that end at the host.
+    /// Serial lines that end at the host, and its watchdog.
     #[serde(default)]
-    pub serials: Vec<SerialSpec>,
+    pub nodes: Vec<NodeSpec>,
     /// Programs that the first process supervises; all are down until the lab says `start NAME`.
     pub services: Vec<ServiceSpec>,
 }
@@ -47,11 +47,11 @@ pub struct DeviceSpec {
     pub links: Vec<PathBuf>,
 }
 
-/// The end of a serial line at a host.
+/// A device of the machine's that a host sees under a name of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct SerialSpec {
-    /// The machine's device, `/dev/pts/N`.
+pub struct NodeSpec {
+    /// The machine's device, such as `/dev/pts/N`.
     pub node: PathBuf,
     /// Its name in the host, such as `/dev/ttyS0`.
     pub name: PathBuf,

@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
+use crate::devices;
 use crate::disk::remove_tree;
 use crate::error::{Attempt, LabError, Result};
 use crate::loopdev::{detach_device, devices_below};
@@ -75,7 +76,7 @@ pub fn clean() -> Result<Vec<String>> {
     Ok(removed)
 }
 
-/// Removes the processes, loop devices, control groups and files of a lab.
+/// Removes the processes, loop devices, devices with faults, control groups and files of a lab.
 pub(crate) fn remove_left_overs(directory: &Path, cgroup: &Cgroup) -> Result<()> {
     cgroup.remove()?;
     let limit = Duration::from_secs(10);
@@ -89,6 +90,7 @@ pub(crate) fn remove_left_overs(directory: &Path, cgroup: &Cgroup) -> Result<()>
         }
         Ok(left.is_empty().then_some(()))
     })?;
+    devices::unmount(directory)?;
     remove_tree(directory)
 }
 

@@ -54,7 +54,6 @@ fn two_hosts(name: &str) -> (Lab, Arc<Host>, Arc<Host>) {
                 cable("pub", Some("eth0"), &format!("192.0.2.{number}")),
             ],
             disks: vec![("data".into(), vec![PathBuf::from(DEVICE)])],
-            serials: Vec::new(),
             services: vec![
                 service(
                     "writer",
@@ -63,6 +62,7 @@ fn two_hosts(name: &str) -> (Lab, Arc<Host>, Arc<Host>) {
                 service("sleeper", &["sleep", "1000"]),
                 service("web", &["sh", "-c", WEB_SERVER]),
             ],
+            ..HostConfig::default()
         };
         let host = lab.add_host(name, &config).expect("a host");
         lab.power_on(name).expect("power");

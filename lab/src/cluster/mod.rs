@@ -57,6 +57,10 @@ pub struct ClusterOptions<'a> {
     pub edit: Option<Edit<'a>>,
     /// Bytes of a sector of the shared disks: 512, or 4096.
     pub sector_size: Option<u32>,
+    /// Whether the lab stands between the servers and their disks, so that these can fail ([`Lab::set_disk`]).
+    pub faulty_disks: bool,
+    /// Whether every server has a watchdog, `/dev/watchdog`, that resets it from outside.
+    pub watchdogs: bool,
     /// Is told what is being done, one line per step.
     pub progress: Option<&'a dyn Fn(&str)>,
 }
@@ -156,7 +160,7 @@ impl Cluster {
         }
         for server in &blueprint.servers {
             say(&format!("starting host {server}"));
-            let host = lab.add_host(server, &server_config(&blueprint, server))?;
+            let host = lab.add_host(server, &server_config(&blueprint, server, options))?;
             control::issue_credentials(&control, &blueprint, server, api, &host.state_dir().join("agent.kubeconfig"))?;
             write_agent_file(&host, &blueprint, server, api)?;
             lab.power_on(server)?;
@@ -303,7 +307,7 @@ impl Cluster {
 }
 
 /// Wiring and services of a server.
-fn server_config(blueprint: &Blueprint, server: &str) -> HostConfig {
+fn server_config(blueprint: &Blueprint, server: &str, options: &ClusterOptions<'_>) -> HostConfig {
     let networks = blueprint
         .lans
         .iter()
@@ -324,7 +328,14 @@ fn server_config(blueprint: &Blueprint, server: &str) -> HostConfig {
         let end = line.devices.keys().position(|name| name == server)?;
         Some(SerialConfig { line: line.name.clone(), end, device: line.devices[server].clone() })
     });
-    HostConfig { networks, disks, serials: serials.collect(), services: vec![agent] }
+    HostConfig {
+        networks,
+        disks,
+        faulty_disks: options.faulty_disks,
+        watchdog: options.watchdogs.then(|| "/dev/watchdog".into()),
+        serials: serials.collect(),
+        services: vec![agent],
+    }
 }
 
 fn write_agent_file(host: &Host, blueprint: &Blueprint, server: &str, api: SocketAddr) -> Result<()> {

@@ -23,7 +23,7 @@ use crate::error::{Attempt, LabError, Result};
 use crate::loopdev::LoopDevice;
 use crate::network::Cable;
 use crate::shell::{finish, wait_for};
-use crate::spec::{DeviceSpec, HostSpec, PATH, SerialSpec, ServiceSpec};
+use crate::spec::{DeviceSpec, HostSpec, NodeSpec, PATH, ServiceSpec};
 
 /// A disk image that a host is wired to, and the names it has there.
 #[derive(Debug, Clone)]
@@ -43,7 +43,7 @@ pub struct Wiring {
 pub(crate) struct Plan {
     pub(crate) cables: Vec<Cable>,
     pub(crate) disks: Vec<Wiring>,
-    pub(crate) serials: Vec<SerialSpec>,
+    pub(crate) nodes: Vec<NodeSpec>,
     pub(crate) services: Vec<ServiceSpec>,
 }
 
@@ -165,7 +165,7 @@ impl Host {
             binary: binary.clone(),
             cgroup: self.cgroup.path().to_path_buf(),
             devices,
-            serials: self.plan.serials.clone(),
+            nodes: self.plan.nodes.clone(),
             services: self.plan.services.clone(),
         };
         let file = self.directory.join("spec.json");

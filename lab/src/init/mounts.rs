@@ -32,9 +32,9 @@ pub(super) fn enter(spec: &HostSpec) -> Result<()> {
     file_system("tmpfs", "root/run", "mode=0755")?;
     file_system("tmpfs", "root/tmp", "mode=1777")?;
     devices(spec)?;
-    for serial in &spec.serials {
-        // A node of its own would lead nowhere: a pseudo-terminal is found by its place in its file system.
-        bind(&serial.node, &inside(&serial.name.to_string_lossy()), false)?;
+    for shown in &spec.nodes {
+        // A node of its own would lead nowhere: such a device is found by its place in its file system.
+        bind(&shown.node, &inside(&shown.name.to_string_lossy()), false)?;
     }
     bind(Path::new("lib"), &inside(STATE_DIR), true)?;
     bind(Path::new("log"), &inside(LOG_DIR), true)?;

@@ -72,6 +72,13 @@ impl Trial {
         Trial::start_with(name, "two-servers", options, change)
     }
 
+    /// `two-servers` with devices of the lab's own: disks that can fail, or watchdogs.
+    pub(crate) fn two_special(name: &str, options: ClusterOptions<'_>, change: &dyn Fn(&mut Value)) -> Trial {
+        Trial::start_with(name, "two-servers", options, |documents| {
+            documents.iter_mut().filter(|(_, document)| document["kind"] == "SubCluster").for_each(|(_, d)| change(d));
+        })
+    }
+
     fn start(name: &str, example: &str, store: StoreKind) -> Trial {
         Trial::start_edited(name, example, store, |_| {})
     }

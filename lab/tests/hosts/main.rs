@@ -4,6 +4,8 @@
 
 mod area;
 mod control_plane;
+mod disk_faults;
+mod every_path;
 mod fencing;
 mod harness;
 mod partition;
@@ -13,3 +15,4 @@ mod process;
 mod quorum;
 mod three_servers;
 mod up;
+mod watchdog;

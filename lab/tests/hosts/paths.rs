@@ -7,7 +7,7 @@ use serde_yaml::Value;
 use crate::harness::{LIMIT, Trial};
 
 /// Adds paths to a SubCluster, and takes the one over the disk away if `disk` says so.
-fn paths(spec: &mut Value, added: &str, disk: bool) {
+pub(crate) fn paths(spec: &mut Value, added: &str, disk: bool) {
     let list = spec["spec"]["heartbeat"]["paths"].as_sequence_mut().expect("the example has paths");
     if !disk {
         list.retain(|path| path.get("disk").is_none());
@@ -16,18 +16,19 @@ fn paths(spec: &mut Value, added: &str, disk: bool) {
     list.extend(added);
 }
 
-const LINE: &str =
+/// A serial line between the two servers.
+pub(crate) const LINE: &str =
     "[{name: com, serial: {devices: [{server: alder, device: /dev/ttyS0}, {server: birch, device: /dev/ttyS0}]}}]";
 
 /// What the API shows of a path.
-fn shown(trial: &Trial, server: &str, path: &str) -> Option<PathStatus> {
+pub(crate) fn shown(trial: &Trial, server: &str, path: &str) -> Option<PathStatus> {
     let servers = trial.cluster.servers().expect("the API answers");
     let status = servers.get(server)?.status.clone()?;
     status.paths.into_iter().find(|found| found.path == path)
 }
 
 /// Waits until the API shows a message on a path that contains `part`.
-fn told(trial: &Trial, server: &str, path: &str, part: &str) -> PathStatus {
+pub(crate) fn told(trial: &Trial, server: &str, path: &str, part: &str) -> PathStatus {
     wait_for(&format!("{server} to say {part:?} about {path}"), LIMIT, |last| {
         let found = shown(trial, server, path);
         *last = format!("{found:?}");

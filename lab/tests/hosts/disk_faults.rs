@@ -1,0 +1,204 @@
+//! The shared disk fails, hangs, forgets what it confirmed, and writes late: under the real code of agent and kernel, by a
+//! file system of the lab's below the loop devices.
+
+use holdfast_api::v1::{DiskState, PathState};
+use holdfast_lab::{ClusterOptions, DiskFault, boottime_ns, wait_for};
+
+use crate::harness::{GROUP, LIMIT, Trial};
+
+/// The disk with heartbeat and lock.
+const AREA: &str = "holdfast-area";
+
+fn faulty(name: &str) -> Trial {
+    let options = ClusterOptions { faulty_disks: true, ..ClusterOptions::default() };
+    Trial::two_special(name, options, &|_| {})
+}
+
+impl Trial {
+    fn area(&self, server: &str, fault: DiskFault) {
+        self.cluster.lab().set_disk(server, AREA, fault).expect("the server has an area");
+    }
+
+    /// Waits until a server says this of its shared disk.
+    fn disk_becomes(&self, server: &str, state: DiskState, message: &str) {
+        wait_for(&format!("the disk of {server} to be {state:?}"), LIMIT, |last| {
+            let disks = self.cluster.servers()?[server].status.clone().map(|status| status.disks).unwrap_or_default();
+            *last = format!("{disks:?}");
+            Ok(disks.iter().any(|disk| disk.state == state && disk.message.contains(message)).then_some(()))
+        })
+        .expect("the API shows it");
+    }
+
+    /// Waits for a condition of the sub-cluster.
+    fn told(&self, condition: &str, status: &str, part: &str) {
+        wait_for(&format!("{condition} to be {status} with {part:?}"), LIMIT, |last| {
+            let found = self.cluster.sub_cluster()?.status.unwrap_or_default().conditions;
+            let found = found.into_iter().find(|found| found.type_ == condition);
+            *last = format!("{found:?}");
+            Ok(found.is_some_and(|c| c.status == status && c.message.contains(part)).then_some(()))
+        })
+        .expect("the sub-cluster says so");
+    }
+}
+
+#[test]
+fn a_disk_that_hangs_or_fails_on_one_server_is_that_path_down_and_nothing_else() {
+    let trial = faulty("disk-hangs");
+    let active = trial.active();
+    let standby = trial.others(&active).remove(0);
+    let (epoch, before) = (trial.epoch(), boottime_ns());
+    let shown = |state| {
+        trial.path_becomes(&active, &standby, "area", state);
+        trial.path_becomes(&standby, &active, "area", state);
+        trial.path_becomes(&active, &standby, "ic", PathState::Up);
+        trial.path_becomes(&standby, &active, "pub", PathState::Up);
+    };
+    shown(PathState::Up);
+    // On the active one, whose lock it is, too.
+    for (fault, state, message) in [
+        (DiskFault::Hang, DiskState::Hung, "no answer for"),
+        (DiskFault::Errors, DiskState::Error, "Input/output error"),
+    ] {
+        for server in [&standby, &active] {
+            trial.area(server, fault);
+            trial.disk_becomes(server, state, message);
+            shown(PathState::Down);
+            trial.told("LockReachable", "False", server);
+            trial.pass(trial.cluster.blueprint().timeout);
+            trial.area(server, DiskFault::None);
+            trial.disk_becomes(server, DiskState::Reachable, "");
+            shown(PathState::Up);
+        }
+    }
+    trial.told("LockReachable", "True", "");
+    trial.undisturbed_since(before);
+    assert_eq!((trial.epoch(), trial.history()), (epoch, vec![active.clone()]));
+
+    // While it hangs, the agent goes on with everything else.
+    trial.area(&active, DiskFault::Hang);
+    trial.disk_becomes(&active, DiskState::Hung, "no answer for");
+    trial.cluster.holdfast(&["move", GROUP, "--to", &standby, "-n", "ha"]).expect("a move");
+    trial.cluster.wait_online(GROUP, Some(&standby), LIMIT).expect("it moved");
+    trial.area(&active, DiskFault::None);
+    shown(PathState::Up);
+    assert_eq!((trial.epoch(), trial.history()), (epoch, vec![active, standby]));
+    trial.cluster.close().expect("the lab goes");
+}
+
+#[test]
+fn a_disk_that_fails_everywhere_or_confirms_what_it_does_not_write_is_an_alarm_and_moves_nothing() {
+    let trial = faulty("disk-errors");
+    let active = trial.active();
+    let standby = trial.others(&active).remove(0);
+    let (epoch, before) = (trial.epoch(), boottime_ns());
+    for server in [&active, &standby] {
+        trial.area(server, DiskFault::Errors);
+    }
+    for server in [&active, &standby] {
+        trial.disk_becomes(server, DiskState::Error, "Input/output error");
+        trial.told("LockReachable", "False", &format!("{server}: Error"));
+    }
+    trial.path_becomes(&active, &standby, "area", PathState::Down);
+    trial.told("PathsHealthy", "False", &format!("area to {standby}"));
+    trial.pass(trial.cluster.blueprint().timeout * 2);
+    for server in [&active, &standby] {
+        trial.area(server, DiskFault::None);
+    }
+    trial.told("LockReachable", "True", "");
+    trial.path_becomes(&active, &standby, "area", PathState::Up);
+
+    trial.area(&standby, DiskFault::LostWrites);
+    trial.path_becomes(&active, &standby, "area", PathState::Down);
+    wait_for("the standby to say what is wrong with its slot", LIMIT, |last| {
+        let path = crate::paths::shown(&trial, &standby, "area");
+        *last = format!("{path:?}");
+        Ok(path.filter(|path| path.message.contains("confirms writes that it does not make")).map(drop))
+    })
+    .expect("it is shown");
+    trial.pass(trial.cluster.blueprint().timeout * 2);
+    trial.area(&standby, DiskFault::None);
+    trial.path_becomes(&active, &standby, "area", PathState::Up);
+    trial.undisturbed_since(before);
+    assert_eq!((trial.epoch(), trial.history()), (epoch, vec![active]));
+    trial.cluster.close().expect("the lab goes");
+}
+
+#[test]
+fn without_the_lock_nobody_takes_over_and_the_reason_is_told_until_the_disk_is_back() {
+    let trial = faulty("disk-survivor");
+    let victim = trial.active();
+    let standby = trial.others(&victim);
+    let epoch = trial.epoch();
+    trial.area(&standby[0], DiskFault::Hang);
+    trial.path_becomes(&victim, &standby[0], "area", PathState::Down);
+    trial.cluster.power_cut(&victim).expect("a power cut");
+    trial.told("QuorumHeld", "False", "lock: ");
+    trial.pass(trial.cluster.blueprint().timeout * 3);
+    assert_eq!(trial.traces(&standby[0]), Vec::<String>::new(), "without the lock it must not start");
+    assert_eq!(trial.epoch(), epoch);
+    let back = boottime_ns();
+    trial.area(&standby[0], DiskFault::None);
+    trial.served_by(&standby, back);
+    trial.members_become(&standby, epoch);
+    assert_eq!(trial.history(), [victim, standby[0].clone()]);
+    trial.cluster.close().expect("the lab goes");
+}
+
+#[test]
+fn a_lock_whose_writes_are_lost_decides_for_nobody() {
+    let trial = faulty("disk-forgets");
+    let active = trial.active();
+    let standby = trial.others(&active);
+    let epoch = trial.epoch();
+    // Each would find the other's ballot missing, and both would go on.
+    trial.area(&active, DiskFault::LostWrites);
+    trial.path_becomes(&standby[0], &active, "area", PathState::Down);
+    let before = boottime_ns();
+    trial.cluster.lab().cut_all_lans(&active).expect("cables out");
+    trial.served_by(&standby, before);
+    trial.comes_clean(&active);
+    trial.members_become(&standby, epoch);
+    // Nor for the one that is left, once it is the only one whose writes are lost.
+    trial.area(&active, DiskFault::None);
+    trial.cluster.lab().restore_all_lans(&active).expect("cables in");
+    trial.all_return(epoch + 1);
+    let epoch = trial.epoch();
+    trial.area(&active, DiskFault::LostWrites);
+    trial.path_becomes(&standby[0], &active, "area", PathState::Down);
+    trial.cluster.power_cut(&standby[0]).expect("a power cut");
+    trial.told("QuorumHeld", "False", "lock: ");
+    trial.pass(trial.cluster.blueprint().timeout * 3);
+    assert_eq!((trial.traces(&active), trial.epoch()), (Vec::<String>::new(), epoch), "it must not start");
+    trial.cluster.power_on(&standby[0]).expect("power");
+    let server = trial.served_by(&trial.cluster.blueprint().servers, boottime_ns());
+    trial.cluster.wait_online(GROUP, Some(&server), LIMIT).expect("the status follows");
+    trial.tenures();
+    trial.cluster.close().expect("the lab goes");
+}
+
+#[test]
+fn a_lock_write_that_lands_long_after_its_server_died_changes_nothing() {
+    let trial = faulty("disk-late");
+    let victim = trial.active();
+    let standby = trial.others(&victim);
+    let epoch = trial.epoch();
+    // Its ballot stays in the queue of the storage.
+    trial.area(&victim, DiskFault::LateWrites);
+    trial.disk_becomes(&victim, DiskState::Hung, "no answer for");
+    let before = boottime_ns();
+    trial.cluster.lab().cut_all_lans(&victim).expect("cables out");
+    trial.served_by(&standby, before);
+    trial.comes_clean(&victim);
+    trial.members_become(&standby, epoch);
+    trial.cluster.power_cut(&victim).expect("a power cut");
+    let (epoch, before) = (trial.epoch(), boottime_ns());
+    let landed = trial.cluster.lab().land_writes(&victim, AREA).expect("the image is there");
+    assert!(landed > 0, "something was on its way");
+    trial.pass(trial.cluster.blueprint().timeout * 3);
+    trial.undisturbed_since(before);
+    assert_eq!(trial.epoch(), epoch);
+    trial.cluster.power_on(&victim).expect("power");
+    trial.all_return(epoch);
+    assert_eq!(trial.history(), [victim, standby[0].clone()]);
+    trial.cluster.close().expect("the lab goes");
+}

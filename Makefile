@@ -52,6 +52,14 @@ bench: ## Measure outages, cold start and idle cost, ten runs each, beside the t
 	cargo build --release --locked -p holdfast
 	$(RELEASE_BIN) lab bench examples/two-servers $(if $(RUNS),--runs $(RUNS))
 
+.PHONY: chaos
+chaos: ## Random sequences of faults on real hosts, each checked for overlap (SEQUENCES=100, SEED=1; needs root)
+	@scripts/need-root.sh chaos
+	scripts/setup.sh test
+	cargo build --locked -p holdfast
+	CHAOS_SEQUENCES=$(or $(SEQUENCES),100) CHAOS_SEED=$(or $(SEED),1) cargo test --quiet --locked -p holdfast-lab \
+	  --test hosts random_sequences -- --nocapture
+
 .PHONY: sim
 sim: ## Random faults on whole sub-clusters in virtual time (SECONDS=60, SEED=n replays one, PLANT=Name plants a bug)
 	scripts/setup.sh build

@@ -87,7 +87,7 @@ impl Trial {
         Trial::start_with(name, example, ClusterOptions { store, ..ClusterOptions::default() }, change)
     }
 
-    fn start_with(
+    pub(crate) fn start_with(
         name: &str,
         example: &str,
         options: ClusterOptions<'_>,

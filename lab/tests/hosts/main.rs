@@ -3,6 +3,7 @@
 //! on the hosts, not by what Holdfast says about itself.
 
 mod area;
+mod chaos;
 mod control_plane;
 mod disk_faults;
 mod every_path;

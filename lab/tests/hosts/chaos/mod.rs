@@ -139,6 +139,7 @@ fn heal(trial: &Trial, stage: Stage) {
     let servers = &trial.cluster.blueprint().servers;
     for number in 0..servers.len() {
         act(trial, Fault::PowerOn { server: number });
+        act(trial, Fault::ContinueAgent { server: number });
         for lan in 0..LANS.len() {
             act(trial, Fault::NoLossAt { server: number, lan });
             act(trial, Fault::LanUp { server: number, lan });
@@ -205,6 +206,8 @@ fn act(trial: &Trial, fault: Fault) {
         }
         Fault::KillAgent { server } => signal(server, &["agent"], Signal::SIGKILL),
         Fault::StopAgent { server } => signal(server, &["agent"], Signal::SIGSTOP),
+        // One that held a group was killed by its guard meanwhile, and started again.
+        Fault::ContinueAgent { server } => signal(server, &["agent"], Signal::SIGCONT),
         Fault::KillGuard { server } => signal(server, &["guard"], Signal::SIGKILL),
         Fault::KillBoth { server } | Fault::StopBoth { server } => {
             let kind = if matches!(fault, Fault::KillBoth { .. }) { Signal::SIGKILL } else { Signal::SIGSTOP };

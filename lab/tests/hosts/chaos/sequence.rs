@@ -44,6 +44,7 @@ pub(super) enum Fault {
     PowerOn { server: usize },
     KillAgent { server: usize },
     StopAgent { server: usize },
+    ContinueAgent { server: usize },
     KillGuard { server: usize },
     KillBoth { server: usize },
     StopBoth { server: usize },
@@ -148,6 +149,7 @@ fn end(fault: Fault) -> Option<Fault> {
         Fault::PowerCut { server } | Fault::KillBoth { server } | Fault::StopBoth { server } => {
             Some(Fault::PowerOn { server })
         }
+        Fault::StopAgent { server } => Some(Fault::ContinueAgent { server }),
         _ => None,
     }
 }

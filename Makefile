@@ -6,6 +6,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 
+comma := ,
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 DEBUG_BIN = $(abspath $(TARGET_DIR))/debug/holdfast
 RELEASE_BIN = $(abspath $(TARGET_DIR))/release/holdfast
@@ -59,6 +60,14 @@ chaos: ## Random sequences of faults on real hosts, each checked for overlap (SE
 	cargo build --locked -p holdfast
 	CHAOS_SEQUENCES=$(or $(SEQUENCES),100) CHAOS_SEED=$(or $(SEED),1) cargo test --quiet --locked -p holdfast-lab \
 	  --test hosts random_sequences -- --nocapture
+
+.PHONY: soak
+soak: ## False failovers with cores and disk saturated: count must be 0 (MINUTES=10 each, TIMEOUTS=1000,500 in ms; needs root)
+	@scripts/need-root.sh soak
+	scripts/setup.sh test
+	cargo build --locked -p holdfast
+	SOAK_MINUTES=$(or $(MINUTES),10) SOAK_TIMEOUTS=$(or $(TIMEOUTS),1000$(comma)500) cargo test --quiet --locked \
+	  -p holdfast-lab --test hosts saturated -- --ignored --nocapture
 
 .PHONY: sim
 sim: ## Random faults on whole sub-clusters in virtual time (SECONDS=60, SEED=n replays one, PLANT=Name plants a bug)

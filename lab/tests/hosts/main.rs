@@ -14,6 +14,7 @@ mod paths;
 mod power;
 mod process;
 mod quorum;
+mod soak;
 mod three_servers;
 mod up;
 mod watchdog;

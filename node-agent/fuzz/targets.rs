@@ -12,7 +12,7 @@ use holdfast_core::compact::Compact;
 use holdfast_core::frame::{Frame, Heard as Echo, Intent};
 use holdfast_core::lock::LockRecord;
 use holdfast_core::message::{Envelope, Message};
-use holdfast_core::names::{AcceptorId, BootId, ClusterId};
+use holdfast_core::names::{AcceptorId, BootId, ChainId, ClusterId};
 use holdfast_core::view::{Acceptor, Ballot, Departed, Evidence, Member, MemberTiming, View};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -55,6 +55,7 @@ fn frame() -> Frame {
         sequence: 123_456_000,
         lineage: 1,
         epoch: 4,
+        chain: ChainId(8),
         heard: [("b".into(), heard)].into(),
         leased: true,
         lock_reachable: true,
@@ -67,6 +68,7 @@ fn frame() -> Frame {
         barred: false,
         stop_failed: false,
         fences: BTreeMap::new(),
+        orders: BTreeSet::new(),
         candidate: BTreeSet::from(["a".into(), "b".into()]),
         reports: [("b".into(), 4)].into(),
     }
@@ -79,12 +81,15 @@ fn view() -> View {
     View {
         cluster: ClusterId(7),
         lineage: 1,
+        chain: ChainId(8),
         epoch: 5,
         members: [("a".into(), member(1)), ("b".into(), member(2))].into(),
         acceptors: [(Acceptor::Server("a".into()), AcceptorId(1)), (Acceptor::Lock, LOCK)].into(),
         unanimous: false,
         stopped: false,
         started: true,
+        forced: false,
+        detached: BTreeMap::new(),
         departed: [
             (("c".into(), BootId(3)), departed(Some(Evidence::Operator { by: "alice".to_owned() }))),
             (("d".into(), BootId(4)), departed(None)),
@@ -106,6 +111,7 @@ fn record(sequence: u64) -> LockRecord {
         ballot,
         accepted: Some((ballot, view())),
         lean: 9,
+        claim: 0,
         view: view(),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use holdfast_core::frame::{Frame, Intent};
-use holdfast_core::names::{AcceptorId, BootId};
+use holdfast_core::names::{AcceptorId, BootId, ChainId};
 use holdfast_core::view::MemberTiming;
 
 use crate::clock;
@@ -23,6 +23,7 @@ pub(crate) fn frame(from: &str, sequence: u64) -> Frame {
         sequence,
         lineage: 0,
         epoch: 0,
+        chain: ChainId(0),
         heard: BTreeMap::new(),
         leased: false,
         lock_reachable: false,
@@ -40,6 +41,7 @@ pub(crate) fn frame(from: &str, sequence: u64) -> Frame {
         barred: false,
         stop_failed: false,
         fences: BTreeMap::new(),
+        orders: BTreeSet::new(),
         candidate: BTreeSet::new(),
         reports: BTreeMap::new(),
     }

@@ -24,6 +24,8 @@ pub(crate) enum Purpose {
     Ballot(Ballot, u8),
     /// Leaning, clock read at.
     Lean(Instant),
+    /// A force-reinstate is claimed (R22).
+    Claim,
     /// The own record is brought up to date after an adoption.
     Refresh,
     /// Is it still there, and what do others say?
@@ -45,6 +47,8 @@ pub(crate) struct Lock {
     pub(crate) problem: Option<String>,
     /// The problem is only that the last access had no good answer.
     pub(crate) unanswered: bool,
+    /// It carries another chain of our lineage.
+    pub(crate) rival: bool,
     /// Completion of the last good operation.
     pub(crate) seen: Instant,
     /// Beginning of the last look.
@@ -99,7 +103,12 @@ impl Core {
             self.lease.leaned_at = self.now;
             return self.begin_lock(Purpose::Lean(self.now));
         }
-        if self.lock.stale && self.acting() {
+        if self.claim_to_write().is_some() {
+            return self.begin_lock(Purpose::Claim);
+        }
+        // Also by a server that is in no view: a claim that was refused is to be taken back.
+        let claimed = self.own_record().is_some_and(|own| own.claim > 0);
+        if self.lock.stale && (self.acting() || claimed) {
             return self.begin_lock(Purpose::Refresh);
         }
         // Often enough that a partitioned server learns at once what was decided without it.
@@ -120,7 +129,11 @@ impl Core {
         // checks the identity itself and settles what had no answer, so with a quorum server the two retries of R8 are
         // not spent on reading.
         let swaps = self.config.as_ref().is_some_and(|config| config.lock == Some(LockKind::QuorumServer));
-        let view = self.durable.view.clone().filter(|view| view.acceptors.contains_key(&Acceptor::Lock));
+        // Also where the view does not count the lock among its acceptors: whoever was left out reads there who goes on
+        // (protocol-why D20), or that another server was made the base (R22).
+        let tells = matches!(wanted, Purpose::Refresh | Purpose::Claim);
+        let view = self.durable.view.clone();
+        let view = view.filter(|view| tells || view.acceptors.contains_key(&Acceptor::Lock));
         let known = self.lock.id.filter(|_| self.lock.problem.is_none() || swaps && self.lock.unanswered);
         let record = match (wanted, known, view) {
             (Purpose::Look, _, _) => None,
@@ -142,7 +155,7 @@ impl Core {
             // Above whatever an earlier process may have written that is not read yet: with a number that the others know
             // already they would count from the earlier leaning (R10). Found by the model.
             Purpose::Lean(_) => self.lease.lean = (self.lease.lean + 1).max(self.now.0 / 1000),
-            Purpose::Refresh | Purpose::Look => {}
+            Purpose::Claim | Purpose::Refresh | Purpose::Look => {}
         }
         self.lock.stale = false;
         // A new process, or a server that was installed anew in the same slot, goes on above everything read
@@ -159,6 +172,7 @@ impl Core {
             ballot: self.lock.own.0,
             accepted: self.lock.own.1.clone(),
             lean: self.lease.lean,
+            claim: wanted.claims(&view),
             view,
         };
         self.lock.busy = Some((token, wanted, self.now));
@@ -220,6 +234,8 @@ impl Core {
         self.lock.records = look.records.clone();
         self.remember_counter(&look);
         self.lock.problem = self.lock_problem(&look);
+        self.lock.rival =
+            look.records.values().any(|record| self.is_rival_chain(record.view.lineage, record.view.chain));
         self.lock.unanswered = false;
         if self.learn_from_lock(&look) {
             return; // everything that was under way belongs to an older epoch
@@ -229,6 +245,9 @@ impl Core {
             return;
         }
         let Some(view) = self.durable.view.clone() else { return };
+        // The newest view has to get there, however often a write fails.
+        let told = self.own_record().is_some_and(|own| own.view.order() >= view.order() && own.claim == 0);
+        self.lock.stale |= purpose == Purpose::Look && !told;
         self.recover_own_record(&look, &view);
         let rival = self.highest_rival(&look, &view);
         match purpose {
@@ -240,6 +259,11 @@ impl Core {
                     self.lease.lock_refused = true;
                 } else if view.order() == self.stable_order().unwrap_or_default() {
                     self.lease.lock_grant = self.lease.lock_grant.max(asked);
+                }
+            }
+            Purpose::Claim => {
+                if let Some(order) = self.claim_to_write() {
+                    self.claim_answered(order, &look);
                 }
             }
             Purpose::Refresh | Purpose::Look => {
@@ -291,6 +315,13 @@ impl Core {
             look.records.values().find(|record| view.is_none_or(|view| record.cluster != view.cluster))
         {
             return Some(format!("the lock belongs to sub-cluster {}", record.cluster));
+        }
+        let rival = |record: &&LockRecord| self.is_rival_chain(record.view.lineage, record.view.chain);
+        if let Some(record) = look.records.values().find(rival) {
+            return Some(format!(
+                "the lock carries another chain of lineage {}: two servers were made the base",
+                record.view.lineage
+            ));
         }
         if !look.damaged.is_empty() {
             return Some(format!("the blocks of slots {:?} can't be read whole", look.damaged));
@@ -349,6 +380,7 @@ impl Core {
             .records
             .values()
             .filter(|record| record.cluster == view.cluster && record.lock == look.lock)
+            .filter(|record| !self.is_rival_chain(record.view.lineage, record.view.chain))
             .map(|record| &record.view)
             .max_by_key(|view| view.order());
         match newest {

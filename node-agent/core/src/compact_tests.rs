@@ -10,7 +10,7 @@ use super::*;
 use crate::config::{Config, LockKind, PathKind};
 use crate::durable::Durable;
 use crate::input::{Boot, Input};
-use crate::names::ClusterId;
+use crate::names::{ChainId, ClusterId};
 use crate::peers::Verdict;
 use crate::view::{Departed, Evidence, Member, MemberTiming, View};
 
@@ -28,6 +28,7 @@ fn config() -> Config {
     Config {
         generation: 1,
         servers: [("a".into(), 1), ("b".into(), 2)].into(),
+        detached: Default::default(),
         paths: [("ic".into(), PathKind::Interconnect), ("com".into(), PathKind::Serial)].into(),
         lock: Some(LockKind::Disk),
         interval: ms(100),
@@ -56,6 +57,7 @@ fn view(members: &[(&str, BootId, u128)]) -> View {
     View {
         cluster: ClusterId(7),
         lineage: 1,
+        chain: ChainId(8),
         epoch: 3,
         members: members.iter().map(|(name, boot, id)| ((*name).into(), member(*boot, *id))).collect(),
         acceptors: [
@@ -67,6 +69,8 @@ fn view(members: &[(&str, BootId, u128)]) -> View {
         unanimous: false,
         stopped: false,
         started: false,
+        forced: false,
+        detached: BTreeMap::new(),
         departed: BTreeMap::new(),
         config_generation: 1,
     }

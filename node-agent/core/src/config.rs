@@ -15,6 +15,8 @@ pub struct Config {
     pub generation: u64,
     /// All declared servers with their ids (1..16).
     pub servers: BTreeMap<ServerName, u8>,
+    /// Those of them with `state: Detached`.
+    pub detached: BTreeSet<ServerName>,
     /// All heartbeat paths.
     pub paths: BTreeMap<PathName, PathKind>,
     /// The cluster lock, if there is one.

@@ -25,6 +25,7 @@ use crate::view::{DepartedKey, Epoch, Tag, View};
 pub(crate) const MANUAL_START: &str = "ManualStart";
 pub(crate) const STOPPED: &str = "Stopped";
 pub(crate) const FAILURE_LIMIT: &str = "FailureLimit";
+pub(crate) const AFTER_FORCE_REINSTATE: &str = "AfterForceReinstate";
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct MemberReport {
@@ -163,12 +164,23 @@ impl Core {
         if !group.auto_start && !running && (assignment.is_none() || view.started && before_this_start) {
             holds.insert(MANUAL_START.into());
         }
+        // R22: after a force-reinstate a person looks first. What was said in an older lineage is about another chain.
+        let before_force = assignment.map_or(view.forced, |assignment| assignment.tag.lineage < view.lineage);
+        if before_force && !planted!(ForceStartsGroups) {
+            holds.insert(AFTER_FORCE_REINSTATE.into());
+        }
+        // R20: the operator who took its server out of service wants it stopped, not moved.
+        let stops = |server: &ServerName| view.detached.get(server).is_some_and(|detached| detached.stop_groups);
+        let told = assignment.and_then(|assignment| assignment.server.as_ref());
+        if self.holders(name).map(|(server, _)| server).chain(told).any(stops) {
+            holds.insert(STOPPED.into());
+        }
         match self.valid_target(name, group).and_then(|target| target.stop) {
             Some(true) => {
                 holds.insert(STOPPED.into());
             }
             Some(false) => {
-                for hold in [MANUAL_START, STOPPED, FAILURE_LIMIT] {
+                for hold in [MANUAL_START, STOPPED, FAILURE_LIMIT, AFTER_FORCE_REINSTATE] {
                     holds.remove(hold);
                 }
             }
@@ -269,7 +281,7 @@ impl Core {
         let state = |name: &ServerName| {
             let frame = self.peers.get(name).and_then(|peer| peer.frame.as_ref());
             let barred = frame.is_some_and(|frame| frame.barred) && !view.members.contains_key(name);
-            let leaving = barred || self.leaves(name);
+            let leaving = barred || self.leaves(name) || view.detached.contains_key(name);
             match (view.members.contains_key(name), leaving) {
                 (true, false) => ServerState::Member,
                 (_, true) => ServerState::Detached,

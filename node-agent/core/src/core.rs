@@ -50,6 +50,9 @@ pub struct Core {
     pub(crate) ops: BTreeMap<OpId, (GroupName, ResourceName)>,
     pub(crate) next_op: OpId,
     pub(crate) leaving: bool,
+    /// What operators ordered through this server.
+    pub(crate) given: BTreeSet<crate::orders::Order>,
+    pub(crate) force: crate::force::Force,
     pub(crate) resolution: Option<Resolution>,
     /// When a loss was first seen, and how long the silence was then.
     pub(crate) trouble: Option<(Instant, std::time::Duration)>,
@@ -97,6 +100,8 @@ impl Core {
             ops: BTreeMap::new(),
             next_op: 0,
             leaving: false,
+            given: BTreeSet::new(),
+            force: Default::default(),
             resolution: None,
             trouble: None,
             exited: false,
@@ -163,6 +168,10 @@ impl Core {
             }
             Input::FencedOff { op, message } => self.fenced_off(op, message),
             Input::FenceEnded { op, result } => self.fence_ended(op, result),
+            Input::Orders(orders) => {
+                self.given = orders;
+                self.beat_soon();
+            }
             Input::Leave => self.leaving = true,
         }
         self.settle();
@@ -208,6 +217,7 @@ impl Core {
         self.watch_trouble();
         self.renew_lease();
         self.drive_proposal();
+        self.drive_force();
         self.schedule_lock();
         self.renew_lease();
         self.watch_evidence();
@@ -304,6 +314,7 @@ impl Core {
             sequence,
             lineage,
             epoch,
+            chain: self.stable.and(self.durable.view.as_ref()).map(|view| view.chain).unwrap_or_default(),
             heard: self.heard(config, acknowledging),
             leased: self.leased(),
             lock_reachable: self.lock_usable(),
@@ -316,6 +327,7 @@ impl Core {
             barred: self.durable.barred,
             stop_failed: self.asks_to_be_left_out(),
             fences: self.fence_states(),
+            orders: self.own_orders(),
             candidate: self.desire.members.clone(),
             reports: self.coordinator.reports.iter().map(|(name, report)| (name.clone(), report.number)).collect(),
         };

@@ -29,6 +29,8 @@ impl Core {
                 .then(|| CoordinatorStatus { groups: self.placed_groups() }),
             last_resolution: self.resolution.clone(),
             highest: self.durable.highest,
+            absences: self.absences(),
+            force_refused: self.force_refused(),
             fences: self.fence_status(),
         }
     }
@@ -41,14 +43,19 @@ impl Core {
     fn member_state(&self) -> MemberState {
         match &self.durable.view {
             _ if self.leaving => MemberState::Leaving,
-            Some(view) if view.admits(&self.boot.server, self.boot.boot) => MemberState::Active,
-            Some(_) if self.durable.barred => MemberState::Detached,
+            Some(view) if view.admits(&self.boot.server, self.boot.boot) => {
+                if view.detached.contains_key(&self.boot.server) { MemberState::Leaving } else { MemberState::Active }
+            }
+            Some(view) if self.durable.barred || view.detached.contains_key(&self.boot.server) => MemberState::Detached,
             _ => MemberState::Joining,
         }
     }
 
     fn cluster_phase(&self) -> ClusterPhase {
         let (Some(view), Some(config)) = (&self.durable.view, &self.config) else { return ClusterPhase::Unformed };
+        if !self.leaving && self.awaits_force(config, view) {
+            return ClusterPhase::AwaitingForceReinstate;
+        }
         if view.stopped && !self.leaving {
             return ClusterPhase::Forming;
         }
@@ -64,7 +71,7 @@ impl Core {
         if !view.members.contains_key(&self.boot.server) {
             return ClusterPhase::NoQuorum;
         }
-        if self.start_permitted(config, view) { ClusterPhase::Forming } else { ClusterPhase::AwaitingForceReinstate }
+        ClusterPhase::Forming
     }
 
     fn sentence(&self, phase: ClusterPhase) -> String {
@@ -83,14 +90,7 @@ impl Core {
         };
         match (&self.durable.view, phase) {
             (None, _) => format!("not formed yet: every server has to be present once{missing}{lock}"),
-            (Some(view), ClusterPhase::AwaitingForceReinstate) => {
-                let last: Vec<&str> = view.members.keys().map(|name| name.0.as_str()).collect();
-                format!(
-                    "all servers went down uncleanly; the last view {} had {}{missing}",
-                    view.epoch,
-                    last.join(", ")
-                )
-            }
+            (Some(view), ClusterPhase::AwaitingForceReinstate) => self.awaiting_in_words(view) + &missing + &lock,
             (Some(view), _) if self.acting() => {
                 let held = self.machines.len();
                 let lease = if self.leased() { "holds a lease" } else { "has no lease" };
@@ -106,9 +106,26 @@ impl Core {
         }
     }
 
-    fn why_not_admitted(&self, config: &crate::config::Config, _view: &crate::view::View) -> String {
+    /// What this server, which is no member, waits for.
+    pub(crate) fn why_not_admitted(&self, config: &crate::config::Config, view: &crate::view::View) -> String {
+        let me = &self.boot.server;
+        if let Some(detachment) = view.detached.get(me) {
+            return match &detachment.ordered {
+                _ if detachment.declared => "the specification says state: Detached".into(),
+                Some(by) if detachment.forced => {
+                    format!("a force-reinstate of another server (by {by}) left it out; it has to be reinstated")
+                }
+                Some(by) => format!("detached by {by}; it has to be reinstated"),
+                None => "detached".into(),
+            };
+        }
         if self.durable.barred && !config.automatic_return {
             return "it came back after a failure and has to be reinstated (or set returnPolicy: Automatic)".into();
+        }
+        let old =
+            view.departed.keys().any(|key| key.0 == *me && key.1 != self.boot.boot && self.evidence(key).is_none());
+        if old && self.boot.is_virtual && !config.time_on_virtual_machines {
+            return self.unproven_in_words(config, view, me);
         }
         "waiting to be admitted".into()
     }
@@ -118,6 +135,7 @@ impl Core {
             return PeerStatus { state: MemberState::Unknown, paths: Default::default() };
         };
         let member = self.durable.view.as_ref().is_some_and(|view| view.members.contains_key(name));
+        let detached = self.durable.view.as_ref().is_some_and(|view| view.detached.contains_key(name));
         let left_out =
             self.durable.view.as_ref().is_some_and(|view| view.departed.keys().any(|(server, _)| server == name));
         let state = match (&peer.frame, self.verdict(name)) {
@@ -132,9 +150,15 @@ impl Core {
             }
             (Some(_), Verdict::Partitioned) => MemberState::Partitioned,
             (Some(frame), Verdict::Connected) if frame.intent == crate::frame::Intent::Leave => MemberState::Leaving,
-            (Some(_), Verdict::Connected) if member => MemberState::Active,
+            (Some(_), Verdict::Connected) if member => {
+                if detached {
+                    MemberState::Leaving
+                } else {
+                    MemberState::Active
+                }
+            }
             (Some(frame), Verdict::Connected) => {
-                if frame.barred {
+                if frame.barred || detached {
                     MemberState::Detached
                 } else {
                     MemberState::Joining

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{AcceptorId, BootId, ClusterId, GroupName, PathName, ServerName};
+use crate::names::{AcceptorId, BootId, ChainId, ClusterId, GroupName, PathName, ServerName};
+use crate::orders::Order;
 use crate::view::{DepartedKey, Epoch, MemberTiming, Tag};
 
 /// A heartbeat frame. The same frame goes to every peer on every path; the shell adds path, seal and check sum.
@@ -29,6 +30,8 @@ pub struct Frame {
     pub lineage: u32,
     /// Epoch of the newest view that it adopted.
     pub epoch: Epoch,
+    /// Chain of that view; 0 without one.
+    pub chain: ChainId,
     /// What it heard of every peer.
     pub heard: BTreeMap<ServerName, Heard>,
     /// It may run groups now: member of the view with a lease.
@@ -53,6 +56,8 @@ pub struct Frame {
     pub stop_failed: bool,
     /// Its calls of fence devices, by the boot that they are about.
     pub fences: BTreeMap<DepartedKey, FenceState>,
+    /// What operators ordered through this server, for its present view.
+    pub orders: std::collections::BTreeSet<Order>,
     /// The members of the view that it would propose now; empty if it is content. Equal sets are the non-binding
     /// pre-vote of R1.
     pub candidate: std::collections::BTreeSet<ServerName>,

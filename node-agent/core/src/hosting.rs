@@ -208,7 +208,7 @@ impl Core {
 
     /// R14: takes the coordinator's table; returns whether anything was new.
     pub(crate) fn take_table(&mut self, order: (u32, Epoch), table: &BTreeMap<GroupName, Assignment>) {
-        let Some(view) = &self.durable.view else { return };
+        let Some(view) = self.durable.view.clone() else { return };
         let older = order != view.order() && !planted!(OldEpochTaken);
         if older || self.stable_order() != Some(view.order()) {
             return;
@@ -233,7 +233,8 @@ impl Core {
         // Whoever has said that it leaves takes nothing more: the others may already count on that (R20).
         // Nor does a server that has accepted a view without itself: its answer said that it holds nothing (R3).
         let expelled = self.accepted_own_end() && !planted!(StartsAfterOwnEnd);
-        let acting = self.acting() && !self.leaving && !expelled;
+        let detached = view.detached.contains_key(&self.boot.server);
+        let acting = self.acting() && !self.leaving && !expelled && !detached;
         for (name, assignment) in &news {
             let here = self.is_for_us(name, assignment);
             if here && acting && !self.machines.contains_key(name) {

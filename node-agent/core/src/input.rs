@@ -1,6 +1,6 @@
 //! What can happen to a core: one closed list.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use crate::frame::Frame;
 use crate::lock::LockLook;
 use crate::message::Envelope;
 use crate::names::{BootId, ClusterId, GroupName, PathName, ResourceName, ServerName};
+use crate::orders::Order;
 use crate::output::OpId;
 use crate::time::Instant;
 
@@ -104,6 +105,8 @@ pub enum Input {
         /// Why it failed: every level, or what followed `FencedOff`.
         result: Result<(), String>,
     },
+    /// All orders of operators that this server was given and that stand. Whole, not a difference.
+    Orders(BTreeSet<Order>),
     /// The process was asked to end (SIGTERM): leave cleanly.
     Leave,
 }

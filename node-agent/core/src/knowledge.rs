@@ -64,8 +64,11 @@ impl Core {
                 let message = format!("a peer is in sub-cluster {}, this server in {}", view.cluster, own.cluster);
                 return self.note_once("foreign", "PartitionDetected", message);
             }
-            if view.order() <= own.order() {
+            if view.order() <= own.order() || view.lineage > own.lineage && planted!(LowerLineageGoesOn) {
                 return;
+            }
+            if self.is_rival_chain(view.lineage, view.chain) {
+                return self.note_rival_chain("a peer", view.lineage);
             }
         }
         let anchors = elapsed.into_iter().map(|(name, elapsed)| (name, self.now - elapsed)).collect();
@@ -97,7 +100,7 @@ impl Core {
         let patience = self.config.as_ref().map_or(Duration::ZERO, |config| 2 * config.interval);
         self.lease.new_epoch(self.now + patience);
         self.lock.own = Default::default();
-        self.lock.stale = view.acceptors.contains_key(&Acceptor::Lock);
+        self.lock.stale = true;
         self.proposal = None;
         self.desire = Default::default();
         let old_departures = std::mem::take(&mut self.departures);

@@ -32,6 +32,8 @@ pub struct LockRecord {
     pub accepted: Option<(Ballot, View)>,
     /// Grows with every leaning on the lock in that epoch, over restarts of the process, too; 0: never.
     pub lean: u64,
+    /// The lineage that it is about to begin by a force-reinstate (R22); 0: none. Whoever reads it begins none itself.
+    pub claim: u32,
     /// The newest view that it adopted.
     pub view: View,
 }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::config::Config;
 use crate::core::Core;
 use crate::frame::{Frame, Intent};
-use crate::names::ServerName;
+use crate::names::{ChainId, ServerName};
+use crate::orders::Wanted;
 use crate::peers::Verdict;
 use crate::planted::planted;
 use crate::view::{Acceptor, Departed, Evidence, Member, View};
@@ -25,7 +26,7 @@ impl Core {
     }
 
     /// This server as a member.
-    fn myself(&self, config: &Config) -> Member {
+    pub(crate) fn myself(&self, config: &Config) -> Member {
         Member {
             id: config.servers.get(&self.boot.server).copied().unwrap_or(0),
             acceptor: self.durable.acceptor,
@@ -73,12 +74,16 @@ impl Core {
         let base = View {
             cluster: self.boot.fresh_cluster,
             lineage: 0,
+            // As random as the cluster's id: both are made by the one formation.
+            chain: ChainId(self.boot.fresh_cluster.0),
             epoch: 0,
             acceptors: servers(&members),
             members: members.clone(),
             unanimous: true,
             stopped: false,
             started: true,
+            forced: false,
+            detached: self.declared_from_the_start(config),
             departed: BTreeMap::new(),
             config_generation: config.generation,
         };
@@ -131,16 +136,20 @@ impl Core {
         let stays = |name: &&ServerName| !replaced(name) && !left_out.contains(*name);
         let living: BTreeSet<ServerName> = view.members.keys().filter(stays).cloned().collect();
         let clique = self.best_clique(&living);
+        let mut detached = self.wanted_detachments(config, view);
+        // R20: a detached member leaves as one whose process ends does, but only if somebody is there to go on.
+        let goes_on = clique.iter().any(|name| !view.detached.contains_key(name) && !self.leaves(name));
+        let wants_out = |name: &ServerName| view.detached.contains_key(name) && goes_on;
         let gone = |name: &ServerName| {
             let frame = self.peers.get(name).and_then(|peer| peer.frame.as_ref());
             name != me
                 && frame.is_some_and(|frame| {
-                    frame.intent == Intent::Leave
+                    (frame.intent == Intent::Leave || wants_out(name))
                         && (frame.held.is_empty() || planted!(LeavesHolding))
                         && (frame.lineage, frame.epoch) == view.order()
                 })
         };
-        let i_am_done = self.leaving && self.machines.is_empty() && self.durable.held.is_empty();
+        let i_am_done = (self.leaving || wants_out(me)) && self.machines.is_empty() && self.durable.held.is_empty();
         let staying: BTreeSet<ServerName> =
             clique.iter().filter(|name| !(gone(name) || i_am_done && *name == me)).cloned().collect();
         if staying.is_empty() {
@@ -164,13 +173,25 @@ impl Core {
                     && let Some(frame) = self.present(name)
                 {
                     members.insert(name.clone(), Self::member_of(frame));
+                    if !planted!(DetachedJoins) {
+                        detached.remove(name);
+                    }
                 }
             }
         }
-        if members.len() == view.members.len() && members.iter().all(|(name, member)| view.admits(name, member.boot)) {
+        let confirmed = self.confirmed_stopped(view);
+        let same =
+            members.len() == view.members.len() && members.iter().all(|(name, member)| view.admits(name, member.boot));
+        if same && detached == view.detached && confirmed.is_empty() {
             return None;
         }
         let mut value = self.successor(view);
+        value.detached = detached;
+        for (key, by) in confirmed {
+            if let Some(departed) = value.departed.get_mut(&key) {
+                departed.evidence = Some(Evidence::Operator { by });
+            }
+        }
         for (name, member) in
             view.members.iter().filter(|(name, member)| members.get(*name).is_none_or(|m| m.boot != member.boot))
         {
@@ -206,7 +227,8 @@ impl Core {
         let departed = departed
             .map(|(key, departed)| (key.clone(), Departed { evidence: self.evidence(key), ..departed.clone() }))
             .collect();
-        View { epoch: view.epoch + 1, unanimous: false, started: false, stopped: false, departed, ..view.clone() }
+        let (unanimous, started, stopped, forced) = (false, false, false, false);
+        View { epoch: view.epoch + 1, unanimous, started, stopped, forced, departed, ..view.clone() }
     }
 
     /// R15 of time: the longest C of all views that it may act under.
@@ -226,7 +248,17 @@ impl Core {
         if frame.intent != Intent::Join {
             return Err("it does not want to".into());
         }
-        if frame.barred && !config.automatic_return {
+        let permitted = self.order_about(view, name, |wanted| wanted == Wanted::Reinstate).is_some();
+        if let Some(detachment) = view.detached.get(name).filter(|_| !planted!(DetachedJoins)) {
+            if config.detached.contains(name) {
+                return Err("the specification says state: Detached; set it to Active".into());
+            }
+            if let Some(by) = detachment.ordered.as_ref().filter(|_| !permitted) {
+                let left = if detachment.forced { "a force-reinstate left it out" } else { "it is detached" };
+                return Err(format!("{left} (by {by}) and has to be reinstated"));
+            }
+        }
+        if frame.barred && !config.automatic_return && !permitted {
             return Err("it came back after a failure and has to be reinstated".into());
         }
         if (frame.lineage, frame.epoch) != view.order() && !planted!(JoinsHolding) {
@@ -253,7 +285,7 @@ impl Core {
                 && !self.rebooted(name, *boot)
         });
         if unproven {
-            return Err("there is no evidence yet that its old incarnation has ended".into());
+            return Err(self.unproven_in_words(config, view, name));
         }
         if self.fence_in_flight(config, name) {
             return Err("a fence device is being used on it, or may be by a server that was lost".into());
@@ -275,7 +307,8 @@ impl Core {
         let me = &self.boot.server;
         let mine = view.members.get(me)?;
         let forgot = mine.acceptor != self.durable.acceptor && !planted!(LostStateVotes);
-        if self.leaving || forgot || !self.start_permitted(config, view) {
+        let detached = |name: &ServerName| view.detached.contains_key(name) && !planted!(DetachedJoins);
+        if self.leaving || forgot || detached(me) || !self.start_permitted(config, view) {
             return None;
         }
         let frames: BTreeMap<&ServerName, &Frame> =
@@ -285,7 +318,7 @@ impl Core {
         if frames.values().any(|frame| behind(&frame)) || frames.iter().any(acting) {
             return None;
         }
-        let everybody = frames.len() + 1 == config.servers.len();
+        let everybody = config.servers.keys().all(|name| name == me || detached(name) || frames.contains_key(name));
         if !everybody && self.now.since(self.started) < config.grace {
             return None;
         }
@@ -294,7 +327,7 @@ impl Core {
             let barred = frame.barred && !config.automatic_return && !view.members.contains_key(name);
             let lock =
                 !config.has_lock() || frame.lock.is_none() || self.lock.id.is_none() || frame.lock == self.lock.id;
-            if frame.intent == Intent::Join && !barred && frame.held.is_empty() && lock {
+            if frame.intent == Intent::Join && !barred && !detached(name) && frame.held.is_empty() && lock {
                 members.insert(name.clone(), Self::member_of(frame));
             }
         }

@@ -82,3 +82,8 @@ id! {
     /// Identity of a sub-cluster, made at its formation.
     ClusterId
 }
+id! {
+    /// Identity of a chain of views: made at the formation, and anew by every force-reinstate (R22). Views of one lineage
+    /// whose chains differ come from two force-reinstates and can never be brought together.
+    ChainId
+}

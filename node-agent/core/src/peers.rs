@@ -218,6 +218,9 @@ impl Core {
             );
             return;
         }
+        if self.is_rival_chain(frame.lineage, frame.chain) {
+            return self.note_rival_chain(&frame.from.0.clone(), frame.lineage);
+        }
         let limit = config.timeout;
         let peer = self.peers.entry(frame.from.clone()).or_default();
         let known = Known { counter: frame.boot_counter, boot: frame.boot.folded(), acceptor: frame.acceptor.folded() };

@@ -133,6 +133,20 @@ mutations! {
     JoinsHolding: "R19",
     /// A server has left when it says so, not when its groups are stopped.
     LeavesHolding: "R20",
+    /// A detached server is admitted again as soon as it wants to be.
+    DetachedJoins: "R20",
+    /// An operator's word about one server counts for every departed one.
+    OneWordForAll: "R12",
+    /// A force-reinstate does not look whether there was one elsewhere.
+    SecondForce: "R22",
+    /// Two chains of one lineage take each other for one.
+    EqualLineageAdmitted: "R22",
+    /// A server goes on in its lineage although it is told a higher one.
+    LowerLineageGoesOn: "R22",
+    /// A force-reinstate leaves the others free to come back by themselves.
+    OthersNotDetached: "R22",
+    /// After a force-reinstate the groups start by themselves.
+    ForceStartsGroups: "R22",
     /// An own stall counts as everybody's silence, and timers are looked at before the inputs that waited.
     StallSuspectsAll: "R24",
     /// The newest record of a ring is the one that landed last (the simulator's disk).

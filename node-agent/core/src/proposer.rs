@@ -156,7 +156,7 @@ impl Core {
     }
 
     /// Without a quorum in reach a ballot only disturbs.
-    fn quorum_in_reach(&self, base: &View) -> bool {
+    pub(crate) fn quorum_in_reach(&self, base: &View) -> bool {
         let reachable = base.acceptors.keys().filter(|acceptor| match acceptor {
             Acceptor::Lock => self.lock_usable(),
             Acceptor::Server(name) => *name == self.boot.server || self.connected(name),

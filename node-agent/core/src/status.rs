@@ -130,8 +130,29 @@ pub struct Status {
     pub last_resolution: Option<Resolution>,
     /// Highest tag seen.
     pub highest: Tag,
+    /// Every configured server: whether it is a member, and if not, why.
+    pub absences: BTreeMap<ServerName, Absence>,
+    /// Why a force-reinstate that was ordered of this server is refused.
+    pub force_refused: Option<String>,
     /// The newest fence call of this server about each server that is departed.
     pub fences: BTreeMap<ServerName, FenceStatus>,
+}
+
+/// How a configured server stands to the view.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Absence {
+    /// It is a member.
+    pub member: bool,
+    /// The view keeps it out, or is about to.
+    pub detached: Option<crate::view::Detachment>,
+    /// It came back after a failure and waits for an operator (C20).
+    pub barred: bool,
+    /// An incarnation of it departed, and nothing proves yet that it holds nothing.
+    pub unproven: bool,
+    /// Something of it is heard.
+    pub alive: bool,
+    /// What it waits for, in words; empty for an ordinary member.
+    pub message: String,
 }
 
 /// A call of fence devices.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{AcceptorId, BootId, ClusterId, ServerName};
+use crate::names::{AcceptorId, BootId, ChainId, ClusterId, ServerName};
 
 /// Number of a view; 0 before the sub-cluster is formed.
 pub type Epoch = u64;
@@ -112,6 +112,26 @@ pub struct Departed {
     pub evidence: Option<Evidence>,
 }
 
+/// Why a server stays out (R20). Both reasons can hold at once; it stays out as long as one does.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct Detachment {
+    /// The specification says `state: Detached`.
+    pub declared: bool,
+    /// An operator ordered it, or a force-reinstate left the server out: who.
+    pub ordered: Option<String>,
+    /// A force-reinstate elsewhere left it out, and no view has admitted it since (R22).
+    pub forced: bool,
+    /// By that order its groups stop and are held, instead of moving to other servers.
+    pub stop_groups: bool,
+}
+
+impl Detachment {
+    /// Nothing keeps the server out any more.
+    pub fn is_over(&self) -> bool {
+        !self.declared && self.ordered.is_none()
+    }
+}
+
 /// One link of the chain: who may run groups, and who decides about the next one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct View {
@@ -119,6 +139,8 @@ pub struct View {
     pub cluster: ClusterId,
     /// Raised by force-reinstate.
     pub lineage: u32,
+    /// The chain of views that it is part of.
+    pub chain: ChainId,
     /// Its number.
     pub epoch: Epoch,
     /// The servers that may run groups.
@@ -131,6 +153,11 @@ pub struct View {
     pub stopped: bool,
     /// The first view of a cluster start (formation or R18): groups with `startup: Manual` wait from here on.
     pub started: bool,
+    /// The first view of a lineage, made by a force-reinstate: no group starts by itself (R22).
+    pub forced: bool,
+    /// Servers that stay out, whatever happens, until they are reinstated (R20). One that is still a member hands its groups
+    /// over and is left out as soon as it holds nothing.
+    pub detached: BTreeMap<ServerName, Detachment>,
     /// Servers that departed, by (name, boot). They stay until the same server is a member again.
     pub departed: BTreeMap<DepartedKey, Departed>,
     /// Generation of the sub-cluster's specification that it was made from.

@@ -280,6 +280,54 @@ pub fn at(mutation: Mutation, seed: u64) -> Option<Schedule> {
                 (0, Disk(1, DiskState::Errors)),
             ],
         ),
+        // c is taken out of service and wants back.
+        Mutation::DetachedJoins => (shape(3, None), vec![(0, Fault::Detach(2, false)), (6000, Fault::HealLans)]),
+        // d is off, and the operator says so; e, cut off, still runs a group.
+        Mutation::OneWordForAll => (
+            Shape { time_allowed: false, ..shape(5, None) },
+            vec![
+                (0, Move(WEB, 4)),
+                (3000, PowerCut(3)),
+                (0, Isolate(4)),
+                (3000, Fault::ConfirmStopped(3)),
+                (4000, Fault::HealLans),
+            ],
+        ),
+        // b was last, then a was made the base, as the lock says; then somebody wants to force b.
+        Mutation::SecondForce => (
+            disk(),
+            vec![
+                (0, PowerCut(0)),
+                (4000, Fault::ForceReinstate(0, true)),
+                (500, Fault::ForceReinstate(1, true)),
+                (500, PowerOn(0)),
+            ],
+        ),
+        // Without a lock b can't know that a was made the base; later they meet.
+        Mutation::EqualLineageAdmitted => (
+            shape(3, None),
+            vec![
+                (0, Fault::ForceReinstate(0, true)),
+                (500, Fault::ForceReinstate(1, true)),
+                (500, PowerOn(0)),
+                (6000, Fault::HealLans),
+            ],
+        ),
+        // b and c, a majority of the old lineage, start while they can't hear the base.
+        Mutation::LowerLineageGoesOn => (
+            shape(3, None),
+            vec![
+                (0, Fault::ForceReinstate(0, true)),
+                (0, Isolate(0)),
+                (0, PowerOn(1)),
+                (0, PowerOn(2)),
+                (9000, Fault::HealLans),
+            ],
+        ),
+        // Both were down, a was made the base, b comes back.
+        Mutation::OthersNotDetached | Mutation::ForceStartsGroups => {
+            (disk(), vec![(0, PowerCut(0)), (4000, Fault::ForceReinstate(0, false)), (5000, Fault::HealLans)])
+        }
         // A standby that was frozen wakes up: it must not take its own stall for the other's death.
         Mutation::StallSuspectsAll => (
             disk(),

@@ -74,7 +74,16 @@ impl Schedule {
             })
             .collect();
         add_devices(seed, shape, &mut steps);
+        add_operator(seed, shape, &mut steps);
         Schedule { seed, shape, steps }
+    }
+
+    /// Whether an operator takes part.
+    fn operated(&self) -> bool {
+        use Fault::{ConfirmStopped, Detach, ForceReinstate, Reinstate};
+        let by_hand =
+            |fault: &Fault| matches!(fault, Detach(..) | Reinstate(_) | ConfirmStopped(_) | ForceReinstate(..));
+        self.steps.iter().any(|(_, fault)| by_hand(fault))
     }
 
     /// Whether everything can come back by itself: identities that were lost need a person.
@@ -132,6 +141,15 @@ impl Schedule {
         world.run_for(2000);
         if world.violations.is_empty() {
             world.heal();
+            // The operator looks every few seconds whether anybody waits for him.
+            for _ in 0..if self.operated() { 10 } else { 0 } {
+                if !world.wait(3000, settled) && world.violations.is_empty() {
+                    world.tidy_up();
+                }
+            }
+            if self.operated() && self.recoverable() && world.violations.is_empty() {
+                world.check_lineages();
+            }
             if self.recoverable() && !world.wait(BOUND_MS, settled) && world.violations.is_empty() {
                 world.fail("I-i", "a group does not run although nothing is wrong any more");
             }
@@ -210,6 +228,24 @@ fn add_devices(seed: u64, shape: Shape, steps: &mut Vec<(u64, Fault)>) {
         let device = *[Device::Works, Device::Fails, Device::Hangs].choose(&mut rng).unwrap_or(&Device::Works);
         let fault = Fault::Devices(device, rng.random_bool(0.5));
         steps.insert(rng.random_range(0..=steps.len()), (rng.random_range(1..500), fault));
+    }
+}
+
+/// An operator at work, in every fourth schedule, drawn apart like the devices.
+fn add_operator(seed: u64, shape: Shape, steps: &mut Vec<(u64, Fault)>) {
+    if seed % 4 != 1 {
+        return;
+    }
+    let mut rng = StdRng::seed_from_u64(seed ^ 0x5eed_0be7);
+    for _ in 0..rng.random_range(1..10) {
+        let server = rng.random_range(0..shape.servers);
+        let fault = match rng.random_range(0..12) {
+            0..=3 => Fault::Detach(server, rng.random_bool(0.3)),
+            4..=7 => Fault::Reinstate(server),
+            8..=10 => Fault::ConfirmStopped(server),
+            _ => Fault::ForceReinstate(server, false),
+        };
+        steps.insert(rng.random_range(0..=steps.len()), (rng.random_range(1..1500), fault));
     }
 }
 

@@ -70,6 +70,7 @@ pub fn config(servers: usize, has_lock: bool) -> Config {
     Config {
         generation: 1,
         servers: (0..servers).map(|i| (server_name(i), (i + 1) as u8)).collect(),
+        detached: BTreeSet::new(),
         paths,
         lock: has_lock.then_some(LockKind::Disk),
         interval: ms(100),

@@ -91,6 +91,12 @@ pub fn cluster_config(object: &api::SubCluster, watchdog: Option<Duration>) -> R
     Ok(Config {
         generation: generation(object.metadata.generation),
         servers: spec.servers.iter().map(|s| (ServerName(s.name.clone()), s.id)).collect(),
+        detached: spec
+            .servers
+            .iter()
+            .filter(|s| s.state == api::ServerDeclaredState::Detached)
+            .map(|s| ServerName(s.name.clone()))
+            .collect(),
         paths: paths.collect(),
         lock: match spec.quorum.type_ {
             api::QuorumType::Majority => None,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_core::names::ClusterId;
+use holdfast_core::names::{ChainId, ClusterId};
 use holdfast_core::view::{Ballot, View};
 use proptest::prelude::*;
 
@@ -21,15 +21,19 @@ pub(crate) fn record(boot_counter: u64, sequence: u64) -> LockRecord {
         ballot: Ballot { round: 3, proposer: 2 },
         accepted: None,
         lean: 9,
+        claim: 0,
         view: View {
             cluster: ClusterId(7),
             lineage: 1,
+            chain: ChainId(8),
             epoch: 5,
             members: BTreeMap::new(),
             acceptors: BTreeMap::new(),
             unanimous: false,
             stopped: false,
             started: false,
+            forced: false,
+            detached: BTreeMap::new(),
             departed: BTreeMap::new(),
             config_generation: 4,
         },

@@ -72,6 +72,8 @@ pub struct Entry {
     pub accepted: Option<(Ballot, View)>,
     /// Grows whenever it leans on the lock in that epoch; 0: never.
     pub lean: u64,
+    /// The lineage that it is about to begin by a force-reinstate; 0: none.
+    pub claim: u32,
 }
 
 /// The state.
@@ -106,6 +108,7 @@ struct WireEntry {
     ballot: Ballot,
     accepted: Option<(Ballot, u8)>,
     lean: u64,
+    claim: u32,
 }
 
 impl Object {
@@ -138,8 +141,8 @@ impl Object {
                     Some((ballot, value.clone()))
                 }
             };
-            let WireEntry { boot_counter, sequence, lineage, epoch, ballot, lean, .. } = e;
-            entries.insert(slot, Entry { boot_counter, sequence, lineage, epoch, ballot, accepted, lean });
+            let WireEntry { boot_counter, sequence, lineage, epoch, ballot, lean, claim, .. } = e;
+            entries.insert(slot, Entry { boot_counter, sequence, lineage, epoch, ballot, accepted, lean, claim });
         }
         Ok(Object { lock: wire.lock, counter: wire.counter, view: wire.view, entries })
     }
@@ -157,8 +160,8 @@ impl Object {
         };
         let entries = self.entries.iter().map(|(slot, e)| {
             let accepted = e.accepted.as_ref().map(|(ballot, view)| (*ballot, place(view)));
-            let Entry { boot_counter, sequence, lineage, epoch, ballot, lean, .. } = e.clone();
-            (*slot, WireEntry { boot_counter, sequence, lineage, epoch, ballot, accepted, lean })
+            let Entry { boot_counter, sequence, lineage, epoch, ballot, lean, claim, .. } = e.clone();
+            (*slot, WireEntry { boot_counter, sequence, lineage, epoch, ballot, accepted, lean, claim })
         });
         let entries = entries.collect();
         let wire = Wire { lock: self.lock, counter: self.counter, view: self.view.clone(), values, entries };
@@ -184,9 +187,9 @@ impl Object {
     }
 
     fn put(&mut self, slot: u8, record: &LockRecord) {
-        let LockRecord { boot_counter, sequence, lineage, epoch, ballot, lean, .. } = *record;
+        let LockRecord { boot_counter, sequence, lineage, epoch, ballot, lean, claim, .. } = *record;
         let accepted = record.accepted.clone();
-        self.entries.insert(slot, Entry { boot_counter, sequence, lineage, epoch, ballot, accepted, lean });
+        self.entries.insert(slot, Entry { boot_counter, sequence, lineage, epoch, ballot, accepted, lean, claim });
         let newest = self.view.as_ref().map(View::order).max(Some(record.view.order()));
         if self.view.as_ref().map(View::order) != newest {
             self.view = Some(record.view.clone());
@@ -212,6 +215,7 @@ impl Object {
                     ballot: e.ballot,
                     accepted: e.accepted.clone(),
                     lean: e.lean,
+                    claim: e.claim,
                     view: view.clone(),
                 };
                 (*slot, record)

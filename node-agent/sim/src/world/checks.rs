@@ -32,6 +32,11 @@ pub(super) struct Seen {
 }
 
 impl Seen {
+    /// Whether some view was ever made durable that is so.
+    pub(super) fn any(&self, is: impl Fn(&View) -> bool) -> bool {
+        self.views.values().any(is)
+    }
+
     /// The newest view that anybody has.
     pub(super) fn newest(&self) -> Option<View> {
         self.views.last_key_value().map(|(_, view)| view.clone())
@@ -57,6 +62,7 @@ impl World {
             self.violation("I-b", text);
         }
         self.check_departed(server, group);
+        self.check_start_after_force(server, group);
         // I-f: what was assigned is started, nothing else; and specs acted on never go back.
         let told = self.hosts[server].ledger.held.get(group).map(|assignment| assignment.generation);
         let running = self.hosts[server].running.iter().any(|(name, _)| name == group);
@@ -156,6 +162,11 @@ impl World {
             if view.order() < known && !self.reverted.contains(&server) {
                 self.violation("I-f", format!("{name} went back from epoch {} to {}", known.1, view.epoch));
             }
+            // R22: two force-reinstates make two chains that never meet.
+            let before = self.hosts[server].ledger.view.as_ref();
+            if before.is_some_and(|before| before.lineage == view.lineage && before.chain != view.chain) {
+                self.violation("R22", format!("{name} goes over to another chain of its lineage {}", view.lineage));
+            }
             if view.order() > known {
                 self.seen_order.insert(server, view.order());
                 self.check_view(&name.0, view);
@@ -210,6 +221,8 @@ impl World {
     /// state that they had.
     fn check_view(&mut self, server: &str, view: &View) {
         match self.seen.views.get(&view.order()) {
+            // Another chain of the lineage (R22): what is decided there has nothing to do with this one.
+            Some(known) if known.chain != view.chain && view.lineage > 1 => return,
             Some(known) if known != view => {
                 let (ours, theirs) = (names(view), names(known));
                 let text = format!("view {} is {ours} on {server} and {theirs} elsewhere", view.epoch);
@@ -220,6 +233,7 @@ impl World {
         }
         self.seen.views.insert(view.order(), view.clone());
         let base = self.seen.views.get(&(view.lineage, view.epoch - 1)).cloned();
+        self.check_operator(view, base.as_ref());
         let Some(base) = base else { return };
         // I-c: whoever joins holds nothing.
         for (name, member) in view.members.iter().filter(|(name, member)| !base.admits(name, member.boot)) {

@@ -8,6 +8,8 @@ use holdfast_core::durable::Durable;
 use holdfast_core::names::{AcceptorId, BootId, GroupName};
 use rand::Rng;
 
+use holdfast_core::orders::Wanted;
+
 use super::host::boot_id;
 use super::network::{Kind, LANS};
 use super::{Device, Event, MS, World};
@@ -101,6 +103,14 @@ pub enum Fault {
     SpecTo(usize, usize),
     /// A server's store is empty: it hears of no groups.
     EmptyStore(usize),
+    /// An operator takes a server out of service; its groups stop instead of moving.
+    Detach(usize, bool),
+    /// An operator takes a server back into service.
+    Reinstate(usize),
+    /// An operator confirms that a server has stopped; he does so only if it is off.
+    ConfirmStopped(usize),
+    /// After all are down, this one is made the base; the others come back at once, or stay off.
+    ForceReinstate(usize, bool),
     /// Not a fault: from here on nothing that runs may stop.
     NothingMoves,
     /// How the fence devices behave, and whether they switch on again.
@@ -121,6 +131,9 @@ pub(super) struct Waiting {
 impl World {
     /// Makes it happen.
     pub fn apply(&mut self, fault: &Fault) {
+        if self.operator_is_busy() {
+            return;
+        }
         if !matches!(fault, Fault::Ambush(..)) {
             self.say(format!("FAULT {fault:?}"));
         }
@@ -205,6 +218,10 @@ impl World {
                 let input = Input::Specs { config, groups, running };
                 self.after(MS, 5 * MS, Event::Input { server, life, input });
             }
+            Fault::Detach(server, stop_groups) => self.operate(server, Wanted::Detach { stop_groups }),
+            Fault::Reinstate(server) => self.operate(server, Wanted::Reinstate),
+            Fault::ConfirmStopped(server) => self.operate(server, Wanted::ConfirmStopped),
+            Fault::ForceReinstate(server, alone) => self.force_reinstate(server, alone),
             Fault::NothingMoves => self.calm = Some(self.moved),
             Fault::Ambush(server, moment, left, then) => {
                 self.ambushes.push(Waiting { server, moment, left, then: *then });
@@ -232,16 +249,21 @@ impl World {
         }
     }
 
-    /// Everything works again.
-    pub fn heal(&mut self) {
+    /// Every link and every message gets through again.
+    pub(super) fn repair_network(&mut self) {
         self.ambushes.clear();
         self.cut.clear();
         self.deaf.clear();
-        self.hang_one.clear();
         self.muted.clear();
         self.delayed.clear();
         self.loss = 0.0;
         self.lan_delay = MS / 2;
+    }
+
+    /// Everything works again.
+    pub fn heal(&mut self) {
+        self.repair_network();
+        self.hang_one.clear();
         self.failing_starts = 0.0;
         self.failing_stops = 0.0;
         self.max_fsync = 3;

@@ -127,6 +127,9 @@ impl World {
         let host = &self.hosts[server];
         let (groups, running) = (host.known_specs.clone(), host.running_specs.clone());
         self.input(server, Input::Specs { config: self.config.clone(), groups, running });
+        if !self.operator.standing.is_empty() {
+            self.hand_over_orders(server);
+        }
     }
 
     pub(super) fn input(&mut self, server: usize, input: Input) {

@@ -22,6 +22,7 @@ pub mod faults;
 mod fence;
 mod host;
 pub mod network;
+mod operator;
 
 use disk::Medium;
 use faults::{DiskState, Waiting};
@@ -127,6 +128,7 @@ pub struct World {
     pub restart_after_kill: u64,
     /// The fence devices.
     pub fences: Fences,
+    operator: operator::Operator,
 }
 
 impl World {
@@ -173,6 +175,7 @@ impl World {
             helper_delay: 40,
             restart_after_kill: 30,
             fences: Fences::default(),
+            operator: operator::Operator::default(),
         };
         for server in 0..world.hosts.len() {
             world.at(0, Event::Start { server });

@@ -33,6 +33,8 @@ fn snapshot(placed: &PlacedGroup) -> Snapshot {
         coordinator: Some(CoordinatorStatus { groups: [("pg".into(), placed.clone())].into() }),
         last_resolution: None,
         highest: Tag::default(),
+        absences: Default::default(),
+        force_refused: None,
         fences: BTreeMap::new(),
     };
     Snapshot {

@@ -47,12 +47,12 @@ impl Core {
         }
         for order in self.orders_for(view).into_iter().filter(|order| config.servers.contains_key(&order.server)) {
             match order.wanted {
-                Wanted::Detach { stop_groups } => {
-                    if wanted.contains_key(&order.server) || others(&wanted, &order.server) {
-                        let entry = wanted.entry(order.server).or_default();
-                        entry.ordered.get_or_insert(order.by);
-                        entry.stop_groups |= stop_groups;
-                    }
+                Wanted::Detach { stop_groups }
+                    if wanted.contains_key(&order.server) || others(&wanted, &order.server) =>
+                {
+                    let entry = wanted.entry(order.server).or_default();
+                    entry.ordered.get_or_insert(order.by);
+                    entry.stop_groups |= stop_groups;
                 }
                 // A member that is on its way out stays.
                 Wanted::Reinstate if view.members.contains_key(&order.server) => {

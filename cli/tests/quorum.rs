@@ -15,7 +15,7 @@ use holdfast_agent::paths::quorum::{QuorumServer, QuorumWiring};
 use holdfast_agent::quorum::access::{Access, AccessError, Credentials};
 use holdfast_core::Input;
 use holdfast_core::lock::{LockLook, LockOp, LockRecord};
-use holdfast_core::names::{AcceptorId, ClusterId};
+use holdfast_core::names::{AcceptorId, ChainId, ClusterId};
 use holdfast_core::view::{Ballot, View};
 use serde_json::Value;
 
@@ -98,12 +98,15 @@ fn record(lock: AcceptorId, cluster: u128, sequence: u64, round: u32) -> LockRec
     let view = View {
         cluster: ClusterId(cluster),
         lineage: 1,
+        chain: ChainId(1),
         epoch: 5,
         members: BTreeMap::new(),
         acceptors: BTreeMap::new(),
         unanimous: false,
         stopped: false,
         started: false,
+        forced: false,
+        detached: BTreeMap::new(),
         departed: BTreeMap::new(),
         config_generation: 1,
     };
@@ -117,6 +120,7 @@ fn record(lock: AcceptorId, cluster: u128, sequence: u64, round: u32) -> LockRec
         ballot: Ballot { round, proposer: 1 },
         accepted: None,
         lean: 0,
+        claim: 0,
         view,
     }
 }

@@ -1,13 +1,18 @@
 //! The shared disk fails, hangs, forgets what it confirmed, and writes late: under the real code of agent and kernel, by a
 //! file system of the lab's below the loop devices.
 
+use std::fs;
+use std::os::unix::fs::FileExt;
+
 use holdfast_api::v1::{DiskState, PathState};
-use holdfast_lab::{ClusterOptions, DiskFault, boottime_ns, wait_for};
+use holdfast_lab::{AGENT, ClusterOptions, DiskFault, boottime_ns, wait_for};
 
 use crate::harness::{GROUP, LIMIT, Trial};
 
 /// The disk with heartbeat and lock.
 const AREA: &str = "holdfast-area";
+/// Bytes at its beginning that hold both copies of the header.
+const HEADER: usize = 2 * 4096;
 
 fn faulty(name: &str) -> Trial {
     let options = ClusterOptions { faulty_disks: true, ..ClusterOptions::default() };
@@ -200,5 +205,51 @@ fn a_lock_write_that_lands_long_after_its_server_died_changes_nothing() {
     trial.cluster.power_on(&victim).expect("power");
     trial.all_return(epoch);
     assert_eq!(trial.history(), [victim, standby[0].clone()]);
+    trial.cluster.close().expect("the lab goes");
+}
+
+#[test]
+fn a_damaged_or_vanished_area_is_named_on_that_server_and_path_only_and_heals() {
+    let trial = faulty("disk-damaged");
+    let active = trial.active();
+    let standby = trial.others(&active).remove(0);
+    let (epoch, before) = (trial.epoch(), boottime_ns());
+    // Both copies of its header, as by a partitioning tool that looked for no owner.
+    let image = trial.cluster.lab().directory().join(format!("{AREA}.img"));
+    let image = fs::OpenOptions::new().read(true).write(true).open(image).expect("the image");
+    let mut header = vec![0; HEADER];
+    image.read_exact_at(&mut header, 0).expect("a header");
+    image.write_all_at(&vec![0; HEADER], 0).expect("zeros");
+    for server in [&active, &standby] {
+        trial.disk_becomes(server, DiskState::Error, "/dev/holdfast/area holds no Holdfast area");
+        trial.told("LockReachable", "False", &format!("{server}: Error"));
+    }
+    trial.path_becomes(&active, &standby, "area", PathState::Down);
+    trial.path_becomes(&active, &standby, "ic", PathState::Up);
+    image.write_all_at(&header, 0).expect("the header");
+    trial.path_becomes(&active, &standby, "area", PathState::Up);
+    trial.path_becomes(&standby, &active, "area", PathState::Up);
+
+    // The device vanishes from one server, name and all.
+    let host = trial.host(&standby);
+    let link = host.exec(&["readlink", "/dev/holdfast/area"]).expect("a link").trim().to_owned();
+    host.exec(&["rm", "/dev/holdfast/area"]).expect("it is removed");
+    trial.area(&standby, DiskFault::Errors);
+    trial.disk_becomes(&standby, DiskState::Error, "/dev/holdfast/area: No such file or directory");
+    trial.disk_becomes(&active, DiskState::Reachable, "");
+    trial.path_becomes(&active, &standby, "area", PathState::Down);
+    trial.path_becomes(&standby, &active, "pub", PathState::Up);
+    // An agent that starts without it works, too.
+    host.stop_service(AGENT, LIMIT).expect("the agent leaves");
+    trial.members_become(std::slice::from_ref(&active), epoch);
+    host.start_service(AGENT).expect("the agent starts");
+    trial.disk_becomes(&standby, DiskState::Error, "/dev/holdfast/area: No such file or directory");
+    trial.path_becomes(&standby, &active, "ic", PathState::Up);
+    trial.area(&standby, DiskFault::None);
+    host.exec(&["ln", "-s", &link, "/dev/holdfast/area"]).expect("it is back");
+    trial.all_return(epoch + 1);
+    trial.path_becomes(&standby, &active, "area", PathState::Up);
+    trial.undisturbed_since(before);
+    assert_eq!(trial.history(), [active]);
     trial.cluster.close().expect("the lab goes");
 }

@@ -105,10 +105,18 @@ fn play(sequence: &Sequence) -> (Duration, usize) {
     }
     let begun = boottime_ns();
     heal(&trial, sequence.stage);
-    // What the API shows right after a fault is what was before it: it has to hold for a while.
-    let steady = u64::try_from(2 * sequence.timeout.as_nanos()).expect("a short time");
-    let mut since = None;
+    // What the API shows right after a fault is what was before it: it has to hold for a while, longer than a watchdog
+    // takes for a server whose agent and guard were hit last.
+    let steady = u64::try_from((2 * sequence.timeout + Duration::from_secs(2)).as_nanos()).expect("a short time");
+    let mut since: Option<u64> = None;
     wait_for("every server to be a member and the group to be online", HEALED, |last| {
+        // A server that its watchdog has reset boots.
+        for (number, server) in trial.cluster.blueprint().servers.iter().enumerate() {
+            if !trial.host(server).is_on() {
+                act(&trial, Fault::PowerOn { server: number });
+                since = None;
+            }
+        }
         let snapshot = match trial.cluster.snapshot() {
             Ok(snapshot) => snapshot,
             Err(error) => {
@@ -131,7 +139,7 @@ fn play(sequence: &Sequence) -> (Duration, usize) {
         Ok((boottime_ns() > since + steady).then_some(()))
     })
     .expect("it heals");
-    let healed = Duration::from_nanos(boottime_ns() - begun);
+    let healed = Duration::from_nanos((boottime_ns() - begun).saturating_sub(steady));
     let moves = trial.history().len() - 1;
     trial.cluster.close().expect("the lab goes");
     (healed, moves)

@@ -1,6 +1,8 @@
 //! A quorum server as an administrator sets it up, and the lock on it as agents use it: the real program, a real store,
 //! TLS and credentials in between.
 
+mod kubernetes;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -80,11 +82,6 @@ impl Witness {
         let bytes = |text: &Value| text.as_str().expect("a text").as_bytes().to_vec();
         Credentials::Secret(entries.map(|(name, text)| (name.clone(), bytes(text))).collect())
     }
-
-    async fn access(&self, url: &str, credentials: &Credentials, lock: &str) -> Access {
-        let (namespace, name) = lock.split_once('/').expect("a namespace");
-        Access::new(credentials.client(url).await.expect("a client"), url, namespace, name)
-    }
 }
 
 impl Drop for Witness {
@@ -92,6 +89,11 @@ impl Drop for Witness {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+async fn open(url: &str, credentials: &Credentials, lock: &str) -> Access {
+    let (namespace, name) = lock.split_once('/').expect("a namespace");
+    Access::new(credentials.client(url).await.expect("a client"), url, namespace, name)
 }
 
 fn record(lock: AcceptorId, cluster: u128, sequence: u64, round: u32) -> LockRecord {
@@ -129,11 +131,15 @@ fn record(lock: AcceptorId, cluster: u128, sequence: u64, round: u32) -> LockRec
 async fn servers_that_swap_at_the_same_time_lose_nothing_and_one_of_two_ballots_sees_the_other() {
     let witness = Witness::start();
     witness.create("ha/db");
-    let credentials = witness.credentials("ha/db");
-    let lock = witness.access(&witness.url, &credentials, "ha/db").await.swap(1, None).await.expect("a look").lock;
+    swaps_at_the_same_time(&witness.url, &witness.credentials("ha/db"), &witness.admin()).await;
+}
+
+/// Four servers use the lock ha/db at once, on whatever API server it is.
+async fn swaps_at_the_same_time(url: &str, credentials: &Credentials, admin: &str) {
+    let lock = open(url, credentials, "ha/db").await.swap(1, None).await.expect("a look").lock;
     let mut tasks = Vec::new();
     for slot in 1..=4_u8 {
-        let mut access = witness.access(&witness.url, &credentials, "ha/db").await;
+        let mut access = open(url, credentials, "ha/db").await;
         tasks.push(tokio::spawn(async move {
             let mut seen = Vec::new();
             for sequence in 1..=10 {
@@ -155,14 +161,14 @@ async fn servers_that_swap_at_the_same_time_lose_nothing_and_one_of_two_ballots_
     assert_eq!(counters, (2..=41).collect::<Vec<u64>>(), "every swap was another one");
     first.sort_unstable();
     assert_eq!(first, [1, 2, 3, 4], "of two ballots one is always written first, and the other sees it");
-    check(&["lock", "inspect", "ha/db", "--kubeconfig", &witness.admin()], 0, "swapped 41 times");
+    check(&["lock", "inspect", "ha/db", "--kubeconfig", admin], 0, "swapped 41 times");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_absent_lock_is_never_made_and_one_that_was_made_again_is_another_one() {
     let witness = Witness::start();
     let credentials = witness.credentials("ha/db");
-    let mut access = witness.access(&witness.url, &credentials, "ha/db").await;
+    let mut access = open(&witness.url, &credentials, "ha/db").await;
     let error = access.swap(1, None).await.expect_err("there is none");
     assert!(matches!(error, AccessError::Absent { .. }), "{error}");
     assert!(error.to_string().contains("holdfast lock create ha/db"), "{error}");
@@ -188,13 +194,13 @@ async fn credentials_open_one_lock_and_the_server_has_nothing_else() {
     witness.create("ha/db");
     witness.create("ha/web");
     let credentials = witness.credentials("ha/web");
-    let mut foreign = witness.access(&witness.url, &credentials, "ha/db").await;
+    let mut foreign = open(&witness.url, &credentials, "ha/db").await;
     let error = foreign.swap(1, None).await.expect_err("not theirs");
     assert!(
         matches!(error, AccessError::Forbidden { .. }) && error.to_string().contains("holdfast:lock:ha:web"),
         "{error}"
     );
-    witness.access(&witness.url, &credentials, "ha/web").await.swap(1, None).await.expect("theirs");
+    open(&witness.url, &credentials, "ha/web").await.swap(1, None).await.expect("theirs");
     let nobody = Credentials::Missing("q".into()).client(&witness.url).await.err().expect("no credentials");
     assert!(nobody.to_string().contains("Secret q was not read yet"), "{nobody}");
     let admin = witness.admin();
@@ -262,12 +268,12 @@ async fn a_swap_whose_answer_was_lost_is_seen_by_the_next_one() {
     let witness = Witness::start();
     witness.create("ha/db");
     let (credentials, door) = (witness.credentials("ha/db"), Door::to(&witness));
-    let mut access = witness.access(&door.url, &credentials, "ha/db").await;
+    let mut access = open(&door.url, &credentials, "ha/db").await;
     let lock = access.swap(1, None).await.expect("a look").lock;
     door.set(LOSE_ANSWERS);
     assert!(!bounded(&mut access, 1, Some(&record(lock, 7, 1, 3))).await, "no answer, no promise");
     door.set(OPEN);
-    let mut again = witness.access(&door.url, &credentials, "ha/db").await;
+    let mut again = open(&door.url, &credentials, "ha/db").await;
     let object = again.swap(1, None).await.expect("a look");
     assert_eq!(object.entries[&1].ballot.round, 3, "it had landed");
 }
@@ -277,12 +283,12 @@ async fn a_swap_that_arrives_late_changes_nothing_after_a_mere_look() {
     let witness = Witness::start();
     witness.create("ha/db");
     let (credentials, door) = (witness.credentials("ha/db"), Door::to(&witness));
-    let mut stuck = witness.access(&door.url, &credentials, "ha/db").await;
+    let mut stuck = open(&door.url, &credentials, "ha/db").await;
     let lock = stuck.swap(1, None).await.expect("a look").lock;
     door.set(HOLD_REQUESTS);
     let late = tokio::spawn(async move { stuck.swap(1, Some(&record(lock, 7, 1, 3))).await.map(|o| o.counter) });
     // The next process of the same server looks, finds nothing of it, and so may rely on that for ever.
-    let mut next = witness.access(&witness.url, &credentials, "ha/db").await;
+    let mut next = open(&witness.url, &credentials, "ha/db").await;
     let looked = next.swap(1, None).await.expect("a look");
     assert!(looked.entries.is_empty());
     door.set(OPEN);

@@ -2,6 +2,7 @@
 //! cold start takes, and what an idle cluster costs. Measured from outside: by a client that asks every 10 ms and
 //! by the kernel's accounting.
 
+mod decisions;
 mod report;
 
 use std::fs;
@@ -40,6 +41,8 @@ pub struct BenchOptions {
     pub example: PathBuf,
     /// Runs of each measurement.
     pub runs: u32,
+    /// Whether decisions about views are measured, too, on the other examples beside this one and on sixteen servers.
+    pub decisions: bool,
 }
 
 /// Measures and prints a table: median and worst of all runs, targets, what others need.
@@ -93,7 +96,11 @@ pub fn bench(options: &BenchOptions) -> Result<()> {
     report::times(&all).iter().for_each(|line| screen.line(line));
     screen.line("");
     report::idle(&idle).iter().for_each(|line| screen.line(line));
-    cluster.close()
+    cluster.close()?;
+    if !options.decisions {
+        return Ok(());
+    }
+    decisions::measure(&decisions::beside(&options.example)?, options.runs, &screen)
 }
 
 /// The cluster's part of a takeover, as the agents report it.

@@ -37,6 +37,9 @@ enum Verb {
         /// How often each fault is measured
         #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100))]
         runs: u32,
+        /// Also measure how long decisions about views take, with 2, 3 and 16 servers
+        #[arg(long)]
+        decisions: bool,
     },
     /// Remove what labs left behind that were killed; labs that run are not touched
     Clean,
@@ -58,7 +61,7 @@ pub fn lab_main(args: impl IntoIterator<Item = OsString>) -> Result<()> {
     };
     match arguments.verb {
         Verb::Up { example, once } => up(&UpOptions { example, once }),
-        Verb::Bench { example, runs } => bench(&BenchOptions { example, runs }),
+        Verb::Bench { example, runs, decisions } => bench(&BenchOptions { example, runs, decisions }),
         Verb::Clean => {
             let screen = crate::up::Screen::new();
             let removed = clean()?;

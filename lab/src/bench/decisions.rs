@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_yaml::{Value, to_value};
 
-use super::report::{Decided, Idle};
+use super::report::{self, Decided};
 use super::{LIMIT, settle};
 use crate::cluster::{Cluster, ClusterOptions};
 use crate::error::{LabError, Result};
@@ -16,7 +16,7 @@ use crate::up::Screen;
 /// Servers of the largest sub-cluster.
 const MANY: u8 = 16;
 /// Heartbeat timeout of the largest one. So many hosts on one machine have to share its cores.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a measurement changes in its example.
 type Change = fn(&mut [(PathBuf, Value)]);
@@ -33,22 +33,29 @@ const KINDS: [(&str, &str, Change); 5] = [
     }),
 ];
 
-/// Every kind, `runs` times each; on the largest, the cost of heartbeats over four LANs as well.
-pub(super) fn measure(examples: &Path, runs: u32, screen: &Screen) -> Result<(Vec<Decided>, Vec<Idle>)> {
-    let (mut all, mut idle) = (Vec::new(), Vec::new());
+/// Every kind, `runs` times each; on the largest, the cost of heartbeats over four LANs as well. Each is told as soon as it
+/// is known.
+pub(super) fn measure(examples: &Path, runs: u32, screen: &Screen) -> Result<()> {
+    let mut beating = false;
+    screen.done();
+    screen.line(&format!("\n{}", report::decision_head()));
     for (name, example, change) in KINDS {
         screen.step(&format!("building {name}"));
         let edit = |documents: &mut Vec<(PathBuf, Value)>| {
             super::restart_in_place(documents);
+            // Else a virtual machine that was lost has to be reinstated by a person before the next run.
+            sub_cluster(documents)["evidence"]["timeOnVirtualMachines"] = "Allow".into();
             change(documents);
         };
         let options = ClusterOptions { edit: Some(&edit), ..ClusterOptions::default() };
         let cluster = Cluster::start("decide", &examples.join(example), &options)?;
         let servers = &cluster.blueprint().servers;
-        if servers.len() == usize::from(MANY) && idle.is_empty() {
+        if servers.len() == usize::from(MANY) && !std::mem::replace(&mut beating, true) {
             screen.step("watching the heartbeats of 16 servers over 4 paths");
-            idle = super::idle_cost(&cluster)?;
+            let mut idle = super::idle_cost(&cluster)?;
             idle.retain(|host| servers.contains(&host.host));
+            screen.done();
+            report::heartbeats(&idle, PATIENCE, 4).iter().for_each(|line| screen.line(line));
         }
         let mut times = Vec::new();
         for run in 0..runs {
@@ -56,10 +63,11 @@ pub(super) fn measure(examples: &Path, runs: u32, screen: &Screen) -> Result<(Ve
             // Each in turn, so that the coordinator and the group's server are among the lost.
             times.push(decide(&cluster, &servers[run as usize % servers.len()].clone())?);
         }
-        all.push(Decided { name, timeout: cluster.blueprint().timeout, times });
+        screen.done();
+        screen.line(&report::decision(&Decided { name, timeout: cluster.blueprint().timeout, times }));
         cluster.close()?;
     }
-    Ok((all, idle))
+    Ok(())
 }
 
 /// Cuts a server's power and returns what the others needed from its suspicion to their view.

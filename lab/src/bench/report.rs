@@ -60,6 +60,44 @@ pub(super) fn times(series: &[Series]) -> Vec<String> {
     lines
 }
 
+/// Decisions after the loss of a server.
+#[derive(Debug, Clone)]
+pub(super) struct Decided {
+    /// Servers and tie-breaker.
+    pub(super) name: &'static str,
+    /// Heartbeat timeout that they ran with.
+    pub(super) timeout: Duration,
+    /// From the suspicion to the decided view, per run.
+    pub(super) times: Vec<Duration>,
+}
+
+/// Head of the table of decisions.
+pub(super) fn decision_head() -> String {
+    format!("{:31} {:>9} {:>9} {:>9}", "suspicion to a decided view", "timeout", "median", "worst")
+}
+
+/// A row of it.
+pub(super) fn decision(one: &Decided) -> String {
+    let worst = one.times.iter().max().copied().unwrap_or_default();
+    let ms = |time: Duration| format!("{} ms", time.as_millis());
+    format!("{:31} {:>9} {:>9} {:>9}", one.name, ms(one.timeout), ms(median(&one.times)), ms(worst))
+}
+
+/// Heartbeats of many servers: processor time of agent and guard, median and worst server.
+pub(super) fn heartbeats(hosts: &[Idle], timeout: Duration, paths: usize) -> Option<String> {
+    let mut permille: Vec<u64> = hosts.iter().map(|host| host.permille).collect();
+    permille.sort_unstable();
+    let (worst, median) = (permille.last()?, permille.get(permille.len() / 2)?);
+    let percent = |permille: u64| format!("{}.{} %", permille / 10, permille % 10);
+    Some(format!(
+        "heartbeats of {} servers over {paths} paths, timeout {} ms: {} of a core per server, {} at most",
+        hosts.len(),
+        timeout.as_millis(),
+        percent(*median),
+        percent(*worst)
+    ))
+}
+
 /// What Holdfast's processes of one host cost while nothing happens.
 #[derive(Debug, Clone)]
 pub(super) struct Idle {
@@ -135,6 +173,24 @@ mod tests {
         let times = [40, 10, 20, 30].map(Duration::from_millis);
         assert_eq!(median(&times), Duration::from_millis(25));
         assert_eq!(median(&times[..3]), Duration::from_millis(20));
+    }
+
+    #[test]
+    fn decisions_and_heartbeats_are_told_with_the_timeout_that_they_belong_to() {
+        let times = [12, 30, 14].map(Duration::from_millis).to_vec();
+        let one = Decided { name: "3 servers, majority", timeout: Duration::from_secs(1), times };
+        let row = decision(&one).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(row, "3 servers, majority 1000 ms 14 ms 30 ms");
+        let host = |permille| Idle {
+            host: String::new(),
+            permille,
+            permille_helpers: 0,
+            resident_kib: 0,
+            anonymous_kib: 0,
+            program_kib: 0,
+        };
+        let line = heartbeats(&[host(21), host(9), host(13)], Duration::from_secs(5), 4).expect("a line");
+        assert!(line.ends_with("3 servers over 4 paths, timeout 5000 ms: 1.3 % of a core per server, 2.1 % at most"));
     }
 
     #[test]

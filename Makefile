@@ -51,6 +51,7 @@ bench: ## Measure outages, cold start, idle cost, decisions and the simulator, t
 	@scripts/need-root.sh bench
 	scripts/setup.sh demo
 	cargo build --release --locked -p holdfast
+	$(RELEASE_BIN) lab bench examples/two-servers $(if $(RUNS),--runs $(RUNS))
 	$(RELEASE_BIN) lab bench examples/two-servers --decisions $(if $(RUNS),--runs $(RUNS))
 	cargo run --quiet --release --locked -p holdfast-sim -- --seconds 20
 

@@ -41,7 +41,7 @@ pub struct BenchOptions {
     pub example: PathBuf,
     /// Runs of each measurement.
     pub runs: u32,
-    /// Whether decisions about views are measured, too, on the other examples beside this one and on sixteen servers.
+    /// Measure decisions about views instead, on the other examples beside this one, too, and on sixteen servers.
     pub decisions: bool,
 }
 
@@ -51,6 +51,9 @@ pub struct BenchOptions {
 /// When the cluster can't be built, or a run does not end well: then there is nothing to report.
 pub fn bench(options: &BenchOptions) -> Result<()> {
     let screen = Screen::new();
+    if options.decisions {
+        return decisions::measure(&decisions::beside(&options.example)?, options.runs, &screen);
+    }
     let mut starts = Vec::new();
     let mut measured: Vec<(Vec<Duration>, Option<Transition>)> = FAULTS.iter().map(|_| (Vec::new(), None)).collect();
     let mut cluster = None;
@@ -96,11 +99,7 @@ pub fn bench(options: &BenchOptions) -> Result<()> {
     report::times(&all).iter().for_each(|line| screen.line(line));
     screen.line("");
     report::idle(&idle).iter().for_each(|line| screen.line(line));
-    cluster.close()?;
-    if !options.decisions {
-        return Ok(());
-    }
-    decisions::measure(&decisions::beside(&options.example)?, options.runs, &screen)
+    cluster.close()
 }
 
 /// The cluster's part of a takeover, as the agents report it.

@@ -37,7 +37,7 @@ enum Verb {
         /// How often each fault is measured
         #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100))]
         runs: u32,
-        /// Also measure how long decisions about views take, with 2, 3 and 16 servers
+        /// Measure instead how long decisions about views take, with 2, 3 and 16 servers
         #[arg(long)]
         decisions: bool,
     },

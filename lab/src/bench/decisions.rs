@@ -17,6 +17,8 @@ use crate::up::Screen;
 const MANY: u8 = 16;
 /// Heartbeat timeout of the largest one. So many hosts on one machine have to share its cores.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest time until all of them have met: their agents start at once, on the cores of one machine.
+const MEETING: Duration = Duration::from_secs(300);
 
 /// What a measurement changes in its example.
 type Change = fn(&mut [(PathBuf, Value)]);
@@ -50,6 +52,8 @@ pub(super) fn measure(examples: &Path, runs: u32, screen: &Screen) -> Result<()>
         let options = ClusterOptions { edit: Some(&edit), ..ClusterOptions::default() };
         let cluster = Cluster::start("decide", &examples.join(example), &options)?;
         let servers = &cluster.blueprint().servers;
+        screen.step(&format!("{name}: waiting until all have met"));
+        cluster.wait_view(servers, 0, MEETING)?;
         if servers.len() == usize::from(MANY) && !std::mem::replace(&mut beating, true) {
             screen.step("watching the heartbeats of 16 servers over 4 paths");
             let mut idle = super::idle_cost(&cluster)?;
@@ -126,7 +130,8 @@ fn only(documents: &mut [(PathBuf, Value)], count: usize) {
 fn many(documents: &mut [(PathBuf, Value)]) {
     let names: Vec<String> = (1..=MANY).map(|number| format!("s{number:02}")).collect();
     let lan = |path: &str, role: &str, network: &str| {
-        let ends = names.iter().zip(1..).map(|(name, host)| format!("{{server: {name}, address: {network}.{host}}}"));
+        // From 21 on: the addresses below belong to the example's groups.
+        let ends = names.iter().zip(21..).map(|(name, host)| format!("{{server: {name}, address: {network}.{host}}}"));
         let ends = ends.collect::<Vec<_>>().join(", ");
         from(&format!("{{name: {path}, lan: {{role: {role}, endpoints: [{ends}]}}}}"))
     };

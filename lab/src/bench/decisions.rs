@@ -53,7 +53,17 @@ pub(super) fn measure(examples: &Path, runs: u32, screen: &Screen) -> Result<()>
         let cluster = Cluster::start("decide", &examples.join(example), &options)?;
         let servers = &cluster.blueprint().servers;
         screen.step(&format!("{name}: waiting until all have met"));
-        cluster.wait_view(servers, 0, MEETING)?;
+        match cluster.wait_view(servers, 0, MEETING) {
+            Ok(()) => {}
+            // Not a fault of theirs: sixteen agents can be more than the cores of one machine.
+            Err(error @ LabError::Timeout { .. }) if servers.len() == usize::from(MANY) => {
+                screen.done();
+                screen.line(&format!("{name}: not measured, this machine does not carry them: {error}"));
+                cluster.close()?;
+                continue;
+            }
+            Err(error) => return Err(error),
+        }
         if servers.len() == usize::from(MANY) && !std::mem::replace(&mut beating, true) {
             screen.step("watching the heartbeats of 16 servers over 4 paths");
             let mut idle = super::idle_cost(&cluster)?;

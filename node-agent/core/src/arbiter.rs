@@ -115,7 +115,10 @@ impl Core {
         let pause = if self.everybody_connected() { config.timeout } else { config.interval };
         let next = self.lock.looked + pause;
         if self.now >= next || self.lock.looked == Instant::ZERO {
-            self.begin_lock(Purpose::Look);
+            // The newest view has to get there, however often a write fails; not more often than it is looked at.
+            let newest = self.durable.view.as_ref().map(View::order);
+            let told = self.own_record().is_some_and(|own| Some(own.view.order()) >= newest && own.claim == 0);
+            self.begin_lock(if told || !self.acting() { Purpose::Look } else { Purpose::Refresh });
         } else {
             self.wake(next);
         }
@@ -245,9 +248,6 @@ impl Core {
             return;
         }
         let Some(view) = self.durable.view.clone() else { return };
-        // The newest view has to get there, however often a write fails.
-        let told = self.own_record().is_some_and(|own| own.view.order() >= view.order() && own.claim == 0);
-        self.lock.stale |= purpose == Purpose::Look && !told;
         self.recover_own_record(&look, &view);
         let rival = self.highest_rival(&look, &view);
         match purpose {

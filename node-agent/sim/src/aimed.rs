@@ -82,6 +82,7 @@ pub fn at(mutation: Mutation, seed: u64) -> Option<Schedule> {
                 (700, Disk(1, DiskState::Errors)),
                 (100 + seed * 7 % 100, Disk(0, DiskState::Errors)),
                 (60, Disk(0, DiskState::Works)),
+                when(0, Moment::Adopts, 1, Disk(0, DiskState::Errors)),
                 (5000, Disk(1, DiskState::Works)),
                 (4000, Fault::HealLans),
             ],
@@ -93,6 +94,7 @@ pub fn at(mutation: Mutation, seed: u64) -> Option<Schedule> {
                 (0, CutLans(0, 1)),
                 (300 + seed * 37 % 500, HangOne(0)),
                 (200, Disk(1, DiskState::Errors)),
+                when(0, Moment::Adopts, 1, Disk(0, DiskState::Errors)),
                 (6000, Disk(1, DiskState::Works)),
                 (4000, Fault::HealLans),
             ],
@@ -121,6 +123,8 @@ pub fn at(mutation: Mutation, seed: u64) -> Option<Schedule> {
                 (3000, CutLans(0, 1)),
                 when(0, Moment::Accepting, 1, Fault::Freeze(0, 150)),
                 when(1, Moment::Accepting, 1, Fault::Freeze(1, 400)),
+                when(0, Moment::Adopts, 1, Disk(0, DiskState::Errors)),
+                when(1, Moment::Adopts, 1, Disk(1, DiskState::Errors)),
                 (6000, Fault::HealLans),
             ],
         ),
@@ -279,6 +283,23 @@ pub fn at(mutation: Mutation, seed: u64) -> Option<Schedule> {
                 (0, CutLans(0, 1)),
                 (0, Disk(1, DiskState::Errors)),
             ],
+        ),
+        // a decides without e and is gone before anybody hears of it; b, which does not hear d by then, must not decide
+        // something else.
+        Mutation::AcceptedValueIgnored => (
+            shape(5, None),
+            vec![
+                (0, Mute(Kind::Learn, 5000)),
+                (0, PowerCut(4)),
+                (150, CutFrames(3, 1)),
+                when(0, Moment::Adopts, 1, PowerCut(0)),
+                (9000, Fault::HealLans),
+            ],
+        ),
+        // b has won the lock, and nothing of that stands there but its ballot; a leans on.
+        Mutation::LeanNeverRefused => (
+            disk(),
+            vec![(0, CutLans(0, 1)), when(1, Moment::Adopts, 1, Disk(1, DiskState::Errors)), (6000, Fault::HealLans)],
         ),
         // c is taken out of service and wants back.
         Mutation::DetachedJoins => (shape(3, None), vec![(0, Fault::Detach(2, false)), (6000, Fault::HealLans)]),

@@ -11,7 +11,7 @@ use holdfast_sim::aimed;
 use holdfast_sim::schedule::Schedule;
 
 /// Random schedules that are tried after the aimed ones.
-const RANDOM: u64 = 60;
+const RANDOM: u64 = 80;
 
 const HEAD: &str = "# Planted bugs
 

@@ -279,7 +279,10 @@ impl World {
                 core.tick(now);
             }
         }
-        while let Some(input) = self.hosts[server].pending.pop_front() {
+        // What it does with one may spring an ambush that freezes it again: the rest waits on.
+        while !self.hosts[server].frozen
+            && let Some(input) = self.hosts[server].pending.pop_front()
+        {
             self.input(server, input);
         }
         self.drain(server);

@@ -3,7 +3,8 @@
 //! It appends lines `HOST EPOCH SEQUENCE BOOTTIME_NS` to FILE on the shared file system, each durable before
 //! the next begins, every few milliseconds. The sequence goes on from the last line found in FILE, whoever wrote
 //! it. After each durable line the same line goes to a local file (`--acknowledged LOCAL`), which stays when the
-//! shared disk is lost: what stands there must be found in FILE by whoever reads it later. `overlap` checks both.
+//! shared disk is lost: what stands there must be found in FILE by whoever reads it later. `overlap` checks both. With
+//! `--own` FILE is on the host's own disk, and every start leaves a number out.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -24,6 +25,8 @@ const PAUSE: Duration = Duration::from_millis(2);
 struct Arguments {
     file: PathBuf,
     acknowledged: Option<PathBuf>,
+    /// FILE is on the host's own disk.
+    own: bool,
     host: String,
 }
 
@@ -55,6 +58,9 @@ pub fn writer_main(args: impl IntoIterator<Item = OsString>) -> Result<()> {
         Some(last) => last.parse::<Line>()?.sequence,
         None => 0,
     };
+    // In a file that no other host writes to, a start would else leave no trace, and another host may have held the
+    // group before it in the same epoch.
+    sequence += u64::from(arguments.own);
     loop {
         sequence += 1;
         let line = Line { host: arguments.host.clone(), epoch, sequence, boottime_ns: boottime_ns() };
@@ -74,15 +80,18 @@ fn open_local(path: &PathBuf) -> Result<File> {
 fn parse(args: impl IntoIterator<Item = OsString>, own_name: String) -> Result<Arguments> {
     let usage = |problem: String| LabError::Missing {
         what: format!("other arguments: {problem}"),
-        hint: "usage: holdfast lab-writer FILE [HOST] [--acknowledged LOCAL]".into(),
+        hint: "usage: holdfast lab-writer FILE [HOST] [--acknowledged LOCAL] [--own]".into(),
     };
     let mut acknowledged = None;
+    let mut own = false;
     let mut names = Vec::new();
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
         if arg == "--acknowledged" {
             let path = args.next().ok_or_else(|| usage("--acknowledged has no file after it".into()))?;
             acknowledged = Some(PathBuf::from(path));
+        } else if arg == "--own" {
+            own = true;
         } else {
             names.push(arg);
         }
@@ -92,7 +101,7 @@ fn parse(args: impl IntoIterator<Item = OsString>, own_name: String) -> Result<A
     let host = names.next().map_or(own_name, |name| name.to_string_lossy().into_owned());
     match names.next() {
         Some(more) => Err(usage(format!("{} is one too many", more.display()))),
-        None => Ok(Arguments { file, acknowledged, host }),
+        None => Ok(Arguments { file, acknowledged, own, host }),
     }
 }
 
@@ -103,7 +112,8 @@ mod tests {
     #[test]
     fn host_name_is_the_default_and_the_local_file_may_stand_anywhere() {
         let parsed = parse(["--acknowledged", "/x", "/srv/f"].map(OsString::from), "own".into());
-        let wanted = Arguments { file: "/srv/f".into(), acknowledged: Some("/x".into()), host: "own".into() };
+        let wanted =
+            Arguments { file: "/srv/f".into(), acknowledged: Some("/x".into()), own: false, host: "own".into() };
         assert_eq!(parsed.expect("the arguments are right"), wanted);
         assert!(parse(["a", "b", "c"].map(OsString::from), "own".into()).is_err());
     }

@@ -306,9 +306,10 @@ fn read_lines(path: &Path) -> Vec<Line> {
 
 /// Adds the writer to the example's group: on the shared file system if there is one, else on the host's own disk.
 fn add_writer(documents: &mut [(PathBuf, Value)], shared: bool) {
-    let (file, after) = if shared { (SHARED_FILE, "[data]") } else { ("/var/lib/holdfast/writes", "[]") };
+    let (file, after, own) =
+        if shared { (SHARED_FILE, "[data]", "") } else { ("/var/lib/holdfast/writes", "[]", ", --own") };
     let text = format!(
-        "{{name: writer, process: {{command: [{}/holdfast, lab-writer, {file}, --acknowledged, {}/{LOCAL_FILE}]}}, \
+        "{{name: writer, process: {{command: [{}/holdfast, lab-writer, {file}, --acknowledged, {}/{LOCAL_FILE}{own}]}}, \
          dependsOn: {after}}}",
         holdfast_lab::BIN_DIR,
         holdfast_lab::STATE_DIR

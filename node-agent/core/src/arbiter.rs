@@ -206,6 +206,14 @@ impl Core {
         id.and_then(|id| self.lock.records.get(id))
     }
 
+    /// A new view: what the operation under way says of the epoch before counts for nothing in the new one, though the
+    /// ballot may have the same number (found by the simulator). What it reads is read all the same.
+    pub(crate) fn forget_lock_purpose(&mut self) {
+        if let Some((_, purpose, _)) = &mut self.lock.busy {
+            *purpose = Purpose::Look;
+        }
+    }
+
     /// The lock's answer.
     pub(crate) fn lock_done(&mut self, token: u64, result: Result<LockLook, String>) {
         let Some((expected, purpose, _)) = self.lock.busy else { return };

@@ -358,6 +358,15 @@ pub fn at(mutation: Mutation, seed: u64) -> Option<Schedule> {
                 (seed * 13 % 100, Fault::Freeze(0, 930 + seed * 7 % 65)),
             ],
         ),
+        // c is lost while starts fail: its groups are sent on by the same coordinator, in the same epoch.
+        Mutation::RevisionRestarts => (
+            shape(3, None),
+            vec![
+                (0, Fault::FailingResources(0.9, 0.0)),
+                (0, PowerCut(2)),
+                (3000 + seed * 97 % 3000, Fault::FailingResources(0.0, 0.0)),
+            ],
+        ),
         _ => return None,
     };
     Some(Schedule { seed, shape, steps })

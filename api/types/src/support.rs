@@ -8,8 +8,8 @@ use crate::{
     error::{ErrorKind, FieldError},
     v1::{
         ControllerBrakes, DataServiceSpec, ExecPolicy, Failback, FailoverGroupSpec, FilesystemType, OperationMode,
-        OperationSpec, OperationType, RecoveryAction, Reservation, Resource, ScriptSource, ServerDeclaredState,
-        SubClusterBrakes, SubClusterSpec, SubClusterState, SuperClusterSpec, TargetKind,
+        OperationSpec, OperationType, RecoveryAction, Reservation, Resource, ScriptSource, SubClusterBrakes,
+        SubClusterSpec, SubClusterState, SuperClusterSpec, TargetKind,
     },
 };
 
@@ -40,8 +40,6 @@ pub fn unsupported_sub_cluster(spec: &SubClusterSpec) -> Vec<FieldError> {
     r.add(spec.state == SubClusterState::Stopped, "spec.state", spec.state, "set the groups Offline instead");
     for (i, server) in spec.servers.iter().enumerate() {
         let at = format!("spec.servers[{i}]");
-        let detached = server.state == ServerDeclaredState::Detached;
-        r.add(detached, format!("{at}.state"), server.state, "use Active");
         r.add(!server.site.is_empty(), format!("{at}.site"), &server.site, REMOVE);
     }
     for (i, disk) in spec.disks.iter().enumerate() {
@@ -122,8 +120,16 @@ pub fn unsupported_data_service(_: &DataServiceSpec) -> Vec<FieldError> {
 pub fn unsupported_operation(spec: &OperationSpec) -> Vec<FieldError> {
     let mut r = Refusals(Vec::new());
     let on_group = matches!(spec.type_, OperationType::Move | OperationType::Stop | OperationType::Start);
-    let built = on_group || spec.type_ == OperationType::RotateKey;
-    r.add(!built, "spec.type", spec.type_, "use Move, Stop, Start or RotateKey");
+    let on_server = matches!(
+        spec.type_,
+        OperationType::Detach
+            | OperationType::Reinstate
+            | OperationType::ForceReinstate
+            | OperationType::ConfirmStopped
+    );
+    let built = on_group || on_server || spec.type_ == OperationType::RotateKey;
+    let all = "use Move, Stop, Start, Detach, Reinstate, ForceReinstate, ConfirmStopped or RotateKey";
+    r.add(!built, "spec.type", spec.type_, all);
     let group = spec.target.kind == TargetKind::FailoverGroup;
     r.add(on_group && !group, "spec.target.kind", spec.target.kind, "use FailoverGroup");
     r.add(spec.mode == OperationMode::Plan, "spec.mode", spec.mode, "use Execute");

@@ -46,6 +46,9 @@ pub struct FailoverGroupStatus {
     #[serde(rename = "clusterID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 36))]
     pub cluster_id: Option<String>,
+    /// Lineage of the newest assignment: raised by every force-reinstate; epochs are compared within one. Default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lineage: Option<u32>,
     /// The epoch of the newest assignment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epoch: Option<u64>,

@@ -179,12 +179,13 @@ pub(crate) fn quorum() -> Value {
     )])
 }
 
-/// Reports of an older epoch or revision never replace newer ones.
+/// Reports of an older lineage, epoch or revision never replace newer ones.
 pub(crate) fn newer_report() -> Value {
     let newer = "self.epoch > oldSelf.epoch || (self.epoch == oldSelf.epoch && (!has(oldSelf.revision) || (has(self.revision) && self.revision >= oldSelf.revision)))";
+    let (ours, theirs) = ("(has(self.lineage) ? self.lineage : 1)", "(has(oldSelf.lineage) ? oldSelf.lineage : 1)");
     json!([rule(
         &format!(
-            "!has(oldSelf.clusterID) || !has(oldSelf.epoch) || (has(self.clusterID) && (oldSelf.clusterID != self.clusterID || (has(self.epoch) && ({newer}))))"
+            "!has(oldSelf.clusterID) || !has(oldSelf.epoch) || (has(self.clusterID) && (oldSelf.clusterID != self.clusterID || (has(self.epoch) && ({ours} > {theirs} || ({ours} == {theirs} && ({newer}))))))"
         ),
         "the report is older than the one that stands here; read the object again",
     )])

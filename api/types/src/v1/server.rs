@@ -86,9 +86,16 @@ pub struct ServerStatus {
     /// When the agent last reported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report_time: Option<Time>,
+    /// Lineage of the newest view that it has adopted: raised by every force-reinstate; epochs are compared within one. Default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lineage: Option<u32>,
     /// The epoch of the newest view that it has adopted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epoch: Option<u64>,
+    /// Why an order of an operator to this server is refused; empty if none is.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub refused: String,
     /// What it is to its sub-cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<ServerState>,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     common::{GroupCounts, GuaranteeLevel, Hold},
+    operation::OperationType,
     rules,
     server::{Anchor, ServerState},
 };
@@ -41,6 +42,9 @@ pub struct SubClusterStatus {
     #[serde(rename = "clusterID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 36))]
     pub cluster_id: Option<String>,
+    /// Raised by every force-reinstate; epochs are compared within one. Default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lineage: Option<u32>,
     /// Number of the newest view.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epoch: Option<u64>,
@@ -55,6 +59,10 @@ pub struct SubClusterStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub accepted_digest: Option<String>,
+    /// What running Operations ask of servers. The controller's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["operation"]))]
+    pub requests: Vec<ServerRequest>,
     /// Where it stands.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<SubClusterPhase>,
@@ -181,6 +189,47 @@ pub struct MemberStatus {
     /// Paths to it that are not.
     #[serde(default)]
     pub paths_down: u32,
+    /// It is kept out of service, or about to leave: by an operator, by its declared state, or by a force-reinstate.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub detached: bool,
+    /// It was left out, and there is no evidence yet that what it held has ended.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unproven: bool,
+    /// What it waits for, if it is no member.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub message: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+/// What an Operation asks of a server, as the controller hands it to the agents.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerRequest {
+    /// Name of the Operation.
+    #[schemars(length(max = 253))]
+    pub operation: String,
+    /// Name of the server, as in `spec.servers`.
+    #[schemars(length(max = 63))]
+    pub server: String,
+    /// What is asked for.
+    #[serde(rename = "type")]
+    pub type_: OperationType,
+    /// Detach: the groups stop and are held, instead of moving.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub stop_groups: bool,
+    /// Who asks.
+    #[serde(default)]
+    #[schemars(length(max = 253))]
+    pub by: String,
+    /// Lineage of the view that it is for; void under any other.
+    pub lineage: u32,
+    /// Epoch of the view that it is for; void under any other.
+    pub epoch: u64,
 }
 
 /// A group that runs although its object is gone.

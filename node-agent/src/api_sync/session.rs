@@ -7,6 +7,8 @@ use std::time::Duration;
 use futures::stream::SelectAll;
 use futures::{Stream, StreamExt};
 use holdfast_api::v1::{FailoverGroup, SubCluster};
+use holdfast_core::Input;
+use holdfast_core::orders::Order;
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
@@ -48,6 +50,8 @@ pub struct Follower {
     guard: GuardKeeper,
     /// Groups that the API has; unknown before it was asked.
     present: Option<BTreeSet<String>>,
+    /// Orders that were handed on.
+    orders: BTreeSet<Order>,
     /// Said already.
     refused: BTreeMap<String, String>,
 }
@@ -63,7 +67,8 @@ impl Follower {
         watchdog: watch::Receiver<Option<Duration>>,
         guard: GuardKeeper,
     ) -> Follower {
-        Follower { config, cache, keys, inbox, running, watchdog, guard, present: None, refused: BTreeMap::new() }
+        let (orders, refused) = (BTreeSet::new(), BTreeMap::new());
+        Follower { config, cache, keys, inbox, running, watchdog, guard, present: None, orders, refused }
     }
 
     fn knows_sub_cluster(&self) -> bool {
@@ -123,6 +128,17 @@ impl Follower {
                 self.inbox.deliver(inbox::Event::Adopt(Box::new(adoption)));
             }
             Err(reason) => self.said("sub-cluster", Some(reason)),
+        }
+    }
+
+    /// Hands on what operators order about servers. Nothing of it is kept: an order is for one view only, and what it led
+    /// to stands in the next one.
+    fn take_requests(&mut self, object: &SubCluster) {
+        let requests = object.status.iter().flat_map(|status| &status.requests);
+        let orders: BTreeSet<Order> = requests.filter_map(convert::order).collect();
+        if orders != self.orders {
+            self.orders.clone_from(&orders);
+            self.inbox.deliver(inbox::Event::Input(Input::Orders(orders)));
         }
     }
 
@@ -236,6 +252,7 @@ pub(super) async fn run(
                     if follower.cache.take_sub_cluster(&object)? && listing.complete {
                         follower.adopt();
                     }
+                    follower.take_requests(&object);
                     poster.knows_sub_cluster(&object);
                     reporter.knows_sub_cluster(object);
                 }

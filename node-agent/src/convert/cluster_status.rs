@@ -36,7 +36,7 @@ pub fn cluster_status(
     new.phase = Some(phase(status.phase));
     if let Some(view) = &status.view {
         new.cluster_id = Some(view.cluster.to_string());
-        new.epoch = Some(view.epoch);
+        (new.lineage, new.epoch) = (Some(view.lineage), Some(view.epoch));
         let highest = status.highest;
         new.revision = Some(if (highest.lineage, highest.epoch) == view.order() { highest.revision } else { 0 });
         new.config_revision = Some(view.config_generation);
@@ -185,6 +185,9 @@ fn members(status: &Status, config: Option<&Config>, me: &str) -> Vec<api::Membe
             groups: groups.get(name).copied().unwrap_or(0),
             paths_up: up as u32,
             paths_down: (all - up) as u32,
+            detached: status.absences.get(name).is_some_and(|absence| absence.detached.is_some()),
+            unproven: status.absences.get(name).is_some_and(|absence| absence.unproven),
+            message: status.absences.get(name).map(|absence| clip(&absence.message)).unwrap_or_default(),
         }
     };
     names.into_iter().map(one).collect()
@@ -248,8 +251,12 @@ fn set_conditions(new: &mut api::SubClusterStatus, snapshot: &Snapshot, now: Tim
         ClusterPhase::NoQuorum => (State::False, ready::NO_QUORUM),
         ClusterPhase::AwaitingForceReinstate => (State::False, stalled::AWAITING_FORCE_REINSTATE),
     };
-    let missing: Vec<&str> =
-        new.members.iter().filter(|m| m.state != api::ServerState::Active).map(|m| m.name.as_str()).collect();
+    let missing: Vec<&str> = new
+        .members
+        .iter()
+        .filter(|m| m.state != api::ServerState::Active && !m.detached)
+        .map(|m| m.name.as_str())
+        .collect();
     let stopping = snapshot.adoption.as_ref().is_some_and(|a| a.config.stopped);
     let (is_ready, why, message) = match status.phase {
         ClusterPhase::Running if stopping && new.groups.as_ref().is_some_and(|g| g.offline < g.total) => {

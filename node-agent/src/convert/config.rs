@@ -14,6 +14,7 @@ use holdfast_api::v1 as api;
 use holdfast_api::validation::resource_graph;
 use holdfast_core::config::{Config, GroupConfig, LockKind, PathKind, Recovery, ResourceConfig, Target, Then};
 use holdfast_core::names::{GroupName, PathName, ResourceName, ServerName};
+use holdfast_core::orders::{Order, Wanted};
 use sha2::{Digest, Sha256};
 
 use crate::executor::RunningGroup;
@@ -137,6 +138,18 @@ fn kind(path: &api::HeartbeatPath) -> Option<PathKind> {
         (.., Some(_)) => Some(PathKind::Serial),
         _ => None,
     }
+}
+
+/// What an Operation asks of a server, if it is something that agents carry out.
+pub fn order(request: &api::ServerRequest) -> Option<Order> {
+    let wanted = match request.type_ {
+        api::OperationType::Detach => Wanted::Detach { stop_groups: request.stop_groups },
+        api::OperationType::Reinstate => Wanted::Reinstate,
+        api::OperationType::ConfirmStopped => Wanted::ConfirmStopped,
+        api::OperationType::ForceReinstate => Wanted::ForceReinstate,
+        _ => return None,
+    };
+    Some(Order::new((request.lineage, request.epoch), ServerName(request.server.clone()), wanted, &request.by))
 }
 
 /// The heartbeat paths of this server, and the lock if it is a disk.

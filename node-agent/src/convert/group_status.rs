@@ -49,6 +49,7 @@ pub fn group_status(
     // The tag of the placement: what a target has to be computed from (R15); zeros before there is one.
     let (epoch, revision) = placed.assignment.as_ref().map_or((0, 0), |a| (a.tag.epoch, a.tag.revision));
     (new.epoch, new.revision) = (Some(epoch), Some(revision));
+    new.lineage = Some(placed.assignment.as_ref().map_or(1, |assignment| assignment.tag.lineage));
     new.phase = Some(phase(placed.phase));
     new.server = placed.server.as_ref().map(|s| s.0.clone());
     let same = new.phase == old.phase && new.server == old.server;

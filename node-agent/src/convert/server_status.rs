@@ -71,7 +71,9 @@ pub fn server_status(
     let mut new = api::ServerStatus {
         observed_generation: generation,
         report_time: Some(Time(Timestamp::from_second(now.as_second()).unwrap_or(now))),
+        lineage: status.view.as_ref().map(|view| view.lineage),
         epoch: status.view.as_ref().map(|view| view.epoch),
+        refused: status.force_refused.as_deref().map(clip).unwrap_or_default(),
         state: Some(server_state(status.member)),
         boot: Some(api::Boot {
             id: facts.boot.clone(),
@@ -110,7 +112,7 @@ pub fn server_status(
         conditions: old.conditions.clone(),
     };
     let mut list = std::mem::take(&mut new.conditions);
-    set_conditions(&mut list, snapshot, facts, guard, &new, generation, now);
+    set_conditions(&mut list, snapshot, guard, &new, generation, now);
     new.conditions = list;
     new
 }
@@ -257,26 +259,27 @@ fn guard_status(guard: &GuardView) -> api::GuardStatus {
     }
 }
 
+/// What keeps this server out: an operator or its declared state, or its own unclean end (C20). Both can hold.
 fn holds(snapshot: &Snapshot, facts: &Facts, old: &api::ServerStatus, now: Timestamp) -> Vec<api::Hold> {
-    if snapshot.status.member != MemberState::Detached {
-        return Vec::new();
-    }
-    let type_ = if facts.unclean { hold::UNCLEAN_RETURN } else { hold::DETACHED };
-    let since = old.holds.iter().find(|h| h.type_ == type_).and_then(|h| h.since.clone()).unwrap_or(Time(now));
-    vec![api::Hold {
+    let Some(absence) = snapshot.status.absences.get(&facts.server) else { return Vec::new() };
+    let detached = absence.detached.as_ref();
+    let by = detached.and_then(|detached| detached.ordered.clone()).unwrap_or_else(|| "holdfast".to_owned());
+    let kinds =
+        [(detached.is_some(), hold::DETACHED, by), (absence.barred, hold::UNCLEAN_RETURN, "holdfast".to_owned())];
+    let one = |(_, type_, by): (bool, &str, String)| api::Hold {
         name: type_.to_lowercase(),
         type_: type_.to_owned(),
-        by: "holdfast".to_owned(),
-        since: Some(since),
+        by,
+        since: Some(old.holds.iter().find(|h| h.type_ == type_).and_then(|h| h.since.clone()).unwrap_or(Time(now))),
         until: None,
-        message: clip(&snapshot.status.sentence),
-    }]
+        message: clip(&absence.message),
+    };
+    kinds.into_iter().filter(|(holds, ..)| *holds).map(one).collect()
 }
 
 fn set_conditions(
     list: &mut Vec<k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition>,
     snapshot: &Snapshot,
-    facts: &Facts,
     guard: &GuardView,
     new: &api::ServerStatus,
     generation: Option<i64>,
@@ -328,9 +331,19 @@ fn set_conditions(
     if let Some((state, reason, message)) = &fencing {
         set(condition::FENCING_READY, *state, reason, message);
     }
-    if snapshot.status.member == MemberState::Detached && facts.unclean {
-        set(condition::STALLED, State::True, stalled::UNCLEAN_RETURN, &snapshot.status.sentence);
-    } else {
+    let held = new.holds.first();
+    if let Some(held) = held {
+        set(condition::HELD, State::True, &held.type_, &held.message);
+    }
+    // The one that no declaration explains: somebody has to look at the machine.
+    let unclean = new.holds.iter().find(|held| held.type_ == hold::UNCLEAN_RETURN);
+    if let Some(unclean) = unclean {
+        set(condition::STALLED, State::True, stalled::UNCLEAN_RETURN, &unclean.message);
+    }
+    if held.is_none() {
+        conditions::clear(list, condition::HELD);
+    }
+    if unclean.is_none() {
         conditions::clear(list, condition::STALLED);
     }
     if fencing.is_none() {

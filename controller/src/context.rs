@@ -109,6 +109,11 @@ impl Context {
         self.stores.groups.get(&ObjectRef::new(name).within(namespace?))
     }
 
+    /// The server that an Operation names.
+    pub(crate) fn server(&self, namespace: Option<&str>, name: &str) -> Option<Arc<Server>> {
+        self.stores.servers.get(&ObjectRef::new(name).within(namespace?))
+    }
+
     /// All groups that name the sub-cluster, by name.
     pub(crate) fn groups_of(&self, sub_cluster: &SubCluster) -> Vec<Arc<FailoverGroup>> {
         let (namespace, name) = (sub_cluster.namespace(), sub_cluster.name_any());

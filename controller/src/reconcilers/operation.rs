@@ -3,6 +3,7 @@
 
 mod begin;
 pub(crate) mod carry_out;
+pub(crate) mod on_server;
 pub(crate) mod rotate_key;
 #[cfg(test)]
 mod tests;
@@ -12,13 +13,14 @@ use std::time::Duration;
 
 use holdfast_api::conditions;
 use holdfast_api::reasons::condition;
-use holdfast_api::v1::{FailoverGroup, Operation, OperationPhase, OperationType, TargetKind};
+use holdfast_api::v1::{FailoverGroup, Operation, OperationPhase, OperationType, Server, SubCluster, TargetKind};
 use kube::api::{DeleteParams, ListParams, Preconditions};
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType};
 use kube::{Api, Resource, ResourceExt};
 
 use self::carry_out::{Facts, deadline, destination, is_final, next, not_after};
+use self::on_server::OnServer;
 use super::failover_group::target::Ask;
 use super::reporting::Reporting;
 use super::until;
@@ -31,7 +33,7 @@ const FINALIZER: &str = "holdfast.dev/operation";
 /// Event on the group when an Operation on it is over.
 const OPERATION_FINISHED: &str = "OperationFinished";
 
-/// How often an Operation about keys looks at what the servers report.
+/// How often an Operation about keys or servers looks at what the servers report.
 const KEY_LOOK: Duration = Duration::from_millis(500);
 
 /// What the Operation asks of its group while it runs.
@@ -52,12 +54,17 @@ fn phase_of(operation: &Operation) -> OperationPhase {
 pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) -> Result<Action, Error> {
     let api: Api<Operation> = context.api_beside(operation.as_ref());
     if is_final(phase_of(&operation)) {
+        if let Some(sub) = server_of(&operation, &context).and_then(|server| sub_of(&server, &context)) {
+            on_server::withdraw(&operation, &sub, &context).await?;
+        }
         return finished(&api, &operation, &context).await;
     }
     let namespace = operation.namespace();
+    let server = server_of(&operation, &context);
     let on_group = operation.spec.target.kind == TargetKind::FailoverGroup;
     let group = if on_group { context.group(namespace.as_deref(), &operation.spec.target.name) } else { None };
     let sub = match (&group, operation.spec.target.kind) {
+        _ if server.is_some() => server.as_ref().and_then(|server| sub_of(server, &context)),
         (Some(group), _) => context.sub_cluster(namespace.as_deref(), &group.spec.sub_cluster),
         (None, TargetKind::SubCluster) => context.sub_cluster(namespace.as_deref(), &operation.spec.target.name),
         _ => None,
@@ -75,7 +82,18 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
         }
         _ => None,
     };
+    if let (Some(server), Some(sub)) = (&server, &sub) {
+        on_server::carry_out(&operation, sub, server, &context).await?;
+    }
+    let groups = sub.as_ref().filter(|_| server.is_some()).map(|sub| context.groups_of(sub)).unwrap_or_default();
+    let reports = |server: &Server| Reporting::of([server], now, context.settings.report_timeout).is_fresh();
+    let on_server = on_server::is(&operation).then(|| OnServer {
+        server: server.as_deref(),
+        reports: server.as_deref().is_some_and(reports),
+        groups: &groups,
+    });
     let facts = Facts {
+        on_server: on_server.as_ref(),
         keys: keys.as_ref(),
         operation: &operation,
         group: group.as_deref(),
@@ -108,7 +126,9 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
         // The next look is caused by the change of the object.
         (_, true, _) => Action::requeue(Duration::from_secs(1)),
         // The reports of servers wake no Operation.
-        (OperationPhase::Running | OperationPhase::Pending, ..) if keys.is_some() => Action::requeue(KEY_LOOK),
+        (OperationPhase::Running | OperationPhase::Pending, ..) if keys.is_some() || on_server.is_some() => {
+            Action::requeue(KEY_LOOK)
+        }
         (OperationPhase::Running, ..) => {
             let deadline = deadline(&operation).map_or(context.settings.resync, |deadline| until(now, deadline));
             Action::requeue(deadline.min(context.settings.resync))
@@ -118,6 +138,16 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
             Action::requeue(limit.min(context.settings.resync))
         }
     })
+}
+
+/// The server that an Operation is about.
+fn server_of(operation: &Operation, context: &Context) -> Option<Arc<Server>> {
+    let on_server = on_server::is(operation) && operation.spec.target.kind == TargetKind::Server;
+    if on_server { context.server(operation.namespace().as_deref(), &operation.spec.target.name) } else { None }
+}
+
+fn sub_of(server: &Server, context: &Context) -> Option<Arc<SubCluster>> {
+    context.sub_cluster(server.namespace().as_deref(), &server.spec.sub_cluster)
 }
 
 /// The Operation on the same target that goes before this one: one that runs, else the oldest. Asked of the API server, not

@@ -12,7 +12,7 @@ use kube::{Resource, ResourceExt};
 use super::super::failover_group::target::{decide, exclusions};
 use super::super::{failover_group, list};
 use super::carry_out::{Facts, Next, destination, holds, not_after, phase_of, reason, reasons, server_of};
-use super::rotate_key;
+use super::{on_server, rotate_key};
 
 /// It has not begun yet: everything is looked at before anything is asked for.
 pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
@@ -33,6 +33,9 @@ pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
     }
     if rotate_key::is(operation) {
         return rotate_key::begin(facts, next);
+    }
+    if on_server::is(operation) {
+        return on_server::begin(facts, next);
     }
     let target = &spec.target.name;
     let Some(group) = facts.group else {

@@ -31,6 +31,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) sub_cluster: Option<&'a SubCluster>,
     /// The heartbeat keys of the sub-cluster, if the Operation is about them.
     pub(crate) keys: Option<&'a super::rotate_key::Keys>,
+    /// The server that it names, if it is about one.
+    pub(crate) on_server: Option<&'a super::on_server::OnServer<'a>>,
     /// Whether agents of the sub-cluster report.
     pub(crate) reporting: bool,
     /// Another Operation on the same group that goes first.
@@ -199,6 +201,20 @@ impl Next<'_> {
         }
     }
 
+    /// Says what the running step waits for.
+    pub(super) fn say_waiting(&mut self, why: &str) {
+        let Some(step) = self.status.steps.iter_mut().find(|step| step.state == StepState::Running) else { return };
+        step.message = why.to_string();
+        let message = if why.is_empty() { step.name.clone() } else { format!("{}: {why}", step.name) };
+        self.set(condition::READY, false, OperationPhase::Running.as_str(), &message);
+        self.set(condition::COMPLETE, false, OperationPhase::Running.as_str(), &message);
+    }
+
+    /// How many steps there are.
+    pub(super) fn steps(&self) -> usize {
+        self.status.steps.len()
+    }
+
     /// Whether this step, by its number, runs.
     pub(super) fn is_running(&self, number: usize) -> bool {
         self.status.steps.get(number).is_some_and(|step| step.state == StepState::Running)
@@ -252,6 +268,9 @@ fn go_on(facts: &Facts<'_>, next: &mut Next<'_>) {
     let operation = facts.operation;
     if super::rotate_key::is(operation) {
         return super::rotate_key::go_on(facts, next);
+    }
+    if super::on_server::is(operation) {
+        return super::on_server::go_on(facts, next);
     }
     let name = &operation.spec.target.name;
     let Some(group) = facts.group else {

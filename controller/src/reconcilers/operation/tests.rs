@@ -67,6 +67,7 @@ impl Stage {
     fn facts(&self) -> Facts<'_> {
         Facts {
             operation: &self.operation,
+            on_server: None,
             group: self.group.as_ref(),
             sub_cluster: Some(&self.sub),
             reporting: self.reporting,

@@ -45,6 +45,18 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Move a failover group to another server and wait until it is there
     Move(MoveArgs),
+    /// Start a failover group, and release what holds it
+    Start(GroupArgs),
+    /// Stop a failover group, and hold it until it is started
+    Stop(GroupArgs),
+    /// Take a server out of service: its groups move away, and it stays out until it is reinstated
+    Detach(DetachArgs),
+    /// Take a server back into service, as a standby
+    Reinstate(ServerOperationArgs),
+    /// After all servers were down: make this one the base. Dangerous
+    ForceReinstate(ConfirmArgs),
+    /// Confirm that a server that was lost has stopped. Dangerous
+    ConfirmStopped(ConfirmArgs),
     /// Check manifests without sending them anywhere
     Validate(ValidateArgs),
     /// Show the timing arithmetic of a sub-cluster, and what it guarantees
@@ -187,6 +199,13 @@ pub(crate) struct MoveArgs {
     /// The server that shall run it
     #[arg(long, value_name = "SERVER")]
     pub(crate) to: String,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+/// What all commands take that make an Operation.
+#[derive(Debug, Args)]
+pub(crate) struct WaitArgs {
     /// Why, for the record
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
@@ -195,6 +214,48 @@ pub(crate) struct MoveArgs {
     pub(crate) timeout: u64,
     #[command(flatten)]
     pub(crate) client: ClientArgs,
+}
+
+/// `holdfast start`, `holdfast stop`.
+#[derive(Debug, Args)]
+pub(crate) struct GroupArgs {
+    /// The failover group
+    pub(crate) group: String,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+/// `holdfast reinstate`.
+#[derive(Debug, Args)]
+pub(crate) struct ServerOperationArgs {
+    /// The server, as SUBCLUSTER.SERVER; SERVER alone if only one of the namespace is called so
+    pub(crate) server: String,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+/// `holdfast detach`.
+#[derive(Debug, Args)]
+pub(crate) struct DetachArgs {
+    /// The server, as SUBCLUSTER.SERVER; SERVER alone if only one of the namespace is called so
+    pub(crate) server: String,
+    /// Stop and hold the groups that run on it, instead of moving them
+    #[arg(long)]
+    pub(crate) stop_groups: bool,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+/// `holdfast force-reinstate`, `holdfast confirm-stopped`.
+#[derive(Debug, Args)]
+pub(crate) struct ConfirmArgs {
+    /// The server, as SUBCLUSTER.SERVER; SERVER alone if only one of the namespace is called so
+    pub(crate) server: String,
+    /// The name of the server once more: what the command says about it is so
+    #[arg(long, value_name = "SERVER")]
+    pub(crate) confirm: Option<String>,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
 }
 
 /// `holdfast server`, `holdfast apiserver`.

@@ -11,6 +11,7 @@ pub(crate) mod kubeconfig;
 pub(crate) mod lab;
 pub(crate) mod merge;
 pub(crate) mod move_group;
+pub(crate) mod operation;
 pub(crate) mod quorum_lock;
 pub(crate) mod quorum_server;
 pub(crate) mod server;

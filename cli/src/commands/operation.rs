@@ -1,0 +1,226 @@
+//! Makes an Operation and shows its steps until it has ended: what `move`, `start`, `stop`, `detach`, `reinstate`,
+//! `force-reinstate` and `confirm-stopped` have in common. The controller and the agents carry it out; ending this command
+//! does not end it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use holdfast_api::v1::{Operation, OperationPhase, StepState};
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::args::{ConfirmArgs, DetachArgs, GroupArgs, ServerOperationArgs, WaitArgs};
+use crate::client::{Api, Body};
+use crate::errors::{Failure, Result};
+use crate::printer::Printer;
+
+/// How often it looks how far the operation is.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What is asked for.
+pub(crate) struct Wanted<'a> {
+    /// `spec.type`.
+    pub(crate) type_: &'a str,
+    /// `spec.target.kind`.
+    pub(crate) kind: &'a str,
+    /// `spec.target.name`.
+    pub(crate) target: &'a str,
+    /// Member and value of the parameters, if there are any.
+    pub(crate) parameters: Option<(&'a str, Value)>,
+    /// In words, as in "the move of ledger to db2".
+    pub(crate) words: String,
+}
+
+/// Runs `holdfast start`.
+///
+/// # Errors
+/// As [`carry_out`].
+pub(crate) async fn start(args: GroupArgs, printer: Printer) -> Result {
+    on_group("Start", &args, printer).await
+}
+
+/// Runs `holdfast stop`.
+///
+/// # Errors
+/// As [`carry_out`].
+pub(crate) async fn stop(args: GroupArgs, printer: Printer) -> Result {
+    on_group("Stop", &args, printer).await
+}
+
+async fn on_group(type_: &str, args: &GroupArgs, printer: Printer) -> Result {
+    let words = format!("the {} of {}", type_.to_lowercase(), args.group);
+    let wanted = Wanted { type_, kind: "FailoverGroup", target: &args.group, parameters: None, words };
+    carry_out(&wanted, &args.wait, None, printer).await
+}
+
+/// Runs `holdfast detach`.
+///
+/// # Errors
+/// As [`carry_out`].
+pub(crate) async fn detach(args: DetachArgs, printer: Printer) -> Result {
+    let groups = if args.stop_groups { "Stop" } else { "Move" };
+    let parameters = Some(("detach", json!({"groups": groups})));
+    let (target, words) = (args.server.as_str(), format!("the detachment of {}", args.server));
+    carry_out(&Wanted { type_: "Detach", kind: "Server", target, parameters, words }, &args.wait, None, printer).await
+}
+
+/// Runs `holdfast reinstate`.
+///
+/// # Errors
+/// As [`carry_out`].
+pub(crate) async fn reinstate(args: ServerOperationArgs, printer: Printer) -> Result {
+    let (target, words) = (args.server.as_str(), format!("the return of {}", args.server));
+    let wanted = Wanted { type_: "Reinstate", kind: "Server", target, parameters: None, words };
+    carry_out(&wanted, &args.wait, None, printer).await
+}
+
+/// Runs `holdfast force-reinstate`.
+///
+/// # Errors
+/// As [`carry_out`], and when the confirmation is missing.
+pub(crate) async fn force_reinstate(args: ConfirmArgs, printer: Printer) -> Result {
+    let says = "every other server of its sub-cluster is off or stopped, and stays so until it hears this one; what they \
+                wrote since is given up";
+    dangerous("ForceReinstate", &args, says, printer).await
+}
+
+/// Runs `holdfast confirm-stopped`.
+///
+/// # Errors
+/// As [`carry_out`], and when the confirmation is missing.
+pub(crate) async fn confirm_stopped(args: ConfirmArgs, printer: Printer) -> Result {
+    let says = "the machine is off, or nothing of its groups runs on it any more and nothing will; if it is not so, data \
+                can be destroyed";
+    dangerous("ConfirmStopped", &args, says, printer).await
+}
+
+async fn dangerous(type_: &str, args: &ConfirmArgs, says: &str, printer: Printer) -> Result {
+    if args.confirm.as_deref() != Some(args.server.as_str()) {
+        let given = args.confirm.as_deref().map_or("nothing".to_owned(), |given| format!("{given:?}"));
+        return Err(Failure::refused(format!(
+            "{type_} of {}: it says that {says}; --confirm has {given}",
+            args.server
+        ))
+        .hint(format!("if that is so: --confirm {}", args.server)));
+    }
+    let words = format!("{type_} of {}", args.server);
+    let wanted = Wanted { type_, kind: "Server", target: &args.server, parameters: None, words };
+    let reason = args.wait.reason.as_deref().ok_or_else(|| {
+        Failure::refused(format!("{words} needs a reason, for the record", words = wanted.words))
+            .hint("--reason \"what happened, and what was looked at\"".to_owned())
+    })?;
+    carry_out(&wanted, &args.wait, Some(reason), printer).await
+}
+
+/// Makes the Operation and waits until it is over. `confirmed`: the reason of a dangerous one, whose target was typed twice.
+///
+/// # Errors
+/// When the operation is refused, fails, or has not ended in time.
+pub(crate) async fn carry_out(
+    wanted: &Wanted<'_>,
+    wait: &WaitArgs,
+    confirmed: Option<&str>,
+    printer: Printer,
+) -> Result {
+    let api = Api::connect(&wait.client).await?;
+    let operations = format!("/apis/{}/namespaces/{}/operations", holdfast_api::API_VERSION, api.namespace());
+    let target =
+        if wanted.kind == "Server" { object_name(&api, wanted.target).await? } else { wanted.target.to_owned() };
+    let mut operation = json!({
+        "apiVersion": holdfast_api::API_VERSION,
+        "kind": "Operation",
+        "metadata": {"generateName": format!("{}-{target}-", wanted.type_.to_lowercase())},
+        "spec": {
+            "type": wanted.type_,
+            "target": {"kind": wanted.kind, "name": target},
+            "timeout": format!("{}s", wait.timeout),
+        },
+    });
+    if let Some((member, value)) = &wanted.parameters {
+        operation["spec"][*member] = value.clone();
+    }
+    if let Some(reason) = confirmed.or(wait.reason.as_deref()) {
+        operation["spec"]["reason"] = json!(reason);
+    }
+    if wanted.kind == "Server" {
+        operation["spec"]["requestedBy"] = json!(user(&api).await?);
+    }
+    if confirmed.is_some() {
+        operation["spec"]["confirm"] = json!(target);
+    }
+    let body = Body { content_type: "application/json", value: &operation };
+    let created: Value = api.send(Method::POST, &operations, Some(body)).await?;
+    let name = created.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    printer.note(format!("operation {name}"));
+    follow(&api, wanted, wait.timeout, &format!("{operations}/{name}"), &name, printer).await
+}
+
+/// The name of a server's object: as given, or of the one server of the namespace that is called so.
+async fn object_name(api: &Api, given: &str) -> Result<String> {
+    if given.contains('.') {
+        return Ok(given.to_owned());
+    }
+    let path = format!("/apis/{}/namespaces/{}/servers", holdfast_api::API_VERSION, api.namespace());
+    let list: Value = api.send(Method::GET, &path, None).await?;
+    let items = list.pointer("/items").and_then(Value::as_array).into_iter().flatten();
+    let called = items.filter(|item| item.pointer("/spec/server").and_then(Value::as_str) == Some(given));
+    let names: Vec<&str> = called.filter_map(|item| item.pointer("/metadata/name").and_then(Value::as_str)).collect();
+    match names.as_slice() {
+        [one] => Ok((*one).to_owned()),
+        [] => Err(Failure::refused(format!("no server of the namespace {} is called {given}", api.namespace()))
+            .hint("holdfast get servers shows them; they are called SUBCLUSTER.SERVER".to_owned())),
+        several => Err(Failure::refused(format!("{given} may be {}; write which one", several.join(" or ")))),
+    }
+}
+
+/// Who this command is to the API server.
+async fn user(api: &Api) -> Result<String> {
+    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+    let body = Body { content_type: "application/json", value: &review };
+    let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let answer: Value = api.send(Method::POST, path, Some(body)).await?;
+    let user = answer.pointer("/status/userInfo/username").and_then(Value::as_str);
+    user.map(str::to_owned).ok_or_else(|| Failure::refused("the API server does not say who you are".to_owned()))
+}
+
+async fn follow(api: &Api, wanted: &Wanted<'_>, timeout: u64, path: &str, name: &str, printer: Printer) -> Result {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(timeout);
+    let words = &wanted.words;
+    let mut said = BTreeSet::new();
+    loop {
+        let operation: Operation = api.send(Method::GET, path, None).await?;
+        let status = operation.status.unwrap_or_default();
+        for step in &status.steps {
+            let done = matches!(step.state, StepState::Done | StepState::Failed);
+            let waits = step.state == StepState::Running && !step.message.is_empty();
+            let key = (step.name.clone(), if done { String::new() } else { step.message.clone() });
+            if (done || waits) && said.insert(key) {
+                let took = step.took.as_ref().map_or_else(String::new, |took| format!(" ({took})"));
+                let state = if done { step.state.as_str().to_lowercase() } else { "waits:".to_owned() };
+                printer.note(format!("  {} {state}{took} {}", step.name, step.message).trim_end());
+            }
+        }
+        let phase = status.phase.unwrap_or_default();
+        let ready = status.conditions.iter().map(|condition| condition.message.as_str()).find(|text| !text.is_empty());
+        let ready = ready.unwrap_or("");
+        match phase {
+            OperationPhase::Succeeded => return printer.data(ready),
+            OperationPhase::Failed
+            | OperationPhase::Cancelled
+            | OperationPhase::Superseded
+            | OperationPhase::Expired => {
+                return Err(Failure::refused(format!("{words} ended as {phase}: {ready}"))
+                    .hint(format!("holdfast get hop/{name} -o yaml shows every step")));
+            }
+            OperationPhase::Pending if !ready.is_empty() && said.insert((String::new(), ready.to_owned())) => {
+                printer.note(format!("  waits: {ready}"));
+            }
+            OperationPhase::Pending | OperationPhase::Running | OperationPhase::AwaitingOperator => {}
+        }
+        if tokio::time::Instant::now() >= deadline {
+            return Err(Failure::refused(format!("{words} is still {phase} after {timeout} s: {ready}"))
+                .hint(format!("it goes on; holdfast get hop/{name} -w shows how far it is")));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}

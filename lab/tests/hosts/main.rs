@@ -9,6 +9,7 @@ mod disk_faults;
 mod every_path;
 mod fencing;
 mod harness;
+mod operator;
 mod partition;
 mod paths;
 mod power;

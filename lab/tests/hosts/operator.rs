@@ -1,0 +1,149 @@
+//! What an operator does about single servers, on real hosts: out of service and back, back after a power cut (C20), and
+//! the base after all were down (C21).
+
+use holdfast_api::v1::{ServerState, ServerStatus, SubClusterPhase};
+use holdfast_lab::{boottime_ns, wait_for};
+use serde_yaml::Value;
+
+use crate::harness::{GROUP, LIMIT, Trial};
+
+fn manual(sub_cluster: &mut Value) {
+    let spec = &mut sub_cluster["spec"];
+    spec["returnPolicy"] = "Manual".into();
+    // How long the first server of a start waits for the other one.
+    spec["startup"] = serde_yaml::from_str("{gracePeriod: 5s}").expect("YAML");
+}
+
+/// Runs a command that makes an Operation and waits for its end.
+fn run(trial: &Trial, args: &[&str]) -> Result<String, holdfast_lab::LabError> {
+    trial.cluster.holdfast(&[args, &["-n", "ha", "--timeout", "60"]].concat())
+}
+
+/// The name of a server's object.
+fn object(trial: &Trial, server: &str) -> String {
+    format!("{}.{server}", trial.cluster.sub_cluster().expect("the sub-cluster").metadata.name.expect("a name"))
+}
+
+/// Waits until a server reports what `is` wants.
+fn reports(trial: &Trial, server: &str, what: &str, is: impl Fn(&ServerStatus) -> bool) -> ServerStatus {
+    wait_for(&format!("{server} to report {what}"), LIMIT, |last| {
+        let status = trial.cluster.servers()?.remove(server).and_then(|server| server.status).unwrap_or_default();
+        *last = format!("{:?} {:?} {:?}", status.state, status.holds, status.conditions);
+        Ok(is(&status).then_some(status))
+    })
+    .expect("the server reports")
+}
+
+fn is_detached(status: &ServerStatus, hold: &str) -> bool {
+    status.state == Some(ServerState::Detached) && status.holds.iter().any(|held| held.type_ == hold)
+}
+
+fn ready_message(status: &ServerStatus) -> String {
+    let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready");
+    ready.map(|ready| ready.message.clone()).unwrap_or_default()
+}
+
+#[test]
+fn every_server_is_taken_out_and_back_under_a_writing_client() {
+    let trial = Trial::two("rolling");
+    let first = trial.active();
+    let mut order = trial.others(&first);
+    order.push(first.clone());
+    // The standby first, then the one that runs the group: it moves once.
+    for server in &order {
+        let name = object(&trial, server);
+        run(&trial, &["detach", &name]).expect("detached");
+        trial.comes_clean(server);
+        reports(&trial, server, "Detached", |status| is_detached(status, "Detached"));
+        let epoch = trial.epoch();
+        // Maintenance: the machine is switched off and on, and still stays out.
+        trial.cluster.power_cut(server).expect("off");
+        trial.cluster.power_on(server).expect("on");
+        reports(&trial, server, "Detached again", |status| {
+            is_detached(status, "Detached") && status.epoch == Some(epoch)
+        });
+        let last = trial.others(server);
+        let refused = run(&trial, &["detach", &object(&trial, &last[0])]).expect_err("the last one");
+        assert!(refused.to_string().contains("is the last server in service"), "{refused}");
+        run(&trial, &["reinstate", &name]).expect("reinstated");
+        trial.all_return(epoch);
+    }
+    let standby = trial.others(&first);
+    assert_eq!(trial.active(), standby[0], "the group moved once, and nothing moves it back");
+    assert_eq!(trial.history(), [first, standby[0].clone()]);
+    trial.cluster.close().expect("the lab goes");
+}
+
+#[test]
+fn a_server_that_lost_power_stays_out_until_it_is_reinstated() {
+    let trial = Trial::two_with("c20", &manual);
+    let victim = trial.active();
+    let standby = trial.others(&victim);
+    let before = boottime_ns();
+    trial.cluster.power_cut(&victim).expect("a power cut");
+    let survivor = trial.served_by(&standby, before);
+    let epoch = trial.epoch();
+    trial.cluster.power_on(&victim).expect("power");
+    reports(&trial, &victim, "that it waits to be reinstated", |status| {
+        is_detached(status, "UncleanReturn") && ready_message(status).contains("has to be reinstated")
+    });
+    trial.cluster.wait_online(GROUP, Some(&survivor), LIMIT).expect("the status follows");
+    run(&trial, &["reinstate", &object(&trial, &victim)]).expect("reinstated");
+    trial.all_return(epoch);
+    trial.pass(std::time::Duration::from_secs(1));
+    assert_eq!(trial.active(), survivor, "it is the standby now");
+    assert_eq!(trial.history(), [victim, survivor]);
+    trial.cluster.close().expect("the lab goes");
+}
+
+#[test]
+fn after_all_were_down_one_server_is_made_the_base_and_groups_wait_to_be_started() {
+    let trial = Trial::two_with("c21", &manual);
+    let (older, first) = (trial.active(), trial.epoch());
+    let standby = trial.others(&older);
+    let before = boottime_ns();
+    trial.cluster.power_cut(&older).expect("a power cut");
+    let newer = trial.served_by(&standby, before);
+    trial.cluster.wait_online(GROUP, Some(&newer), LIMIT).expect("the status follows");
+    trial.members_become(std::slice::from_ref(&newer), first);
+    let newest = trial.epoch();
+    trial.cluster.power_cut(&newer).expect("the other one, too");
+
+    // The one with the older state, alone: it starts nothing and says who was last.
+    trial.cluster.power_on(&older).expect("power");
+    wait_for("the sub-cluster to ask for an operator", LIMIT, |last| {
+        let status = trial.cluster.sub_cluster()?.status.unwrap_or_default();
+        *last = format!("{:?}", status.phase);
+        Ok((status.phase == Some(SubClusterPhase::AwaitingForceReinstate)).then_some(()))
+    })
+    .expect("it asks");
+    let status =
+        reports(&trial, &older, "who was last", |status| ready_message(status).contains("an operator has to decide"));
+    assert!(ready_message(&status).contains(&format!("view {newest} had, without this server, {newer}")), "{status:?}");
+    assert!(trial.traces(&older).is_empty());
+
+    let name = object(&trial, &older);
+    let refused = run(&trial, &["force-reinstate", &name]).expect_err("without confirmation");
+    assert!(refused.to_string().contains(&format!("--confirm {name}")), "{refused}");
+    let force = ["force-reinstate", &name, "--confirm", &name, "--reason", "the newer one burnt down"];
+    run(&trial, &force).expect("it is the base");
+    wait_for("the group to be held", LIMIT, |last| {
+        let status = trial.status();
+        *last = format!("{:?} {:?}", status.phase, status.holds);
+        Ok(status.holds.iter().any(|hold| hold.type_ == "AfterForceReinstate").then_some(()))
+    })
+    .expect("it is held");
+    assert!(trial.traces(&older).is_empty(), "nothing starts by itself");
+    run(&trial, &["start", GROUP]).expect("started");
+    assert_eq!(trial.active(), older);
+
+    // The other one comes back: it learns of it, stays out, and is taken back as the standby.
+    trial.cluster.power_on(&newer).expect("power");
+    reports(&trial, &newer, "that it was left out", |status| is_detached(status, "Detached"));
+    let epoch = trial.epoch();
+    run(&trial, &["reinstate", &object(&trial, &newer)]).expect("reinstated");
+    trial.all_return(epoch);
+    assert_eq!(trial.active(), older);
+    assert_eq!(trial.history(), [older.clone(), newer, older]);
+    trial.cluster.close().expect("the lab goes");
+}

@@ -9,10 +9,12 @@ use holdfast_agent::disk::layout::{self, AREA, BLOCK, Beat, Header, RING, Ring};
 use holdfast_agent::paths::seal::{Keyring, Kind};
 use holdfast_agent::paths::{seen, serial};
 use holdfast_core::compact::Compact;
+use holdfast_core::config::{LockKind, PathKind};
 use holdfast_core::frame::{Frame, Heard as Echo, Intent};
 use holdfast_core::lock::LockRecord;
 use holdfast_core::message::{Envelope, Message};
 use holdfast_core::names::{AcceptorId, BootId, ChainId, ClusterId};
+use holdfast_core::settings::{LockPlace, PathSetting, Settings};
 use holdfast_core::view::{Acceptor, Ballot, Departed, Evidence, Member, MemberTiming, View};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -40,7 +42,23 @@ fn keys() -> Keyring {
 
 fn timing() -> MemberTiming {
     let (lease, reset) = (Duration::from_millis(500), Duration::from_millis(200));
-    MemberTiming { lease, reset, takeover_wait: Duration::from_secs(1), watchdog: true }
+    let (soft_stop, kill) = (Duration::from_millis(300), Duration::from_millis(400));
+    MemberTiming { lease, soft_stop, kill, reset, takeover_wait: Duration::from_secs(1), watchdog: true }
+}
+
+fn settings() -> Settings {
+    let ms = Duration::from_millis;
+    Settings {
+        servers: [("a".into(), 1), ("b".into(), 2)].into(),
+        paths: [("ic".into(), PathSetting { kind: PathKind::Interconnect, wires: [7, 9].into() })].into(),
+        lock: Some(LockPlace { kind: LockKind::Disk, place: 5 }),
+        interval: ms(100),
+        timeout: ms(1000),
+        stall: ms(200),
+        renew: ms(50),
+        io_timeout: ms(50),
+        drain: ms(50),
+    }
 }
 
 fn frame() -> Frame {
@@ -60,6 +78,7 @@ fn frame() -> Frame {
         leased: true,
         lock_reachable: true,
         lock: Some(LOCK),
+        lock_to_come: Some(LOCK),
         intent: Intent::Join,
         timing: timing(),
         is_virtual: false,
@@ -96,6 +115,7 @@ fn view() -> View {
         ]
         .into(),
         config_generation: 4,
+        settings: settings(),
     }
 }
 

@@ -92,7 +92,7 @@ pub fn load(path: &Path, config: &AgentConfig, cache: &mut SpecCache) -> Result<
     })?;
     let status = SubClusterStatus { conditions: accepted(), ..SubClusterStatus::default() };
     (sub_cluster.metadata.generation, sub_cluster.status) = (Some(0), Some(status));
-    cache.take_sub_cluster(&sub_cluster)?;
+    cache.take_sub_cluster(&sub_cluster, None)?;
 
     for object in objects.iter().filter(|o| ours(o, "FailoverGroup")) {
         if object["spec"]["subCluster"] != config.sub_cluster.as_str() {

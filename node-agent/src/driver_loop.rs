@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use holdfast_core::message::Envelope;
 use holdfast_core::names::{GroupName, PathName, ResourceName, ServerName};
+use holdfast_core::settings::LockPlace;
 use holdfast_core::status::Status;
 use holdfast_core::time::Instant;
 use holdfast_core::{Action, Boot, Context, Core, Input, Note, OpId, Output};
@@ -20,7 +21,7 @@ use crate::inbox::{Adoption, Event};
 use crate::ledger::{Ledger, LedgerError};
 use crate::notes::Notes;
 use crate::paths::keys::KeyState;
-use crate::paths::{Paths, Refused, disk::Health, quorum};
+use crate::paths::{Paths, Refused, Wiring, disk::Health, quorum};
 
 /// Least time between two published snapshots.
 const PUBLISH_SOON: Duration = Duration::from_millis(50);
@@ -123,6 +124,8 @@ pub struct Driver<E: Effects> {
     notes: Notes,
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     adoption: Option<Arc<Adoption>>,
+    /// What of the paths and locks was in use when they were opened last.
+    wired: (BTreeMap<PathName, BTreeSet<u32>>, Option<LockPlace>),
     published: Instant,
     dirty: bool,
     sentence: String,
@@ -159,6 +162,7 @@ impl<E: Effects> Driver<E> {
             notes,
             snapshots,
             adoption: None,
+            wired: Default::default(),
             published: Instant::ZERO,
             dirty: true,
             sentence: String::new(),
@@ -236,9 +240,9 @@ impl<E: Effects> Driver<E> {
             }
             Event::Adopt(adoption) => {
                 let adoption = Arc::new(*adoption);
-                self.paths.rewire(&adoption.wiring);
                 self.effects.adopt(&adoption);
                 self.adoption = Some(adoption.clone());
+                self.rewire();
                 self.dirty = true;
                 let Adoption { config, groups, running, .. } = (*adoption).clone();
                 self.input(Input::Specs { config, groups, running })
@@ -249,6 +253,16 @@ impl<E: Effects> Driver<E> {
             }
             Event::Fatal(reason) => Err(Ended::Fatal(reason)),
         }
+    }
+
+    /// Opens and closes paths and locks: the wanted ones, and of former specifications what the view still has (R21).
+    fn rewire(&mut self) {
+        let Some(adoption) = &self.adoption else { return };
+        let (wires, lock) = (self.core.wires_in_use(), self.core.lock_in_force());
+        let former: Vec<Wiring> = adoption.former.iter().map(|wiring| wiring.in_use(&wires, lock)).collect();
+        let all: Vec<&Wiring> = std::iter::once(&adoption.wiring).chain(&former).collect();
+        self.paths.rewire(&all);
+        self.wired = (wires, lock);
     }
 
     fn input(&mut self, input: Input) -> Result<(), Ended> {
@@ -279,9 +293,9 @@ impl<E: Effects> Driver<E> {
                     }
                 }
                 Output::Send { to, message } => self.send(&to, *message),
-                Output::Lock { token, op } => {
+                Output::Lock { token, lock, op } => {
                     // D24: nor may it renew its authority there.
-                    let given = self.stuck.clone().map_or_else(|| self.paths.lock(token, op), Err);
+                    let given = self.stuck.clone().map_or_else(|| self.paths.lock(token, lock, op), Err);
                     if let Err(e) = given {
                         self.answers.push_back(Input::Lock { token, result: Err(e) });
                     }
@@ -309,7 +323,7 @@ impl<E: Effects> Driver<E> {
             .map(|peer| peer.paths.iter().filter(|(_, path)| path.two_way).map(|(name, _)| name.clone()).collect())
             .unwrap_or_default();
         // Three missed heartbeats are a doubt: then all LANs are used at once.
-        let interval = self.adoption.as_ref().map_or(Duration::from_secs(1), |a| a.config.interval);
+        let interval = self.core.in_force_config().map_or(Duration::from_secs(1), |config| config.interval);
         if let Err(e) = self.paths.send(to, &envelope, &two_way, clock::now(), interval * 3) {
             tracing::error!(%to, "a message can't be sent: {e}");
         }
@@ -317,7 +331,7 @@ impl<E: Effects> Driver<E> {
 
     /// What is stuck behind this loop. A slow disk under the ledger is no death, so it gets as long as a peer gets.
     fn working(&mut self, now: Instant) -> Option<String> {
-        let limit = self.adoption.as_ref().map_or(Duration::from_secs(30), |a| a.config.timeout);
+        let limit = self.core.in_force_config().map_or(Duration::from_secs(30), |config| config.timeout);
         if let Some(since) = self.ledger.waiting_since()
             && now.since(since) > limit
         {
@@ -348,6 +362,9 @@ impl<E: Effects> Driver<E> {
     }
 
     fn publish(&mut self, now: Instant) {
+        if (self.core.wires_in_use(), self.core.lock_in_force()) != self.wired {
+            self.rewire();
+        }
         let status = self.core.status(now);
         if status.sentence != self.sentence {
             tracing::info!("{}", status.sentence);

@@ -183,3 +183,81 @@ fn two_agents_form_a_sub_cluster_run_a_group_and_hand_it_over() {
     assert!(matches!(b.thread.join().unwrap(), Ended::Left));
     assert!(world.lock().unwrap().values().all(BTreeSet::is_empty));
 }
+
+/// R21 with real sockets and files: a longer timeout, another lock, one LAN on another port and one under another name,
+/// all at once; then the old timeout again. Nothing stops, and a takeover afterwards rests on the new lock.
+#[test]
+fn a_running_sub_cluster_gets_other_times_paths_and_another_lock() {
+    let made = || {
+        let area = tempfile::NamedTempFile::new().unwrap();
+        area.as_file().set_len(2 << 20).unwrap();
+        let header = format(area.path(), 4096, Force::No).unwrap();
+        (area, header.lock)
+    };
+    let ((old_area, old_lock), (new_area, new_lock)) = (made(), made());
+    let first = specs(old_area.path());
+    let world = World::default();
+    let (a, b) = (Server::start("a", 11, &first, &world), Server::start("b", 22, &first, &world));
+    let of = |name: &str| world.lock().unwrap().get(name).cloned().unwrap_or_default();
+    wait("the group on its first server", || (of("addr") == ["a".into()].into()).then_some(()));
+    let formed = wait("both in the view", || {
+        a.status()?.view.filter(|view| b.status().and_then(|s| s.view) == Some(view.clone()))
+    });
+    assert_eq!(formed.acceptors.get(&holdfast_core::view::Acceptor::Lock), Some(&old_lock));
+
+    let mut object = (**first.sub_cluster.as_ref().unwrap()).clone();
+    object.metadata.generation = object.metadata.generation.map(|generation| generation + 1);
+    object.spec.heartbeat.timeout = "3s".parse().unwrap();
+    object.spec.disks[0].area.as_mut().unwrap().device = new_area.path().display().to_string();
+    let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    object.spec.heartbeat.paths[0].lan.as_mut().unwrap().port = port;
+    object.spec.heartbeat.paths[1].name = "net".into();
+    let second = Specs {
+        sub_cluster: Some(Arc::new(object.clone())),
+        former: first.sub_cluster.iter().cloned().collect(),
+        ..first.clone()
+    };
+    let give = |server: &Server, name: &str, specs: &Specs| {
+        let (adoption, _) = adoption(specs, &name.into(), None, &[], Path::new("/c")).unwrap();
+        assert!(server.inbox.deliver(Event::Adopt(Box::new(adoption))));
+    };
+    give(&a, "a", &second);
+    let waiting = wait("the reason why it waits", || a.status()?.config_pending);
+    assert!(waiting.starts_with("b holds generation"), "{waiting}");
+    give(&b, "b", &second);
+    let in_force = |server: &Server, generation: Option<i64>| {
+        let view = server.status()?.view?;
+        (Some(view.config_generation) == generation.and_then(|g| u64::try_from(g).ok())).then_some(view)
+    };
+    for server in [&a, &b] {
+        let view = wait("the second specification in force", || in_force(server, object.metadata.generation));
+        assert_eq!(view.settings.timeout, Duration::from_secs(3));
+        assert_eq!(view.acceptors.get(&holdfast_core::view::Acceptor::Lock), Some(&new_lock));
+        wait("three paths both ways, under their new names", || {
+            let status = server.status()?;
+            let (_, peer) = status.peers.first_key_value()?;
+            let names: Vec<&str> = peer.paths.iter().filter(|(_, p)| p.two_way).map(|(n, _)| n.0.as_str()).collect();
+            (names.len() == 3 && peer.paths.len() == 3 && names.contains(&"net")).then_some(())
+        });
+    }
+    assert_eq!(of("data"), ["a".into()].into(), "nothing has moved");
+
+    object.metadata.generation = object.metadata.generation.map(|generation| generation + 1);
+    object.spec.heartbeat.timeout = "2s".parse().unwrap();
+    let third = Specs {
+        sub_cluster: Some(Arc::new(object.clone())),
+        former: second.sub_cluster.iter().cloned().collect(),
+        ..first
+    };
+    let (begun, wait_before) = (clock::now(), a.status().unwrap().view.unwrap().members["a"].timing.takeover_wait);
+    give(&a, "a", &third);
+    give(&b, "b", &third);
+    wait("the third specification in force", || in_force(&b, object.metadata.generation));
+    assert!(clock::now().since(begun) >= wait_before, "the wait fell while leases of before could still stand");
+
+    assert!(a.inbox.deliver(Event::Input(Input::Leave)));
+    assert!(matches!(a.thread.join().unwrap(), Ended::Left));
+    wait("the group on the other server", || (of("addr") == ["b".into()].into()).then_some(()));
+    assert!(b.inbox.deliver(Event::Input(Input::Leave)));
+    assert!(matches!(b.thread.join().unwrap(), Ended::Left));
+}

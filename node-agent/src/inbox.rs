@@ -40,6 +40,8 @@ pub struct Adoption {
     pub running: BTreeMap<GroupName, Arc<GroupConfig>>,
     /// For the paths.
     pub wiring: Wiring,
+    /// For the paths: those of specifications before, newest first; what of them the view still has stays open (R21).
+    pub former: Vec<Wiring>,
     /// For the executor: the specifications as the API has them.
     pub specs: BTreeMap<GroupName, Arc<holdfast_api::v1::FailoverGroup>>,
     /// The sub-cluster as the API has it.

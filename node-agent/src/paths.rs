@@ -13,6 +13,7 @@ use holdfast_core::frame::Frame;
 use holdfast_core::lock::LockOp;
 use holdfast_core::message::Envelope;
 use holdfast_core::names::{PathName, ServerName};
+use holdfast_core::settings::LockPlace;
 use holdfast_core::time::Instant;
 
 use crate::inbox::Inbox;
@@ -45,6 +46,23 @@ pub struct Wiring {
     pub quorum: Option<quorum::QuorumWiring>,
 }
 
+impl Wiring {
+    /// What of it is still in use, by the digests that the view names.
+    pub fn in_use(&self, wires: &BTreeMap<PathName, BTreeSet<u32>>, lock: Option<LockPlace>) -> Wiring {
+        let used = |name: &PathName, wire: u32| wires.get(name).is_some_and(|wires| wires.contains(&wire));
+        let disk = |disk: &&DiskWiring| {
+            disk.lock.is_some() && disk.lock == lock || disk.path.as_ref().is_some_and(|name| used(name, disk.wire))
+        };
+        Wiring {
+            me: self.me.clone(),
+            lans: self.lans.iter().filter(|lan| used(&lan.name, lan.wire)).cloned().collect(),
+            disks: self.disks.iter().filter(disk).cloned().collect(),
+            serials: self.serials.iter().filter(|line| used(&line.name, line.wire)).cloned().collect(),
+            quorum: self.quorum.clone().filter(|server| Some(server.place) == lock),
+        }
+    }
+}
+
 /// A LAN.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LanWiring {
@@ -60,6 +78,8 @@ pub struct LanWiring {
     pub endpoints: BTreeMap<ServerName, IpAddr>,
     /// Number of every server.
     pub ids: BTreeMap<ServerName, u8>,
+    /// Digest of the addresses, as the view names it.
+    pub wire: u32,
 }
 
 /// A shared disk.
@@ -73,8 +93,10 @@ pub struct DiskWiring {
     pub offset: u64,
     /// Name of the heartbeat path on it, if it is one.
     pub path: Option<PathName>,
-    /// It is the cluster lock.
-    pub lock: bool,
+    /// Digest of the path, as the view names it.
+    pub wire: u32,
+    /// It is the cluster lock, the one at this place.
+    pub lock: Option<LockPlace>,
     /// Slot of every server.
     pub slots: BTreeMap<ServerName, u8>,
 }
@@ -109,7 +131,7 @@ pub struct Paths {
     inbox: Inbox,
     lans: Vec<lan::Lan>,
     disks: Vec<disk::SharedDisk>,
-    quorum: Option<quorum::QuorumServer>,
+    quorum: Vec<quorum::QuorumServer>,
     serials: Vec<serial::Line>,
     /// Paths that could not even be begun, and why.
     unusable: BTreeMap<PathName, String>,
@@ -119,52 +141,57 @@ impl Paths {
     /// No path yet.
     pub fn new(keys: Keys, seen: Seen, inbox: Inbox) -> Paths {
         let (lans, disks, serials) = (Vec::new(), Vec::new(), Vec::new());
-        Paths { keys, seen, inbox, lans, disks, quorum: None, serials, unusable: BTreeMap::new() }
+        Paths { keys, seen, inbox, lans, disks, quorum: Vec::new(), serials, unusable: BTreeMap::new() }
     }
 
-    /// Brings the paths to this wiring; those that don't change go on undisturbed.
-    pub fn rewire(&mut self, wiring: &Wiring) {
-        self.lans.retain(|lan| wiring.lans.contains(lan.wiring()));
-        self.disks.retain(|disk| wiring.disks.contains(disk.wiring()));
-        self.serials.retain(|line| wiring.serials.contains(line.wiring()));
+    /// Brings the paths to these wirings, the wanted one first, then what is still in force of former ones; those that
+    /// don't change go on undisturbed. A LAN on the same own address and a disk on the same device are one, whatever else
+    /// differs.
+    pub fn rewire(&mut self, all: &[&Wiring]) {
+        let Some(me) = all.first().map(|wiring| wiring.me.clone()) else { return };
+        let lans: Vec<&LanWiring> = all.iter().flat_map(|wiring| &wiring.lans).collect();
+        let disks: Vec<&DiskWiring> = all.iter().flat_map(|wiring| &wiring.disks).collect();
+        let serials: Vec<&SerialWiring> = all.iter().flat_map(|wiring| &wiring.serials).collect();
+        let quorum: Vec<&quorum::QuorumWiring> = all.iter().filter_map(|wiring| wiring.quorum.as_ref()).collect();
+        self.lans.retain(|lan| lans.iter().any(|wiring| lan.is(wiring)));
+        self.disks.retain(|disk| disks.iter().any(|wiring| disk.is(wiring)));
+        self.serials.retain(|line| serials.contains(&line.wiring()));
+        self.quorum.retain(|server| quorum.contains(&server.wiring()));
         self.unusable.clear();
-        self.quorum = self.quorum.take().filter(|server| wiring.quorum.as_ref() == Some(server.wiring()));
-        if let (None, Some(wanted)) = (&self.quorum, &wiring.quorum) {
-            match quorum::QuorumServer::start(wanted.clone(), self.inbox.clone()) {
-                Ok(started) => self.quorum = Some(started),
-                Err(e) => tracing::error!("the quorum server can't be used: {e}"),
+        for wiring in quorum {
+            if !self.quorum.iter().any(|have| have.wiring().place == wiring.place) {
+                match quorum::QuorumServer::start(wiring.clone(), self.inbox.clone()) {
+                    Ok(started) => self.quorum.push(started),
+                    Err(e) => tracing::error!("the quorum server can't be used: {e}"),
+                }
             }
         }
-        for lan in &wiring.lans {
-            if !self.lans.iter().any(|have| have.wiring() == lan) {
-                match lan::Lan::start(
-                    wiring.me.clone(),
-                    lan.clone(),
-                    self.keys.clone(),
-                    self.seen.clone(),
-                    self.inbox.clone(),
-                ) {
+        for lan in &lans {
+            if !self.lans.iter().any(|have| have.is(lan)) {
+                let (keys, seen, inbox) = (self.keys.clone(), self.seen.clone(), self.inbox.clone());
+                match lan::Lan::start(me.clone(), (*lan).clone(), keys, seen, inbox) {
                     Ok(started) => self.lans.push(started),
                     Err(e) => self.unusable(&lan.name, &e),
                 }
             }
         }
-        for disk in &wiring.disks {
-            if !self.disks.iter().any(|have| have.wiring() == disk) {
-                match disk::SharedDisk::start(
-                    &wiring.me,
-                    disk.clone(),
-                    self.keys.clone(),
-                    self.seen.clone(),
-                    self.inbox.clone(),
-                ) {
+        for lan in &self.lans {
+            lan.follow(&lans);
+        }
+        for disk in &disks {
+            if !self.disks.iter().any(|have| have.is(disk)) {
+                let (keys, seen, inbox) = (self.keys.clone(), self.seen.clone(), self.inbox.clone());
+                match disk::SharedDisk::start(&me, (*disk).clone(), keys, seen, inbox) {
                     Ok(started) => self.disks.push(started),
                     Err(e) => tracing::error!(disk = disk.disk, "the shared disk can't be used: {e}"),
                 }
             }
         }
-        for line in &wiring.serials {
-            if !self.serials.iter().any(|have| have.wiring() == line) {
+        for disk in &mut self.disks {
+            disk.follow(&disks);
+        }
+        for line in serials {
+            if !self.serials.iter().any(|have| have.wiring().device == line.device) {
                 match serial::Line::start(line.clone(), self.keys.clone(), self.seen.clone(), self.inbox.clone()) {
                     Ok(started) => self.serials.push(started),
                     Err(e) => self.unusable(&line.name, &e),
@@ -224,14 +251,14 @@ impl Paths {
         Ok(())
     }
 
-    /// Gives an operation to the lock. An error is the answer; else it comes as an input.
-    pub fn lock(&self, token: u64, op: LockOp) -> Result<(), String> {
-        if let Some(server) = &self.quorum {
+    /// Gives an operation to a lock. An error is the answer; else it comes as an input.
+    pub fn lock(&self, token: u64, at: LockPlace, op: LockOp) -> Result<(), String> {
+        if let Some(server) = self.quorum.iter().find(|server| server.wiring().place == at) {
             return server.lock(token, op);
         }
-        match self.disks.iter().find(|disk| disk.wiring().lock) {
+        match self.disks.iter().find(|disk| disk.wiring().lock == Some(at)) {
             Some(disk) => disk.lock(token, op),
-            None => Err("this server has no lock in its configuration".to_owned()),
+            None => Err("this server has no such lock in its configuration".to_owned()),
         }
     }
 
@@ -240,9 +267,9 @@ impl Paths {
         self.disks.iter().map(|disk| (disk.wiring().disk.clone(), disk.health())).collect()
     }
 
-    /// State of the quorum server, if there is one.
+    /// State of the quorum server, if there is one; while it is replaced, of the one that is wanted.
     pub fn quorum_server(&self) -> Option<quorum::Health> {
-        self.quorum.as_ref().map(quorum::QuorumServer::health)
+        self.quorum.last().map(quorum::QuorumServer::health)
     }
 
     /// What is wrong with a LAN or serial path here, by name; absent if it can be used.

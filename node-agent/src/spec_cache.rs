@@ -26,6 +26,8 @@ use crate::fencing::topology::{Secrets, secret_names};
 
 /// Directory in the data directory.
 pub const DIRECTORY: &str = "specs";
+/// What the view may still act by while it is on the way to the newest specification.
+const FORMER: &str = "former.json";
 const KEYS: &str = "keys.json";
 const QUORUM_SECRET: &str = "quorum-server.json";
 
@@ -60,6 +62,8 @@ pub enum CacheError {
 pub struct Specs {
     /// The sub-cluster; none before it was read for the first time.
     pub sub_cluster: Option<Arc<SubCluster>>,
+    /// Generations of it that may still be in force in a view, oldest first (R21).
+    pub former: Vec<Arc<SubCluster>>,
     /// Its groups.
     pub groups: BTreeMap<GroupName, Arc<FailoverGroup>>,
     /// Heartbeat keys by number.
@@ -85,6 +89,8 @@ impl SpecCache {
         fs::create_dir_all(&groups).map_err(fail(&groups, "made"))?;
         let mut specs =
             Specs { sub_cluster: read(&directory.join("sub-cluster.json"))?.map(Arc::new), ..Specs::default() };
+        let former: Vec<SubCluster> = read(&directory.join(FORMER))?.unwrap_or_default();
+        specs.former = former.into_iter().map(Arc::new).collect();
         specs.keys = read_secret(&directory.join(KEYS))?;
         specs.quorum_secret = read_secret(&directory.join(QUORUM_SECRET))?;
         let secrets: BTreeMap<String, BTreeMap<String, String>> =
@@ -116,8 +122,9 @@ impl SpecCache {
         &self.specs
     }
 
-    /// Takes a sub-cluster as read from the API; returns whether something changed. Durable when it returns.
-    pub fn take_sub_cluster(&mut self, fresh: &SubCluster) -> Result<bool, CacheError> {
+    /// Takes a sub-cluster as read from the API; returns whether something changed. Durable when it returns. `in_force`:
+    /// the generation of the newest view; what is older is forgotten.
+    pub fn take_sub_cluster(&mut self, fresh: &SubCluster, in_force: Option<u64>) -> Result<bool, CacheError> {
         let accepted = fresh.status.as_ref().is_some_and(|s| is_accepted(&s.conditions, &fresh.metadata));
         let held = self.specs.sub_cluster.as_deref();
         if !accepted || regressed(held.map(|h| &h.metadata), &fresh.metadata) {
@@ -128,6 +135,15 @@ impl SpecCache {
             return Ok(false);
         }
         taken.metadata.managed_fields = None;
+        if let Some(held) = self.specs.sub_cluster.clone().filter(|held| held.spec != taken.spec) {
+            // First what is in force, then what replaces it: a crash in between forgets nothing.
+            let old = |object: &SubCluster| object.metadata.generation.and_then(|g| u64::try_from(g).ok()) < in_force;
+            let mut former = self.specs.former.clone();
+            former.retain(|object| !old(object));
+            former.push(held);
+            write(&self.directory.join(FORMER), &former.iter().map(AsRef::as_ref).collect::<Vec<&SubCluster>>())?;
+            self.specs.former = former;
+        }
         write(&self.directory.join("sub-cluster.json"), &taken)?;
         self.specs.sub_cluster = Some(Arc::new(taken));
         Ok(true)

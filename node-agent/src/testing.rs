@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use holdfast_core::config::{LockKind, PathKind};
 use holdfast_core::frame::{Frame, Intent};
-use holdfast_core::names::{AcceptorId, BootId, ChainId};
+use holdfast_core::names::{AcceptorId, BootId, ChainId, PathName, ServerName};
+use holdfast_core::settings::{LockPlace, PathSetting, Settings};
 use holdfast_core::view::MemberTiming;
 
 use crate::clock;
@@ -28,9 +30,12 @@ pub(crate) fn frame(from: &str, sequence: u64) -> Frame {
         leased: false,
         lock_reachable: false,
         lock: None,
+        lock_to_come: None,
         intent: Intent::Join,
         timing: MemberTiming {
             lease: Duration::from_millis(500),
+            soft_stop: Duration::from_millis(300),
+            kill: Duration::from_millis(400),
             reset: Duration::from_millis(200),
             takeover_wait: Duration::from_secs(1),
             watchdog: false,
@@ -44,6 +49,26 @@ pub(crate) fn frame(from: &str, sequence: u64) -> Frame {
         orders: BTreeSet::new(),
         candidate: BTreeSet::new(),
         reports: BTreeMap::new(),
+    }
+}
+
+/// Settings in the middle of a change of every path, with the longest server names and path names so long.
+pub(crate) fn largest_settings(servers: u8, path_name: usize) -> Settings {
+    let long = |n: u8| format!("{n:02}{}", "x".repeat(61));
+    let wires = || [u32::MAX, u32::MAX - 1, u32::MAX - 2].into();
+    let (time, kind) = (Duration::from_nanos(u64::MAX), PathKind::Public);
+    Settings {
+        servers: (1..=servers).map(|n| (ServerName(long(n)), n)).collect(),
+        paths: (1..=16)
+            .map(|n| (PathName(long(n)[..path_name].to_owned()), PathSetting { kind, wires: wires() }))
+            .collect(),
+        lock: Some(LockPlace { kind: LockKind::QuorumServer, place: u64::MAX }),
+        interval: time,
+        timeout: time,
+        stall: time,
+        renew: time,
+        io_timeout: time,
+        drain: time,
     }
 }
 

@@ -16,8 +16,10 @@ use holdfast_agent::inbox::{Event, Inbox};
 use holdfast_agent::paths::quorum::{QuorumServer, QuorumWiring};
 use holdfast_agent::quorum::access::{Access, AccessError, Credentials};
 use holdfast_core::Input;
+use holdfast_core::config::LockKind;
 use holdfast_core::lock::{LockLook, LockOp, LockRecord};
 use holdfast_core::names::{AcceptorId, ChainId, ClusterId};
+use holdfast_core::settings::LockPlace;
 use holdfast_core::view::{Ballot, View};
 use serde_json::Value;
 
@@ -111,6 +113,7 @@ fn record(lock: AcceptorId, cluster: u128, sequence: u64, round: u32) -> LockRec
         detached: BTreeMap::new(),
         departed: BTreeMap::new(),
         config_generation: 1,
+        settings: Default::default(),
     };
     LockRecord {
         cluster: view.cluster,
@@ -319,6 +322,7 @@ fn a_hung_quorum_server_costs_the_time_of_one_access_and_the_next_address_is_tri
         name: "db".into(),
         slot: 1,
         timeout,
+        place: LockPlace { kind: LockKind::QuorumServer, place: 1 },
         credentials: witness.credentials("ha/db"),
     };
     let (inbox, events) = Inbox::new();

@@ -14,6 +14,7 @@ use crate::names::{AcceptorId, ServerName};
 use crate::output::Output;
 use crate::planted::planted;
 use crate::ring::Ring;
+use crate::settings::LockPlace;
 use crate::time::Instant;
 use crate::view::{Acceptor, Ballot, Epoch, View};
 
@@ -39,6 +40,8 @@ const FULL_RING: &str =
 /// What is known of the lock.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Lock {
+    /// Which one it is.
+    pub(crate) at: Option<LockPlace>,
     /// The operation under way: token, purpose, beginning.
     pub(crate) busy: Option<(u64, Purpose, Instant)>,
     /// Identity of the area as last read.
@@ -61,11 +64,13 @@ pub(crate) struct Lock {
     pub(crate) stale: bool,
     /// What the own record says for the successor of the view in this epoch: it may only grow.
     pub(crate) own: (Ballot, Option<(Ballot, View)>),
-    next_token: u64,
+    pub(crate) next_token: u64,
     /// Where the own records go, on a disk.
-    ring: Ring,
+    pub(crate) ring: Ring,
+    /// Rings of locks that were in force before, while late writes may land in them.
+    pub(crate) former_rings: BTreeMap<LockPlace, Ring>,
     /// The number of the record that the operation under way writes.
-    writing: Option<u64>,
+    pub(crate) writing: Option<u64>,
 }
 
 impl Lock {
@@ -146,7 +151,7 @@ impl Core {
         self.lock.writing = record.as_ref().map(|(_, _, number)| *number);
         let Some((lock, view, sequence)) = record else {
             self.lock.busy = Some((token, Purpose::Look, self.now));
-            return self.emit_now(Output::Lock { token, op: LockOp::Look });
+            return self.ask_lock(token, LockOp::Look);
         };
         match wanted {
             Purpose::Ballot(ballot, phase) => {
@@ -180,7 +185,13 @@ impl Core {
         };
         self.lock.busy = Some((token, wanted, self.now));
         // Not behind our own ledger: the lock is an acceptor by itself, and its vote counts beside ours, not instead.
-        self.emit_now(Output::Lock { token, op: LockOp::WriteThenLook(Box::new(record)) });
+        self.ask_lock(token, LockOp::WriteThenLook(Box::new(record)));
+    }
+
+    fn ask_lock(&mut self, token: u64, op: LockOp) {
+        if let Some(lock) = self.lock.at {
+            self.emit_now(Output::Lock { token, lock, op });
+        }
     }
 
     /// The number of the next own record, above everything issued and read. None while too many earlier writes may
@@ -190,6 +201,8 @@ impl Core {
         if swaps || planted!(PlacesReused) {
             return Some(issued.max(landed) + 1);
         }
+        let memory = self.durable.lock_memory;
+        let landed = if Some(memory.lock) == self.lock.id { landed.max(memory.since) } else { landed };
         let number = self.lock.ring.next(self.now, issued, landed);
         if number.is_none() {
             self.note_once("ring", "PathDown", FULL_RING.into());
@@ -207,7 +220,7 @@ impl Core {
     }
 
     /// A new view: what the operation under way says of the epoch before counts for nothing in the new one, though the
-    /// ballot may have the same number (found by the simulator). What it reads is read all the same.
+    /// ballot may have the same number (found by the simulator, seed 181). What it reads is read all the same.
     pub(crate) fn forget_lock_purpose(&mut self) {
         if let Some((_, purpose, _)) = &mut self.lock.busy {
             *purpose = Purpose::Look;
@@ -216,10 +229,10 @@ impl Core {
 
     /// The lock's answer.
     pub(crate) fn lock_done(&mut self, token: u64, result: Result<LockLook, String>) {
-        let Some((expected, purpose, _)) = self.lock.busy else { return };
-        if expected != token {
-            return;
-        }
+        let Some((expected, purpose, _)) = self.lock.busy.filter(|(expected, _, _)| *expected == token) else {
+            return self.coming_lock_done(token, result);
+        };
+        debug_assert_eq!(expected, token);
         self.lock.busy = None;
         let look = match result {
             Ok(look) => look,
@@ -345,7 +358,7 @@ impl Core {
         let counter = look.counter.unwrap_or_else(|| self.own_record().map_or(0, |own| own.sequence));
         let memory = &mut self.durable.lock_memory;
         if memory.lock != look.lock {
-            *memory = LockMemory { lock: look.lock, counter, distrusted: false };
+            *memory = LockMemory { lock: look.lock, counter, since: 0, distrusted: false };
         } else if counter >= memory.counter {
             memory.counter = counter;
         } else if !memory.distrusted {

@@ -20,7 +20,9 @@ const SECOND: u64 = 1_000_000_000;
 
 fn timing() -> MemberTiming {
     let lease = Duration::from_millis(500);
-    MemberTiming { lease, reset: Duration::from_millis(200), takeover_wait: Duration::from_secs(1), watchdog: false }
+    let (soft_stop, kill) = (Duration::from_millis(300), Duration::from_millis(400));
+    let (reset, takeover_wait) = (Duration::from_millis(200), Duration::from_secs(1));
+    MemberTiming { lease, soft_stop, kill, reset, takeover_wait, watchdog: false }
 }
 
 fn config() -> Config {
@@ -30,7 +32,9 @@ fn config() -> Config {
         servers: [("a".into(), 1), ("b".into(), 2)].into(),
         detached: Default::default(),
         paths: [("ic".into(), PathKind::Interconnect), ("com".into(), PathKind::Serial)].into(),
+        wires: BTreeMap::new(),
         lock: Some(LockKind::Disk),
+        lock_at: 0,
         interval: ms(100),
         timeout: ms(1000),
         stall: ms(60_000),
@@ -73,6 +77,7 @@ fn view(members: &[(&str, BootId, u128)]) -> View {
         detached: BTreeMap::new(),
         departed: BTreeMap::new(),
         config_generation: 1,
+        settings: crate::settings::Settings::of(&config()),
     }
 }
 

@@ -6,9 +6,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{PathName, ResourceName, ServerName};
-use crate::view::Epoch;
+use crate::settings::LockPlace;
+use crate::view::{Epoch, MemberTiming};
 
-/// The sub-cluster.
+/// The sub-cluster, as its specification has it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Config {
     /// Generation of the SubCluster that this is made from.
@@ -19,8 +20,12 @@ pub struct Config {
     pub detached: BTreeSet<ServerName>,
     /// All heartbeat paths.
     pub paths: BTreeMap<PathName, PathKind>,
+    /// Digest of the addresses or devices of each path.
+    pub wires: BTreeMap<PathName, u32>,
     /// The cluster lock, if there is one.
     pub lock: Option<LockKind>,
+    /// Digest of where the lock is; no meaning without one.
+    pub lock_at: u64,
     /// H: heartbeat interval.
     pub interval: Duration,
     /// T: silence on all paths after which a peer is suspected.
@@ -62,10 +67,27 @@ impl Config {
     pub fn has_lock(&self) -> bool {
         self.lock.is_some()
     }
+
+    /// Which lock it is.
+    pub fn lock_place(&self) -> Option<LockPlace> {
+        self.lock.map(|kind| LockPlace { kind, place: self.lock_at })
+    }
+
+    /// What this server promises by it.
+    pub fn timing(&self) -> MemberTiming {
+        MemberTiming {
+            lease: self.lease,
+            soft_stop: self.soft_stop,
+            kill: self.kill,
+            reset: self.reset,
+            takeover_wait: self.takeover_wait,
+            watchdog: self.watchdog,
+        }
+    }
 }
 
 /// What the cluster lock is. Both are the same kind of acceptor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum LockKind {
     /// An area on a shared disk (R4).
     Disk,

@@ -14,11 +14,13 @@ use crate::input::{Boot, Input};
 use crate::knowledge::Departure;
 use crate::lease::Lease;
 use crate::message::{Envelope, Message};
-use crate::names::{GroupName, ResourceName, ServerName};
+use crate::names::{GroupName, PathName, ResourceName, ServerName};
 use crate::output::{Note, OpId, Output};
 use crate::peers::{Links, Peer, moment};
 use crate::planted::planted;
 use crate::proposer::{Desire, Proposal};
+use crate::reconfigure::Coming;
+use crate::settings::PathSetting;
 use crate::status::Resolution;
 use crate::time::Instant;
 use crate::view::{DepartedKey, Epoch, MemberTiming};
@@ -28,7 +30,14 @@ use crate::view::{DepartedKey, Epoch, MemberTiming};
 pub struct Core {
     pub(crate) boot: Boot,
     pub(crate) durable: Durable,
+    /// What the shell's specification says.
+    pub(crate) wanted: Option<Arc<Config>>,
+    /// What the rules act by: of the view where there is one (R21), see `refresh_config`.
     pub(crate) config: Option<Arc<Config>>,
+    /// Paths of the view before, which others may still use.
+    pub(crate) retiring: BTreeMap<PathName, PathSetting>,
+    /// Since when every member is seen to act under the newest view.
+    pub(crate) all_adopted: Option<Instant>,
     pub(crate) groups: BTreeMap<GroupName, Arc<GroupConfig>>,
     pub(crate) now: Instant,
     pub(crate) started: Instant,
@@ -38,6 +47,8 @@ pub struct Core {
     pub(crate) links: Links,
     pub(crate) lease: Lease,
     pub(crate) lock: Lock,
+    /// The lock that is wanted, if it is another one than the one in force.
+    pub(crate) coming: Option<Coming>,
     pub(crate) proposal: Option<Proposal>,
     pub(crate) desire: Desire,
     pub(crate) departures: BTreeMap<DepartedKey, Departure>,
@@ -79,7 +90,10 @@ impl Core {
         Core {
             boot,
             durable,
+            wanted: None,
             config: None,
+            retiring: BTreeMap::new(),
+            all_adopted: None,
             groups: BTreeMap::new(),
             now,
             started: now,
@@ -88,6 +102,7 @@ impl Core {
             links: Links::new(),
             lease: Lease::default(),
             lock: Lock::default(),
+            coming: None,
             proposal: None,
             desire: Desire::default(),
             departures: BTreeMap::new(),
@@ -163,7 +178,8 @@ impl Core {
             Input::ResourceDone { op, outcome, took } => self.resource_done(op, outcome, took),
             Input::ResourceFailed { group, resource, message } => self.resource_failed(&group, &resource, message),
             Input::Specs { config, groups, running } => {
-                self.config = Some(config);
+                self.wanted = Some(config);
+                self.refresh_config();
                 self.take_specs(groups, running);
             }
             Input::FencedOff { op, message } => self.fenced_off(op, message),
@@ -213,12 +229,14 @@ impl Core {
         for name in config.servers.keys().filter(|name| **name != self.boot.server) {
             self.peers.entry(name.clone()).or_default();
         }
+        self.watch_adoption();
         self.watch_silence();
         self.watch_trouble();
         self.renew_lease();
         self.drive_proposal();
         self.drive_force();
         self.schedule_lock();
+        self.look_at_coming_lock();
         self.renew_lease();
         self.watch_evidence();
         self.drive_fencing();
@@ -294,6 +312,8 @@ impl Core {
         }
         self.next_beat = self.now + config.interval;
         self.wake(self.next_beat);
+        // A server that the view does not name any more has nothing to say, and no number to say it under.
+        let Some(id) = config.servers.get(&self.boot.server).copied() else { return };
         let sequence = self.now.0;
         if moment(sequence) <= moment(self.last_sequence) {
             return; // two in one instant: the next one says it
@@ -307,7 +327,7 @@ impl Core {
         let frame = Frame {
             cluster: self.stable.and(self.durable.view.as_ref()).map(|view| view.cluster),
             from: self.boot.server.clone(),
-            id: config.servers.get(&self.boot.server).copied().unwrap_or(0),
+            id,
             acceptor: self.durable.acceptor,
             boot_counter: self.durable.boot_counter,
             boot: self.boot.boot,
@@ -321,6 +341,7 @@ impl Core {
             lock: self.lock.id,
             intent: if self.leaving { Intent::Leave } else { Intent::Join },
             timing: self.own_timing(config),
+            lock_to_come: self.coming.as_ref().and_then(|coming| coming.id),
             is_virtual: self.boot.is_virtual,
             config_generation: config.generation,
             held: self.held_tags(),
@@ -334,13 +355,9 @@ impl Core {
         self.emit_now(Output::Heartbeat(Box::new(frame)));
     }
 
+    /// What this server would promise by its specification: to be written into views.
     pub(crate) fn own_timing(&self, config: &Config) -> MemberTiming {
-        MemberTiming {
-            lease: config.lease,
-            reset: config.reset,
-            takeover_wait: config.takeover_wait,
-            watchdog: config.watchdog,
-        }
+        self.wanted.as_ref().map_or_else(|| config.timing(), |wanted| wanted.timing())
     }
 
     /// Asks for a `tick` at `at`.

@@ -24,6 +24,7 @@ impl Core {
                 None if self.lock.id.is_none() => Err(format!("the {} was not read yet", kind.noun())),
                 None => Ok(()),
             }),
+            config_pending: self.config_pending(),
             groups: self.own_reports(),
             coordinator: (self.coordinates() && self.everybody_reported())
                 .then(|| CoordinatorStatus { groups: self.placed_groups() }),

@@ -194,7 +194,8 @@ impl Core {
             forced: true,
             detached: others.map(left_out).collect(),
             departed,
-            config_generation: config.generation,
+            config_generation: view.config_generation,
+            settings: view.settings.clone(),
         };
         let message = format!("lineage {} begins with this server as the base, by {}", value.lineage, order.by);
         self.note("ForceReinstated", None, true, message);

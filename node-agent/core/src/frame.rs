@@ -40,6 +40,8 @@ pub struct Frame {
     pub lock_reachable: bool,
     /// Identity of the lock that it sees, if any.
     pub lock: Option<AcceptorId>,
+    /// Identity of the lock that its specification wants instead, if it can use that one.
+    pub lock_to_come: Option<AcceptorId>,
     /// What it wants or is.
     pub intent: Intent,
     /// Its times and platform, to be written into views.

@@ -88,6 +88,7 @@ impl Core {
         } else if self.leaving && self.durable.held.is_empty() && self.machines.is_empty() {
             self.durable.clean = true;
         }
+        self.retire(old.as_ref());
         self.persist();
         for peer in self.peers.values_mut() {
             peer.granted = 0;
@@ -121,8 +122,19 @@ impl Core {
         self.reporter.new_epoch();
         self.remember_resolution(old.as_ref(), &view);
         let names: Vec<&str> = view.members.keys().map(|name| name.0.as_str()).collect();
-        let what = if view.stopped { "shut down" } else { "formed" };
+        let reconfigured = old.as_ref().is_some_and(|old| old.members.keys().eq(view.members.keys()));
+        let what = match () {
+            () if view.stopped => "shut down",
+            () if reconfigured && old.as_ref().is_some_and(|old| old.settings != view.settings) => "reconfigured",
+            () => "formed",
+        };
         self.note("ViewDecided", None, false, format!("view {} {what} with {}", view.epoch, names.join(", ")));
+        let generation = old.as_ref().map(|old| old.config_generation);
+        if generation.is_some_and(|old| old != view.config_generation) && view.coordinator() == Some(&self.boot.server)
+        {
+            let message = format!("generation {} of the sub-cluster is in force", view.config_generation);
+            self.note("ConfigAdopted", None, false, message);
+        }
         if !member {
             let held = !self.machines.is_empty();
             self.stop_everything("this server is not in the newest view");

@@ -19,6 +19,8 @@ use crate::view::Acceptor;
 pub(crate) struct Lease {
     /// Until then; [`Instant::ZERO`]: never had one.
     pub(crate) end: Instant,
+    /// How long before `end` the soft stop and the kill are, by the settings that it was given under.
+    pub(crate) margins: Option<(Duration, Duration)>,
     /// The lock's grant in this epoch.
     pub(crate) lock_grant: Instant,
     /// The lock refused in this epoch: another server has a ballot there. For good (R8).
@@ -90,9 +92,7 @@ impl Core {
     pub(crate) fn renew_lease(&mut self) {
         let Some(config) = self.config.clone() else { return };
         if self.acting() {
-            let lease =
-                self.durable.view.as_ref().and_then(|view| view.members.get(&self.boot.server)).map(|m| m.timing.lease);
-            let lease = lease.unwrap_or(config.lease);
+            let lease = config.lease;
             let grant = self.quorum_grant(true);
             if grant > Instant::ZERO && grant + lease > self.lease.end {
                 let servers = self.quorum_grant(false);
@@ -110,6 +110,8 @@ impl Core {
                     self.lease.smallest_margin = Some(self.lease.smallest_margin.map_or(margin, |old| old.min(margin)));
                 }
                 self.lease.end = grant + lease;
+                let before = |point: Duration| lease.saturating_sub(point);
+                self.lease.margins = Some((before(config.soft_stop), before(config.kill)));
             }
         }
         if self.lease.end != self.lease.told {
@@ -127,8 +129,10 @@ impl Core {
         let end = self.lease.end;
         match &self.config {
             Some(config) if end > Instant::ZERO => {
-                let before = |point: Duration| end - config.lease.saturating_sub(point);
-                (before(config.soft_stop), before(config.kill), end)
+                let before = |point: Duration| config.lease.saturating_sub(point);
+                let margins = self.lease.margins;
+                let (soft, kill) = margins.unwrap_or_else(|| (before(config.soft_stop), before(config.kill)));
+                (end - soft, end - kill, end)
             }
             _ => (end, end, end),
         }

@@ -29,6 +29,7 @@ pub mod lock;
 pub mod message;
 pub mod names;
 pub mod orders;
+pub mod settings;
 pub mod status;
 pub mod time;
 pub mod view;
@@ -53,6 +54,7 @@ mod planted;
 #[cfg(feature = "planted")]
 pub mod planted;
 mod proposer;
+mod reconfigure;
 mod ring;
 mod transition;
 

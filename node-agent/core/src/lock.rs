@@ -73,6 +73,8 @@ pub struct LockMemory {
     pub lock: AcceptorId,
     /// The highest counter seen: its own, or the sequence of this server's record where it has none.
     pub counter: u64,
+    /// The highest number of a record of this server before it came to this lock: those up to it never were given to it.
+    pub since: u64,
     /// It went back once: it has no vote for ever. Only another identity, admitted by a view, has one again.
     pub distrusted: bool,
 }

@@ -9,7 +9,8 @@ use crate::names::{ChainId, ServerName};
 use crate::orders::Wanted;
 use crate::peers::Verdict;
 use crate::planted::planted;
-use crate::view::{Acceptor, Departed, Evidence, Member, View};
+use crate::settings::Settings;
+use crate::view::{Acceptor, Departed, Evidence, Member, MemberTiming, View};
 
 impl Core {
     /// The wanted successor with the view (or, before formation, the pseudo view of everybody) that it succeeds.
@@ -31,17 +32,27 @@ impl Core {
             id: config.servers.get(&self.boot.server).copied().unwrap_or(0),
             acceptor: self.durable.acceptor,
             boot: self.boot.boot,
-            timing: self.own_timing(config),
+            timing: self.timing_to_join(self.own_timing(config), config.generation),
             is_virtual: self.boot.is_virtual,
         }
     }
 
-    fn member_of(frame: &Frame) -> Member {
+    /// What a server promises when it becomes a member. If it holds another specification than the one in force, the
+    /// more careful of its own and of the members' times: those fit the settings in force.
+    fn timing_to_join(&self, own: MemberTiming, generation: u64) -> MemberTiming {
+        let Some(view) = self.durable.view.as_ref().filter(|view| view.config_generation != generation) else {
+            return own;
+        };
+        let all = view.members.values().map(|member| member.timing);
+        all.fold(own, |timing, other| timing.with(&other, view.settings.drain))
+    }
+
+    fn member_of(&self, frame: &Frame) -> Member {
         Member {
             id: frame.id,
             acceptor: frame.acceptor,
             boot: frame.boot,
-            timing: frame.timing,
+            timing: self.timing_to_join(frame.timing, frame.config_generation),
             is_virtual: frame.is_virtual,
         }
     }
@@ -63,7 +74,7 @@ impl Core {
             if !blank || !same_lock || frame.config_generation != config.generation {
                 return None;
             }
-            members.insert(name.clone(), Self::member_of(frame));
+            members.insert(name.clone(), self.member_of(frame));
         }
         if self.leaving || members.len() != config.servers.len() || config.has_lock() && !self.lock_usable() {
             return None;
@@ -86,17 +97,18 @@ impl Core {
             detached: self.declared_from_the_start(config),
             departed: BTreeMap::new(),
             config_generation: config.generation,
+            settings: Settings::of(config),
         };
-        let acceptors = self.acceptors_for(config, &members, &base);
+        let acceptors = self.acceptors_for(&base.settings, &members, &base);
         let value = View { lineage: 1, epoch: 1, unanimous: false, acceptors, ..base.clone() };
         Some((value, base))
     }
 
     /// Acceptors of a view with these members: the members if odd or one; with the lock if even; without a lock one
     /// departed acceptor keeps its vote, so that an even view can lose a server (protocol-why D3, D21).
-    fn acceptors_for(
+    pub(crate) fn acceptors_for(
         &self,
-        config: &Config,
+        settings: &Settings,
         members: &BTreeMap<ServerName, Member>,
         base: &View,
     ) -> BTreeMap<Acceptor, crate::names::AcceptorId> {
@@ -105,15 +117,13 @@ impl Core {
         if acceptors.len() % 2 == 1 {
             return acceptors;
         }
-        // The lock stays the same over the whole chain; another area under the same device has no vote (D9). One that
-        // was not read yet since the last odd view is as if there were none.
-        let known = base.acceptors.get(&Acceptor::Lock).copied().or(self.lock.id);
-        if let Some(lock) = known.filter(|_| config.has_lock()) {
+        if let Some(lock) = self.lock_id_for(settings, base) {
             acceptors.insert(Acceptor::Lock, lock);
             return acceptors;
         }
         let departed = base.acceptors.iter().find(|(acceptor, _)| match acceptor {
-            Acceptor::Server(name) => !members.contains_key(name),
+            // A vote of a server that is removed for good would never be given.
+            Acceptor::Server(name) => !members.contains_key(name) && settings.servers.contains_key(name),
             Acceptor::Lock => false,
         });
         if let Some((acceptor, id)) = departed {
@@ -172,7 +182,7 @@ impl Core {
                 if self.may_join(config, view, &members, name).is_ok()
                     && let Some(frame) = self.present(name)
                 {
-                    members.insert(name.clone(), Self::member_of(frame));
+                    members.insert(name.clone(), self.member_of(frame));
                     if !planted!(DetachedJoins) {
                         detached.remove(name);
                     }
@@ -183,7 +193,7 @@ impl Core {
         let same =
             members.len() == view.members.len() && members.iter().all(|(name, member)| view.admits(name, member.boot));
         if same && detached == view.detached && confirmed.is_empty() {
-            return None;
+            return self.next_settings(view).ok().flatten();
         }
         let mut value = self.successor(view);
         value.detached = detached;
@@ -197,43 +207,32 @@ impl Core {
         {
             let evidence = if gone(name) { Some(Evidence::Clean) } else { None };
             let departed =
-                Departed { is_virtual: member.is_virtual, takeover_wait: self.longest_wait(config, member), evidence };
+                Departed { is_virtual: member.is_virtual, takeover_wait: member.timing.takeover_wait, evidence };
             value.departed.insert((name.clone(), member.boot), departed);
         }
-        self.complete(config, view, value, members)
+        self.complete(view, value, members)
     }
 
     /// Fills members and acceptors in. A server that comes back with the boot that departed is no departed one any
     /// more: its next departure needs evidence of its own (found by the simulator, seed 278).
-    fn complete(
-        &self,
-        config: &Config,
-        view: &View,
-        mut value: View,
-        members: BTreeMap<ServerName, Member>,
-    ) -> Option<View> {
+    fn complete(&self, view: &View, mut value: View, members: BTreeMap<ServerName, Member>) -> Option<View> {
         if !planted!(EvidenceReused) {
             value.departed.retain(|(name, boot), _| members.get(name).is_none_or(|member| member.boot != *boot));
         }
-        value.acceptors = self.acceptors_for(config, &members, view);
+        value.acceptors = self.acceptors_for(&value.settings, &members, view);
         value.members = members;
         Some(value)
     }
 
     /// The view with the next number and everything as it is; what evidence is known is written down, what was
     /// written down before is dropped: it binds nobody any more.
-    fn successor(&self, view: &View) -> View {
+    pub(crate) fn successor(&self, view: &View) -> View {
         let departed = view.departed.iter().filter(|(_, departed)| departed.evidence.is_none());
         let departed = departed
             .map(|(key, departed)| (key.clone(), Departed { evidence: self.evidence(key), ..departed.clone() }))
             .collect();
         let (unanimous, started, stopped, forced) = (false, false, false, false);
         View { epoch: view.epoch + 1, unanimous, started, stopped, forced, departed, ..view.clone() }
-    }
-
-    /// R15 of time: the longest C of all views that it may act under.
-    fn longest_wait(&self, config: &Config, member: &Member) -> std::time::Duration {
-        member.timing.takeover_wait.max(config.takeover_wait)
     }
 
     /// R19: why a server may not become a member now, in words for people.
@@ -247,6 +246,9 @@ impl Core {
         let Some(frame) = self.present(name) else { return Err("no LAN connects it both ways".into()) };
         if frame.intent != Intent::Join {
             return Err("it does not want to".into());
+        }
+        if self.is_to_be_removed(name) {
+            return Err("it is to be removed".into());
         }
         let permitted = self.order_about(view, name, |wanted| wanted == Wanted::Reinstate).is_some();
         if let Some(detachment) = view.detached.get(name).filter(|_| !planted!(DetachedJoins)) {
@@ -302,6 +304,14 @@ impl Core {
         Ok(())
     }
 
+    /// The newest specification does not have it any more.
+    fn is_to_be_removed(&self, name: &ServerName) -> bool {
+        let newest = self.wanted.as_ref().zip(self.durable.view.as_ref());
+        newest.is_some_and(|(wanted, view)| {
+            wanted.generation >= view.config_generation && !wanted.servers.contains_key(name)
+        })
+    }
+
     /// R18: nobody acts under the newest view any more; a quorum of its acceptors may decide the next one.
     fn cluster_start(&self, config: &Config, view: &View) -> Option<View> {
         let me = &self.boot.server;
@@ -327,8 +337,9 @@ impl Core {
             let barred = frame.barred && !config.automatic_return && !view.members.contains_key(name);
             let lock =
                 !config.has_lock() || frame.lock.is_none() || self.lock.id.is_none() || frame.lock == self.lock.id;
-            if frame.intent == Intent::Join && !barred && !detached(name) && frame.held.is_empty() && lock {
-                members.insert(name.clone(), Self::member_of(frame));
+            let stays_out = barred || detached(name) || self.is_to_be_removed(name);
+            if frame.intent == Intent::Join && !stays_out && frame.held.is_empty() && lock {
+                members.insert(name.clone(), self.member_of(frame));
             }
         }
         if members.len() == 2 && config.has_lock() {
@@ -342,7 +353,6 @@ impl Core {
         }
         let mut value = self.successor(view);
         value.started = true;
-        value.config_generation = config.generation;
         if !view.stopped {
             for (name, member) in &view.members {
                 let key = (name.clone(), member.boot);
@@ -350,15 +360,12 @@ impl Core {
                     let back = members.contains_key(name) && !member.is_virtual;
                     back.then_some(Evidence::Rebooted)
                 });
-                let departed = Departed {
-                    is_virtual: member.is_virtual,
-                    takeover_wait: self.longest_wait(config, member),
-                    evidence,
-                };
+                let departed =
+                    Departed { is_virtual: member.is_virtual, takeover_wait: member.timing.takeover_wait, evidence };
                 value.departed.insert(key, departed);
             }
         }
-        self.complete(config, view, value, members)
+        self.complete(view, value, members)
     }
 
     /// Whether a start from the newest known view needs no operator (R18): it was shut down as a whole, or the return

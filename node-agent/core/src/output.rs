@@ -7,6 +7,7 @@ use crate::frame::Frame;
 use crate::lock::LockOp;
 use crate::message::{Message, Reason};
 use crate::names::{GroupName, ResourceName, ServerName};
+use crate::settings::LockPlace;
 use crate::time::Instant;
 use crate::view::Tag;
 
@@ -36,6 +37,8 @@ pub enum Output {
     Lock {
         /// To be answered.
         token: u64,
+        /// Which lock: the one in force, or the one that is wanted.
+        lock: LockPlace,
         /// What to do.
         op: LockOp,
     },

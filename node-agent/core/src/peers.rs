@@ -160,7 +160,7 @@ impl Peer {
 
     /// How long a LAN may go without an echo: the echo of a send comes back with the next heartbeat, so it lags by up
     /// to two intervals even when all is well.
-    fn echo_limit(config: &Config) -> Duration {
+    pub(crate) fn echo_limit(config: &Config) -> Duration {
         config.timeout + 2 * config.interval
     }
 

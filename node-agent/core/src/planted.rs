@@ -123,6 +123,20 @@ mutations! {
     StartsOtherSpec: "R16",
     /// An empty store means that there are no groups.
     AbsenceIsDeletion: "R16",
+    /// A server takes its lease from its specification, not from the view.
+    LeaseFromSpec: "R21",
+    /// Heartbeat paths are those of the specification, not of the view.
+    PathsFromSpec: "R21",
+    /// The servers are those of the specification, not of the view.
+    ServersFromSpec: "R21",
+    /// The lease is raised by the view that raises the wait, not by one after it.
+    RaisedAtOnce: "R21",
+    /// The wait falls together with the lease, while the longer leases of before still stand.
+    WaitFallsAtOnce: "R21",
+    /// The lock is changed before all members reach the new one.
+    LockNotAwaited: "R21",
+    /// The next step is taken before all members act under the last one.
+    AdoptionNotAwaited: "R21",
     /// A new boot goes on under the view that names the old one.
     OldBootActs: "R17",
     /// A restarted process forgets what it holds.

@@ -122,6 +122,8 @@ pub struct Status {
     pub peers: BTreeMap<ServerName, PeerStatus>,
     /// The lock: reachable, and why not.
     pub lock: Option<Result<(), String>>,
+    /// Why the specification that this server holds is not in force as a whole; none: it is, or nothing has formed.
+    pub config_pending: Option<String>,
     /// Groups that this server holds.
     pub groups: BTreeMap<GroupName, GroupReport>,
     /// Set on the coordinator once every member reported.

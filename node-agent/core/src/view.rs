@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{AcceptorId, BootId, ChainId, ClusterId, ServerName};
+use crate::settings::Settings;
 
 /// Number of a view; 0 before the sub-cluster is formed.
 pub type Epoch = u64;
@@ -59,6 +60,10 @@ pub struct Member {
 pub struct MemberTiming {
     /// E: authority length after an acknowledged send.
     pub lease: Duration,
+    /// E_soft: after so much of it groups are stopped gracefully.
+    pub soft_stop: Duration,
+    /// E_kill: after so much of it the guard kills.
+    pub kill: Duration,
     /// W': 2W with a watchdog, or the guard's stall bound.
     pub reset: Duration,
     /// C: how long others wait after their last acknowledgement.
@@ -160,8 +165,11 @@ pub struct View {
     pub detached: BTreeMap<ServerName, Detachment>,
     /// Servers that departed, by (name, boot). They stay until the same server is a member again.
     pub departed: BTreeMap<DepartedKey, Departed>,
-    /// Generation of the sub-cluster's specification that it was made from.
+    /// Generation of the sub-cluster's specification that is in force. While it is being replaced (R21), that of the
+    /// one before.
     pub config_generation: u64,
+    /// The settings that all act by under this view.
+    pub settings: Settings,
 }
 
 /// Key of a departed server: one boot of it.

@@ -5,6 +5,7 @@ use holdfast_core::config::{FencingMode, LockKind};
 use holdfast_core::planted::Mutation;
 
 use crate::schedule::{Schedule, Shape};
+use crate::world::Change;
 use crate::world::faults::{DiskState, Fault, Moment};
 use crate::world::network::Kind;
 
@@ -149,6 +150,75 @@ pub fn at(mutation: Mutation, seed: u64) -> Option<Schedule> {
                 (5000, Move(DB, 0)),
                 (3000, Isolate(0)),
                 when(1, Moment::Accepting, 1, Disk(0, DiskState::Hangs)),
+            ],
+        ),
+        // b takes the longer lease of its new specification at once, and is lost before anybody waits longer for it.
+        Mutation::LeaseFromSpec => (
+            disk(),
+            vec![
+                (0, Move(WEB, 1)),
+                (3000, Fault::Reconfigure(Change::Timing(400), Some(1))),
+                (700, Isolate(1)),
+                (0, Disk(1, DiskState::Errors)),
+                (6000, Fault::HealLans),
+            ],
+        ),
+        // The way by which the servers still hear each other is missing in the new specification.
+        Mutation::PathsFromSpec => (
+            disk(),
+            vec![
+                (0, Move(WEB, 1)),
+                (0, CutOneWay(0, 1, 0)),
+                (0, CutOneWay(1, 0, 0)),
+                (3000, Fault::NothingMoves),
+                (0, Fault::Reconfigure(Change::Lan(1), None)),
+                (6000, Fault::Reconfigure(Change::Lan(1), None)),
+            ],
+        ),
+        // A member that runs a group is missing in the new specification.
+        Mutation::ServersFromSpec => (
+            shape(3, None),
+            vec![
+                (0, Move(WEB, 2)),
+                (3000, Fault::NothingMoves),
+                (0, Fault::Reconfigure(Change::ForgetServer(2), None)),
+                (6000, Fault::Reconfigure(Change::Nothing, None)),
+            ],
+        ),
+        Mutation::RaisedAtOnce => (disk(), vec![(0, Fault::Reconfigure(Change::Timing(300), None))]),
+        // b does not hear of the view with the shorter lease and wait, and keeps its longer lease.
+        Mutation::WaitFallsAtOnce => (
+            disk(),
+            vec![
+                (0, Fault::Reconfigure(Change::Timing(400), None)),
+                (6000, Move(WEB, 1)),
+                (3000, Fault::Reconfigure(Change::Timing(100), None)),
+                when(0, Moment::Adopts, 1, Isolate(1)),
+                when(0, Moment::Adopts, 1, Disk(1, DiskState::Errors)),
+                (8000, Fault::HealLans),
+            ],
+        ),
+        // b does not reach the new lock, and needs one soon.
+        Mutation::LockNotAwaited => (
+            disk(),
+            vec![
+                (0, Move(WEB, 1)),
+                (0, Move(DB, 1)),
+                (0, Move(NET, 1)),
+                (3000, Fault::NoWayToLock(1, 1)),
+                (0, Fault::NothingMoves),
+                (0, Fault::Reconfigure(Change::Lock(1), None)),
+                (6000, CutLans(0, 1)),
+                (0, Disk(0, DiskState::Errors)),
+            ],
+        ),
+        // b has heard of nothing yet when the second step is due.
+        Mutation::AdoptionNotAwaited => (
+            disk(),
+            vec![
+                (0, Mute(Kind::Learn, 900)),
+                (0, Fault::Reconfigure(Change::Timing(300), None)),
+                (4000, Fault::HealLans),
             ],
         ),
         // A move that was carried out must not be carried out again when its server comes back.

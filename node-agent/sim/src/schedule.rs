@@ -7,9 +7,9 @@ use rand::{Rng, SeedableRng};
 
 use crate::World;
 use crate::setup::{config, fenced, group, with_quorum_server};
-use crate::world::Device;
 use crate::world::faults::{DiskState, Fault, Moment};
 use crate::world::network::Kind;
+use crate::world::{Change, Device};
 
 /// Time after the last fault in which everything has to be as declared again, in ms.
 pub const BOUND_MS: u64 = 40_000;
@@ -60,7 +60,9 @@ impl Schedule {
         let mut rng = StdRng::seed_from_u64(seed ^ 0x5eed_0001);
         let shape = Shape { fencing: fencing(seed), ..shape(&mut rng) };
         if rng.random_bool(0.1) {
-            return Schedule { seed, shape, steps: harmless(&mut rng, shape) };
+            let mut steps = harmless(&mut rng, shape);
+            add_changes(seed, shape, &mut steps);
+            return Schedule { seed, shape, steps };
         }
         let rare = rng.random_bool(0.25);
         let mut steps: Vec<(u64, Fault)> = (0..rng.random_range(10..50))
@@ -75,6 +77,7 @@ impl Schedule {
             .collect();
         add_devices(seed, shape, &mut steps);
         add_operator(seed, shape, &mut steps);
+        add_changes(seed, shape, &mut steps);
         Schedule { seed, shape, steps }
     }
 
@@ -246,6 +249,32 @@ fn add_operator(seed: u64, shape: Shape, steps: &mut Vec<(u64, Fault)>) {
             _ => Fault::ForceReinstate(server, false),
         };
         steps.insert(rng.random_range(0..=steps.len()), (rng.random_range(1..1500), fault));
+    }
+}
+
+/// Changes of the specification, in two of seven schedules; not in the first ones, which planted bugs are looked for in.
+/// None of them may stop anything.
+fn add_changes(seed: u64, shape: Shape, steps: &mut Vec<(u64, Fault)>) {
+    if seed < 60 || !matches!(seed % 7, 1 | 6) {
+        return;
+    }
+    let mut rng = StdRng::seed_from_u64(seed ^ 0x5eed_c4a6);
+    let calm = steps.iter().any(|(_, fault)| *fault == Fault::NothingMoves);
+    for _ in 0..rng.random_range(1..9) {
+        let change = match rng.random_range(0..12) {
+            // Shorter times than those that the harmless faults were made for would not be harmless.
+            0..=3 => Change::Timing(if calm { rng.random_range(100..400) } else { rng.random_range(50..400) }),
+            4 | 5 if !calm => Change::Lan(rng.random_range(0..2)),
+            6 => Change::Rewire(rng.random_range(0..2)),
+            7 | 8 if shape.lock.is_some() || shape.servers > 2 => Change::Lock(rng.random_range(0..3)),
+            9 => Change::NoLock,
+            10 if !calm => Change::RemoveServer(rng.random_range(0..shape.servers)),
+            10 | 11 => Change::AddServer,
+            _ => Change::Nothing,
+        };
+        let pause = if rng.random_bool(0.5) { rng.random_range(1..200) } else { rng.random_range(200..6000) };
+        let step = (pause, Fault::Reconfigure(change, None));
+        steps.insert(rng.random_range(1..=steps.len()), step);
     }
 }
 

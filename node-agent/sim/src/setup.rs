@@ -72,6 +72,8 @@ pub fn config(servers: usize, has_lock: bool) -> Config {
         servers: (0..servers).map(|i| (server_name(i), (i + 1) as u8)).collect(),
         detached: BTreeSet::new(),
         paths,
+        wires: BTreeMap::new(),
+        lock_at: 0,
         lock: has_lock.then_some(LockKind::Disk),
         interval: ms(100),
         timeout: ms(1000),

@@ -249,7 +249,8 @@ pub(super) async fn run(
         tokio::select! {
             event = sub_cluster.next() => {
                 if let Some(object) = applied(event, "the sub-cluster")? {
-                    if follower.cache.take_sub_cluster(&object)? && listing.complete {
+                    let in_force = snapshots.borrow().as_ref().and_then(|s| s.status.view.as_ref()).map(|v| v.config_generation);
+                    if follower.cache.take_sub_cluster(&object, in_force)? && listing.complete {
                         follower.adopt();
                     }
                     follower.take_requests(&object);

@@ -48,7 +48,7 @@ pub fn cluster_status(
         new.view = Some(api::ViewStatus {
             members: view.members.keys().map(|name| name.0.clone()).collect(),
             coordinator: view.coordinator().map(|name| name.0.clone()).unwrap_or_default(),
-            arbiter: Some(arbiter(view, config)),
+            arbiter: Some(arbiter(view)),
             since: Some(since),
         });
         new.guarantee = Some(guarantee(view, config));
@@ -94,8 +94,8 @@ fn phase(phase: ClusterPhase) -> api::SubClusterPhase {
     }
 }
 
-fn arbiter(view: &View, config: Option<&Config>) -> api::Anchor {
-    let kind = config.and_then(|config| config.lock).filter(|_| view.acceptors.contains_key(&Acceptor::Lock));
+fn arbiter(view: &View) -> api::Anchor {
+    let kind = view.settings.lock.map(|lock| lock.kind).filter(|_| view.acceptors.contains_key(&Acceptor::Lock));
     match kind {
         None => api::Anchor::Majority,
         Some(LockKind::Disk) => api::Anchor::LockDisk,
@@ -296,6 +296,7 @@ fn set_conditions(new: &mut api::SubClusterStatus, snapshot: &Snapshot, now: Tim
     if let Some((view, adoption)) = pending {
         let told =
             format!("generation {} is in force, {} is to be", view.config_generation, adoption.config.generation);
+        let told = status.config_pending.as_ref().map_or(told.clone(), |why| format!("{told}: {why}"));
         set(condition::CONFIG_PENDING, State::True, "NotAdopted", &told);
     } else {
         conditions::clear(list, condition::CONFIG_PENDING);

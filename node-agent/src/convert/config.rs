@@ -15,6 +15,7 @@ use holdfast_api::validation::resource_graph;
 use holdfast_core::config::{Config, GroupConfig, LockKind, PathKind, Recovery, ResourceConfig, Target, Then};
 use holdfast_core::names::{GroupName, PathName, ResourceName, ServerName};
 use holdfast_core::orders::{Order, Wanted};
+use holdfast_core::settings::LockPlace;
 use sha2::{Digest, Sha256};
 
 use crate::executor::RunningGroup;
@@ -45,8 +46,14 @@ pub fn adoption(
             "this server is called {me} in the agent file, but the sub-cluster has {names}; correct one of them"
         ));
     }
-    let mut wiring = wiring(&sub_cluster, me)?;
-    wiring.quorum = quorum_wiring(&sub_cluster, me, config.io_timeout, specs, credentials);
+    let of = |object: &api::SubCluster| -> Result<Wiring, String> {
+        let mut wiring = wiring(object, me)?;
+        wiring.quorum = quorum_wiring(object, me, config.io_timeout, specs, credentials);
+        Ok(wiring)
+    };
+    let wiring = of(&sub_cluster)?;
+    // One that did not have this server yet has nothing to keep open here.
+    let former = specs.former.iter().rev().filter_map(|object| of(object).ok()).collect();
     let mut groups = BTreeMap::new();
     let mut left_out = Vec::new();
     for (name, group) in &specs.groups {
@@ -67,6 +74,7 @@ pub fn adoption(
         groups,
         running,
         wiring,
+        former,
         specs: specs.groups.clone(),
         sub_cluster,
         secrets: specs.secrets.clone(),
@@ -99,6 +107,8 @@ pub fn cluster_config(object: &api::SubCluster, watchdog: Option<Duration>) -> R
             .map(|s| ServerName(s.name.clone()))
             .collect(),
         paths: paths.collect(),
+        wires: spec.heartbeat.paths.iter().map(|path| (PathName(path.name.clone()), path_digest(spec, path))).collect(),
+        lock_at: lock_place(spec).map_or(0, |lock| lock.place),
         lock: match spec.quorum.type_ {
             api::QuorumType::Majority => None,
             api::QuorumType::LockDisk => Some(LockKind::Disk),
@@ -126,6 +136,46 @@ pub fn cluster_config(object: &api::SubCluster, watchdog: Option<Duration>) -> R
 
 fn generation(generation: Option<i64>) -> u64 {
     generation.and_then(|g| u64::try_from(g).ok()).unwrap_or(0)
+}
+
+/// A number that changes with the place of a path: addresses, devices.
+fn path_digest(spec: &api::SubClusterSpec, path: &api::HeartbeatPath) -> u32 {
+    let words = match (&path.lan, &path.disk, &path.serial) {
+        (Some(lan), ..) => {
+            let mut ends: Vec<String> = lan.endpoints.iter().map(|e| format!("{}={}", e.server, e.address)).collect();
+            ends.sort();
+            format!("lan {:?} {} {:?} {}", lan.role, lan.port, lan.interface, ends.join(" "))
+        }
+        (_, Some(disk), _) => format!("disk {}", disk_digest(spec, &disk.disk)),
+        (.., Some(serial)) => {
+            let mut ends: Vec<String> = serial.devices.iter().map(|e| format!("{}={}", e.server, e.device)).collect();
+            ends.sort();
+            format!("serial {} {}", serial.baud_rate, ends.join(" "))
+        }
+        _ => String::new(),
+    };
+    number(words.as_bytes()) as u32
+}
+
+/// A number that changes with the place of a disk's area.
+fn disk_digest(spec: &api::SubClusterSpec, name: &str) -> u64 {
+    let area = spec.disks.iter().find(|disk| disk.name == name).and_then(|disk| disk.area.as_ref());
+    area.map_or(0, |area| number(format!("{} {}", area.device, area.offset).as_bytes()))
+}
+
+/// Which lock the specification has.
+fn lock_place(spec: &api::SubClusterSpec) -> Option<LockPlace> {
+    if let Some(lock) = &spec.quorum.lock_disk {
+        return Some(LockPlace { kind: LockKind::Disk, place: disk_digest(spec, &lock.disk) });
+    }
+    let server = spec.quorum.quorum_server.as_ref()?;
+    let text = format!("{} {} {}", server.lease.namespace, server.lease.name, server.urls.join(" "));
+    Some(LockPlace { kind: LockKind::QuorumServer, place: number(text.as_bytes()) })
+}
+
+/// The first 64 bits of SHA-256.
+fn number(bytes: &[u8]) -> u64 {
+    Sha256::digest(bytes).iter().take(8).fold(0, |sum, byte| sum << 8 | u64::from(*byte))
 }
 
 fn kind(path: &api::HeartbeatPath) -> Option<PathKind> {
@@ -173,15 +223,16 @@ pub fn wiring(object: &api::SubCluster, me: &ServerName) -> Result<Wiring, Strin
             interface: lan.interface.clone(),
             endpoints,
             ids: slots.clone(),
+            wire: path_digest(spec, path),
         });
     }
     let lock = spec.quorum.lock_disk.as_ref().map(|lock| lock.disk.as_str());
     let mut disks = Vec::new();
     for disk in &spec.disks {
         let is_path = |path: &&api::HeartbeatPath| path.disk.as_ref().is_some_and(|d| d.disk == disk.name);
-        let path = spec.heartbeat.paths.iter().find(is_path).map(|path| PathName(path.name.clone()));
-        let lock = lock == Some(disk.name.as_str());
-        if path.is_none() && !lock {
+        let path = spec.heartbeat.paths.iter().find(is_path);
+        let lock = lock_place(spec).filter(|_| lock == Some(disk.name.as_str()));
+        if path.is_none() && lock.is_none() {
             continue;
         }
         let area = disk
@@ -192,7 +243,8 @@ pub fn wiring(object: &api::SubCluster, me: &ServerName) -> Result<Wiring, Strin
             disk: disk.name.clone(),
             device: PathBuf::from(&area.device),
             offset: area.offset,
-            path,
+            wire: path.map_or(0, |path| path_digest(spec, path)),
+            path: path.map(|path| PathName(path.name.clone())),
             lock,
             slots: slots.clone(),
         });
@@ -207,6 +259,7 @@ pub fn wiring(object: &api::SubCluster, me: &ServerName) -> Result<Wiring, Strin
         let peer = other.and_then(|other| slots.get_key_value(other.server.as_str()));
         let (peer, id) = peer.ok_or_else(|| lacks("device for another server"))?;
         serials.push(SerialWiring {
+            wire: path_digest(spec, path),
             name: PathName(path.name.clone()),
             baud: serial.baud_rate,
             device: PathBuf::from(device),
@@ -232,7 +285,8 @@ fn quorum_wiring(
         Some(_) => Credentials::Secret(specs.quorum_secret.clone()),
     };
     let (namespace, name) = (server.lease.namespace.clone(), server.lease.name.clone());
-    Some(QuorumWiring { urls: server.urls.clone(), namespace, name, slot, timeout, credentials })
+    let place = lock_place(&object.spec)?;
+    Some(QuorumWiring { urls: server.urls.clone(), namespace, name, slot, timeout, place, credentials })
 }
 
 /// A group as the core sees it.
@@ -387,8 +441,7 @@ fn digest(spec: &api::FailoverGroupSpec) -> Result<u64, String> {
         all.insert(&resource.name, value);
     }
     let text = serde_json::to_vec(&all).map_err(|e| e.to_string())?;
-    let hash = Sha256::digest(text);
-    Ok(hash.iter().take(8).fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
+    Ok(number(&text))
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ fn snapshot(placed: &PlacedGroup) -> Snapshot {
     };
     let (adoption, _) = adoption(&specs, &"b".into(), None, &[], std::path::Path::new("/c")).unwrap();
     let status = Status {
+        config_pending: None,
         member: MemberState::Active,
         sentence: "member of view 6".into(),
         view: None,

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_core::names::{ChainId, ClusterId};
-use holdfast_core::view::{Ballot, View};
+use holdfast_core::names::{AcceptorId, BootId, ChainId, ClusterId};
+use holdfast_core::settings::Settings;
+use holdfast_core::view::{Acceptor, Ballot, Departed, Member, MemberTiming, View};
 use proptest::prelude::*;
 
 use super::*;
@@ -36,6 +37,7 @@ pub(crate) fn record(boot_counter: u64, sequence: u64) -> LockRecord {
             detached: BTreeMap::new(),
             departed: BTreeMap::new(),
             config_generation: 4,
+            settings: Settings::default(),
         },
     }
 }
@@ -171,4 +173,25 @@ proptest! {
         block[at] ^= 1 << bit;
         prop_assert!(decode_lock(&block, 1, ring_position(12), LOCK).is_err());
     }
+}
+
+/// Two servers with a lock disk and the longest names, a third one joining, in the middle of a change of all paths, with
+/// a successor accepted.
+#[test]
+fn the_largest_record_of_a_lock_disk_has_room() {
+    let mut largest = record(u64::MAX, u64::MAX);
+    let time = std::time::Duration::from_nanos(u64::MAX);
+    let timing =
+        MemberTiming { lease: time, soft_stop: time, kill: time, reset: time, takeover_wait: time, watchdog: true };
+    largest.view.settings = crate::testing::largest_settings(3, 400 / 16);
+    for (n, name) in (1..).zip(largest.view.settings.servers.clone().into_keys()) {
+        let (acceptor, boot) = (AcceptorId(u128::MAX), BootId(u128::MAX));
+        largest.view.acceptors.insert(Acceptor::Server(name.clone()), acceptor);
+        largest.view.members.insert(name.clone(), Member { id: n, acceptor, boot, timing, is_virtual: true });
+        let departed = Departed { is_virtual: true, takeover_wait: time, evidence: None };
+        largest.view.departed.insert((name, boot), departed);
+    }
+    largest.accepted = Some((largest.ballot, largest.view.clone()));
+    let size = postcard::to_stdvec(&largest).unwrap().len();
+    assert!(size <= MAX_LOCK, "{size} of {MAX_LOCK} bytes");
 }

@@ -58,6 +58,8 @@ pub struct SharedDisk {
 struct Mail {
     beat: Option<Vec<u8>>,
     ops: VecDeque<(u64, LockOp)>,
+    /// Slots of all servers, where they have changed.
+    slots: Option<BTreeMap<ServerName, u8>>,
     end: bool,
 }
 
@@ -95,6 +97,32 @@ impl SharedDisk {
     /// What it was made from.
     pub fn wiring(&self) -> &DiskWiring {
         &self.wiring
+    }
+
+    /// Whether this wiring is of this thread: the area and its path are the same.
+    pub fn is(&self, wiring: &DiskWiring) -> bool {
+        let same = |w: &DiskWiring| (w.device.clone(), w.offset, w.path.clone());
+        same(&self.wiring) == same(wiring)
+    }
+
+    /// Takes the newest wiring of this area, with the slots of the servers of all: the thread goes on.
+    pub fn follow(&mut self, all: &[&DiskWiring]) {
+        let own: Vec<DiskWiring> =
+            all.iter().filter(|wiring| self.is(wiring)).map(|wiring| (*wiring).clone()).collect();
+        let Some(mut newest) = own.first().cloned() else { return };
+        for wiring in &own {
+            newest.lock = newest.lock.or(wiring.lock);
+            for (name, slot) in &wiring.slots {
+                if !newest.slots.values().any(|taken| taken == slot) {
+                    newest.slots.entry(name.clone()).or_insert(*slot);
+                }
+            }
+        }
+        if newest.slots != self.wiring.slots {
+            let slots = newest.slots.clone();
+            self.with_mail(|mail| mail.slots = Some(slots));
+        }
+        self.wiring = newest;
     }
 
     /// Gives the newest sealed heartbeat to the thread; one that it didn't come to is replaced.
@@ -138,6 +166,7 @@ impl Drop for SharedDisk {
 }
 
 enum Task {
+    Slots(BTreeMap<ServerName, u8>),
     Beat(Vec<u8>),
     Lock(u64, LockOp),
     Probe,
@@ -147,9 +176,11 @@ enum Task {
 /// The next thing to do; the lock goes first because a decision waits for it.
 fn next(mail: &(Mutex<Mail>, Condvar)) -> Task {
     let guard = mail.0.lock().unwrap_or_else(PoisonError::into_inner);
-    let idle = |mail: &mut Mail| mail.beat.is_none() && mail.ops.is_empty() && !mail.end;
+    let idle = |mail: &mut Mail| mail.beat.is_none() && mail.ops.is_empty() && mail.slots.is_none() && !mail.end;
     let (mut mail, _) = mail.1.wait_timeout_while(guard, PROBE, idle).unwrap_or_else(PoisonError::into_inner);
-    if mail.end {
+    if let Some(slots) = mail.slots.take() {
+        Task::Slots(slots)
+    } else if mail.end && mail.ops.is_empty() {
         Task::End
     } else if let Some((token, op)) = mail.ops.pop_front() {
         Task::Lock(token, op)
@@ -192,9 +223,14 @@ impl Worker {
         let _ = crate::realtime::raise_this_thread();
         loop {
             let task = next(mail);
-            if matches!(task, Task::End) {
-                return;
-            }
+            let task = match task {
+                Task::End => return,
+                Task::Slots(slots) => {
+                    self.wiring.slots = slots;
+                    continue;
+                }
+                task => task,
+            };
             self.health(|health| health.busy_since = Some(clock::now()));
             let alive = match task {
                 Task::Lock(token, op) => {
@@ -209,7 +245,7 @@ impl Worker {
                     let _ = self.access(|worker, area| worker.look(area).map(drop));
                     true
                 }
-                Task::End => false,
+                Task::End | Task::Slots(_) => false,
             };
             self.health(|health| health.busy_since = None);
             if !alive {

@@ -2,7 +2,9 @@
 
 use std::sync::mpsc;
 
+use holdfast_core::config::LockKind;
 use holdfast_core::lock::LockRecord;
+use holdfast_core::settings::LockPlace;
 
 use super::*;
 use crate::disk::format::{Force, format};
@@ -15,7 +17,8 @@ fn start(me: &str, device: &std::path::Path) -> (SharedDisk, mpsc::Receiver<Even
         device: device.to_owned(),
         offset: 0,
         path: Some("area".into()),
-        lock: true,
+        wire: 0,
+        lock: Some(LockPlace { kind: LockKind::Disk, place: 1 }),
         slots: [("a".into(), 1), ("b".into(), 2)].into(),
     };
     let (inbox, events) = Inbox::new();

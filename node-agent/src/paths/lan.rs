@@ -3,7 +3,7 @@
 //! Sending never waits: a full send buffer loses a datagram like a busy network does. A missing address or interface
 //! is no error to stop for; the socket is bound all the same and works as soon as the address is there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,11 +37,20 @@ const BUFFER: usize = 512 << 10;
 pub struct Lan {
     wiring: LanWiring,
     me: ServerName,
+    own: IpAddr,
     shared: Arc<Shared>,
+}
+
+/// Who else is on the path, and where: while a server gets another address, at both.
+#[derive(Debug, Default)]
+struct Peers {
+    addresses: BTreeMap<ServerName, BTreeSet<IpAddr>>,
+    ids: BTreeMap<ServerName, u8>,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
+    peers: Mutex<Peers>,
     socket: Mutex<Option<Arc<UdpSocket>>>,
     error: Mutex<Option<String>>,
     heard: Mutex<BTreeMap<ServerName, Instant>>,
@@ -57,6 +66,7 @@ impl Lan {
             io::Error::new(io::ErrorKind::NotFound, format!("the path {} has no endpoint for {me}", wiring.name))
         })?;
         let shared = Arc::new(Shared::default());
+        follow(&shared, &[&wiring]);
         let receiver = Receiver {
             own,
             me: me.clone(),
@@ -72,7 +82,7 @@ impl Lan {
             .name(format!("lan-{}", wiring.name))
             .stack_size(192 << 10)
             .spawn(move || receiver.run())?;
-        Ok(Lan { wiring, me, shared })
+        Ok(Lan { wiring, me, own, shared })
     }
 
     /// What it was made from.
@@ -80,9 +90,25 @@ impl Lan {
         &self.wiring
     }
 
+    /// Whether this wiring is of this socket: nothing that a socket has to be opened anew for differs.
+    pub fn is(&self, wiring: &LanWiring) -> bool {
+        let same = |w: &LanWiring| (w.name.clone(), w.kind, w.port, w.interface.clone());
+        same(&self.wiring) == same(wiring) && wiring.endpoints.get(&self.me) == Some(&self.own)
+    }
+
+    /// Takes the endpoints of all wirings of this socket, the newest first.
+    pub fn follow(&self, all: &[&LanWiring]) {
+        let own: Vec<&LanWiring> = all.iter().copied().filter(|wiring| self.is(wiring)).collect();
+        follow(&self.shared, &own);
+    }
+
     /// Sends to every other server.
     pub fn broadcast(&self, sealed: &[u8]) -> Result<(), SendError> {
-        self.wiring.endpoints.keys().filter(|to| **to != self.me).try_for_each(|to| self.send(to, sealed))
+        let all: Vec<ServerName> = match self.shared.peers.lock() {
+            Ok(peers) => peers.addresses.keys().filter(|to| **to != self.me).cloned().collect(),
+            Err(_) => return Ok(()),
+        };
+        all.iter().try_for_each(|to| self.send(to, sealed))
     }
 
     /// Sends to one server. What the network refuses counts as lost; only what can never be sent is an error.
@@ -91,14 +117,17 @@ impl Lan {
             return Err(SendError::TooLarge { found: sealed.len(), allowed: MAX_DATAGRAM });
         }
         let socket = self.shared.socket.lock().ok().and_then(|socket| socket.clone());
-        let (Some(socket), Some(address)) = (socket, self.wiring.endpoints.get(to)) else {
+        let addresses = self.shared.peers.lock().ok().and_then(|peers| peers.addresses.get(to).cloned());
+        let (Some(socket), Some(addresses)) = (socket, addresses) else {
             return Ok(());
         };
-        let address = SockAddr::from(SocketAddr::new(*address, self.wiring.port));
-        match SockRef::from(&*socket).send_to_with_flags(sealed, &address, libc::MSG_DONTWAIT) {
-            Ok(_) => self.set_error(None),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-            Err(e) => self.set_error(Some(format!("sending to {to} fails: {e}"))),
+        for address in addresses {
+            let address = SockAddr::from(SocketAddr::new(address, self.wiring.port));
+            match SockRef::from(&*socket).send_to_with_flags(sealed, &address, libc::MSG_DONTWAIT) {
+                Ok(_) => self.set_error(None),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => self.set_error(Some(format!("sending to {to} fails: {e}"))),
+            }
         }
         Ok(())
     }
@@ -126,6 +155,19 @@ impl Lan {
 impl Drop for Lan {
     fn drop(&mut self) {
         self.shared.end.store(true, Ordering::Release);
+    }
+}
+
+fn follow(shared: &Shared, all: &[&LanWiring]) {
+    let Ok(mut peers) = shared.peers.lock() else { return };
+    *peers = Peers::default();
+    for wiring in all {
+        for (name, address) in &wiring.endpoints {
+            peers.addresses.entry(name.clone()).or_default().insert(*address);
+        }
+        for (name, id) in &wiring.ids {
+            peers.ids.entry(name.clone()).or_insert(*id);
+        }
     }
 }
 
@@ -212,7 +254,7 @@ impl Receiver {
             Kind::Message => {
                 let message: holdfast_core::message::Envelope =
                     postcard::from_bytes(&content).map_err(|e| e.to_string())?;
-                if message.from == self.me || !self.wiring.endpoints.contains_key(&message.from) {
+                if message.from == self.me || !self.knows(&message.from) {
                     return Err(format!("a message of {:?}, which has no endpoint on this path", message.from.0));
                 }
                 self.inbox.offer(Input::Message(Box::new(message)));
@@ -223,7 +265,12 @@ impl Receiver {
 
     /// The server whose endpoint this address is.
     fn at(&self, address: IpAddr) -> Option<ServerName> {
-        self.wiring.endpoints.iter().find(|(_, endpoint)| **endpoint == address).map(|(name, _)| name.clone())
+        let peers = self.shared.peers.lock().ok()?;
+        peers.addresses.iter().find(|(_, known)| known.contains(&address)).map(|(name, _)| name.clone())
+    }
+
+    fn knows(&self, server: &ServerName) -> bool {
+        self.shared.peers.lock().is_ok_and(|peers| peers.addresses.contains_key(server))
     }
 
     /// Whether a heartbeat is of one of our servers, and of only one machine.
@@ -232,12 +279,13 @@ impl Receiver {
         if *from == self.me {
             return Err(format!("it says that it is {from}, like this server: two machines run an agent of that name"));
         }
-        if !self.wiring.endpoints.contains_key(from) {
+        if !self.knows(from) {
             return Err(format!("a heartbeat of {:?}, which has no endpoint on this path", from.0));
         }
-        let id = self.wiring.ids.get(from).copied().unwrap_or_default();
+        let ids = self.shared.peers.lock().map(|peers| peers.ids.clone()).unwrap_or_default();
+        let id = ids.get(from).copied().unwrap_or_default();
         if frame.id != id {
-            let other = self.wiring.ids.iter().find(|(_, other)| **other == frame.id).map(|(name, _)| name);
+            let other = ids.iter().find(|(_, other)| **other == frame.id).map(|(name, _)| name);
             let other = other.map_or_else(String::new, |other| format!(", which is the number of {other}"));
             return Err(format!(
                 "{from} has number {} by its own configuration{other}; here {from} has number {id}; give both servers \

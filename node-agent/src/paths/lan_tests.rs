@@ -15,14 +15,14 @@ fn lan(name: &str, kind: PathKind) -> LanWiring {
     let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let endpoints = [("a", "127.0.0.1"), ("b", "127.0.0.2")].map(|(s, a)| (s.into(), a.parse().unwrap()));
     let ids = [("a".into(), 1), ("b".into(), 2)].into();
-    LanWiring { name: name.into(), kind, port, interface: None, endpoints: endpoints.into(), ids }
+    LanWiring { name: name.into(), kind, port, interface: None, endpoints: endpoints.into(), ids, wire: 0 }
 }
 
 fn server(me: &str, lans: &[LanWiring], byte: u8) -> (Paths, mpsc::Receiver<Event>) {
     let (inbox, events) = Inbox::new();
     let mut paths = Paths::new(keys(byte), Seen::default(), inbox);
     let (disks, serials) = (Vec::new(), Vec::new());
-    paths.rewire(&Wiring { me: me.into(), lans: lans.to_vec(), disks, serials, quorum: None });
+    paths.rewire(&[&Wiring { me: me.into(), lans: lans.to_vec(), disks, serials, quorum: None }]);
     (paths, events)
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use holdfast_core::Input;
 use holdfast_core::lock::{LockLook, LockOp};
+use holdfast_core::settings::LockPlace;
 use tokio::sync::mpsc;
 
 use crate::clock;
@@ -33,6 +34,8 @@ pub struct QuorumWiring {
     pub slot: u8,
     /// T_io.
     pub timeout: Duration,
+    /// Which lock it is.
+    pub place: LockPlace,
     /// How this server shows who it is.
     pub credentials: Credentials,
 }

@@ -57,6 +57,8 @@ const NOISE: usize = 4 * FRAME;
 /// A serial line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SerialWiring {
+    /// Digest of the devices, as the view names it.
+    pub wire: u32,
     /// Name of the path.
     pub name: PathName,
     /// Speed in bit/s.

@@ -37,7 +37,7 @@ fn start(me: &str, device: &std::path::Path, byte: u8) -> (Line, mpsc::Receiver<
     let (inbox, events) = Inbox::new();
     let keys = keys(byte);
     let peer: (ServerName, u8) = if me == "a" { ("b".into(), 2) } else { ("a".into(), 1) };
-    let wiring = SerialWiring { name: "com".into(), baud: 115_200, device: device.to_owned(), peer };
+    let wiring = SerialWiring { wire: 0, name: "com".into(), baud: 115_200, device: device.to_owned(), peer };
     (Line::start(wiring, keys.clone(), Seen::default(), inbox).unwrap(), events, keys)
 }
 

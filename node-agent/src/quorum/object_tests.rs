@@ -77,6 +77,8 @@ fn what_is_foreign_copied_or_damaged_is_left_alone() {
 fn the_largest_state_fits_into_an_annotation() {
     let name = |n: u8| ServerName(format!("{n:02}{}", "x".repeat(61)));
     let timing = MemberTiming {
+        soft_stop: Duration::from_millis(300),
+        kill: Duration::from_millis(400),
         lease: Duration::from_nanos(u64::MAX),
         reset: Duration::from_nanos(u64::MAX),
         takeover_wait: Duration::from_nanos(u64::MAX),
@@ -91,6 +93,7 @@ fn the_largest_state_fits_into_an_annotation() {
         largest.view.departed.insert((name(n), BootId(u128::from(n))), departed);
     }
     largest.view.acceptors.insert(Acceptor::Lock, LOCK);
+    largest.view.settings = crate::testing::largest_settings(16, 63);
     let mut object = blank();
     for n in 1..=16 {
         let mut own = largest.clone();

@@ -361,7 +361,7 @@ impl State {
                 }
             }
             Output::Send { to, message } => self.send(from, &to.0, *message, todo),
-            Output::Lock { token, op } => {
+            Output::Lock { token, op, .. } => {
                 let record = match op {
                     LockOp::Look => None,
                     LockOp::WriteThenLook(record) => Some(*record),

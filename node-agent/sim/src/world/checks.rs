@@ -105,8 +105,8 @@ impl World {
                 self.violation("I-c", format!("{group} starts although departed {name} holds it"));
                 continue;
             }
-            let reset = if config.shared_data { self.config.reset + self.config.drain } else { self.config.reset };
-            let over = host.deadline.2 + reset.as_nanos() as u64;
+            let reset = if config.shared_data { self.slack_of(other) } else { self.reset_of(other) };
+            let over = host.deadline.2 + reset;
             if self.now < over && host.deadline.2 > 0 {
                 let early = (over - self.now) / 1_000_000;
                 let proof = departed.evidence.as_ref().map_or("none written", Evidence::name);
@@ -122,7 +122,6 @@ impl World {
     /// I-d: time is evidence about a departed server only when its deadline, its reset and the drain are over. Looked at
     /// whenever a deadline or a view changes, whether or not a group starts then.
     pub(super) fn check_anchors(&mut self) {
-        let slack = (self.config.reset + self.config.drain).as_nanos() as u64;
         let mut early = None;
         for (judge, host) in self.hosts.iter().enumerate() {
             // Whoever has no authority starts nothing, whatever it thinks.
@@ -132,7 +131,7 @@ impl World {
                 let Some(other) = self.hosts.iter().position(|host| host.name == name) else { continue };
                 let departed = &self.hosts[other];
                 let same = departed.powered && boot.0 == super::host::boot_id(other, departed.boot);
-                let (over, evidence) = (departed.deadline.2 + slack, self.moment(judge, at));
+                let (over, evidence) = (departed.deadline.2 + self.slack_of(other), self.moment(judge, at));
                 // Who accepted its own end while it held nothing starts nothing any more.
                 let ended = departed.ledger.accepted.as_ref().is_some_and(|(_, value)| !value.admits(&name, boot));
                 let learnt = departed.ledger.view.as_ref().is_some_and(|known| !known.admits(&name, boot));
@@ -235,6 +234,7 @@ impl World {
         let base = self.seen.views.get(&(view.lineage, view.epoch - 1)).cloned();
         self.check_operator(view, base.as_ref());
         let Some(base) = base else { return };
+        self.check_settings(&base, view);
         // I-c: whoever joins holds nothing.
         for (name, member) in view.members.iter().filter(|(name, member)| !base.admits(name, member.boot)) {
             let holds = self
@@ -308,9 +308,8 @@ impl World {
 
     /// A server without a valid lease runs nothing.
     pub(super) fn check_leases(&mut self) {
-        let slack = (self.config.reset + self.config.drain).as_nanos() as u64;
         for server in 0..self.hosts.len() {
-            let host = &self.hosts[server];
+            let (host, slack) = (&self.hosts[server], self.slack_of(server));
             if host.powered && !host.running.is_empty() && self.now > host.deadline.2 + slack {
                 let late = (self.now - host.deadline.2) / 1_000_000;
                 let text = format!("{} runs groups {late} ms after its lease has ended", host.name);

@@ -9,6 +9,7 @@ use holdfast_core::frame::Frame;
 use holdfast_core::lock::{LOCK_RING, LockLook, LockOp, LockRecord};
 use holdfast_core::names::AcceptorId;
 use holdfast_core::planted::Mutation;
+use holdfast_core::settings::LockPlace;
 use rand::Rng;
 
 use super::faults::DiskState;
@@ -50,27 +51,29 @@ impl Medium {
 
 impl World {
     /// A write reaches the medium, whoever has given it away meanwhile.
-    pub(super) fn landed(&mut self, server: usize, record: LockRecord) {
-        if record.lock == self.medium.lock {
+    pub(super) fn landed(&mut self, server: usize, at: u64, record: LockRecord) {
+        if record.lock == self.medium_at(at).lock {
             self.check_lock_record(&record);
         }
         let (name, place) = (&self.hosts[server].name, record.sequence % LOCK_RING);
         let (epoch, round, lean) = (record.epoch, record.ballot.round, record.lean);
         let number = record.sequence;
         self.say(format!("{name}: record {number} reaches place {place}: epoch {epoch}, round {round}, lean {lean}"));
-        self.medium.land((server + 1) as u8, record);
+        self.medium_at(at).land((server + 1) as u8, record);
     }
 
     /// The process gives an operation to the disk.
-    pub(super) fn lock_begins(&mut self, server: usize, life: u64, token: u64, op: LockOp) {
-        if self.config.lock == Some(LockKind::QuorumServer) {
-            return self.swap(server, life, token, op);
+    pub(super) fn lock_begins(&mut self, server: usize, life: u64, token: u64, lock: LockPlace, op: LockOp) {
+        let place = lock.place;
+        let reached = !self.unreachable.contains(&(server, place));
+        let state = if reached { self.hosts_disk[server] } else { DiskState::Errors };
+        if lock.kind == LockKind::QuorumServer {
+            return self.swap(server, life, (token, place), op, state);
         }
-        let state = self.hosts_disk[server];
         if self.hang_one.remove(&server) {
             let late = self.rng.random_range(100 * MS..3000 * MS);
             if let LockOp::WriteThenLook(record) = op {
-                self.at(self.now + late, Event::Landed { server, record });
+                self.at(self.now + late, Event::Landed { server, place, record });
             }
             let input = Input::Lock { token, result: Err("timed out".into()) };
             return self.at(self.now + late, Event::Input { server, life, input });
@@ -82,10 +85,10 @@ impl World {
                 match op {
                     LockOp::WriteThenLook(record) => {
                         let delay = self.rng.random_range(MS / 5..=high);
-                        self.at(self.now + delay, Event::Landed { server, record });
-                        self.after(delay + MS / 5, delay + high, Event::Looked { server, life, token });
+                        self.at(self.now + delay, Event::Landed { server, place, record });
+                        self.after(delay + MS / 5, delay + high, Event::Looked { server, life, token, place });
                     }
-                    LockOp::Look => self.after(MS / 5, high, Event::Looked { server, life, token }),
+                    LockOp::Look => self.after(MS / 5, high, Event::Looked { server, life, token, place }),
                 }
             }
             (DiskState::Errors, op) => {
@@ -93,14 +96,14 @@ impl World {
                 if let LockOp::WriteThenLook(record) = op
                     && self.rng.random_bool(0.5)
                 {
-                    self.after(MS / 5, 3000 * MS, Event::Landed { server, record });
+                    self.after(MS / 5, 3000 * MS, Event::Landed { server, place, record });
                 }
                 self.after(MS, 5 * MS, Event::Input { server, life, input: fail });
             }
             (DiskState::Hangs, op) => {
                 // No answer before it works again; what was written may land at any time until then.
                 if let LockOp::WriteThenLook(record) = op {
-                    self.after(MS, 3000 * MS, Event::Landed { server, record });
+                    self.after(MS, 3000 * MS, Event::Landed { server, place, record });
                 }
                 self.hung.push((server, life, token));
             }
@@ -108,13 +111,12 @@ impl World {
     }
 
     /// R5: everything at one moment; the answer may be lost although the swap has landed.
-    fn swap(&mut self, server: usize, life: u64, token: u64, op: LockOp) {
-        let state = self.hosts_disk[server];
+    fn swap(&mut self, server: usize, life: u64, (token, place): (u64, u64), op: LockOp, state: DiskState) {
         let unanswered = state != DiskState::Works || self.loss > 0.0 && self.rng.random_bool(self.loss);
         if !unanswered || self.rng.random_bool(0.5) {
-            self.medium.swaps += 1;
+            self.medium_at(place).swaps += 1;
             if let LockOp::WriteThenLook(record) = op {
-                self.landed(server, *record);
+                self.landed(server, place, *record);
             }
         }
         match state {
@@ -125,9 +127,10 @@ impl World {
                 self.after(late, late, Event::Input { server, life, input });
             }
             _ => {
-                let (records, took) = (self.medium.newest(), self.rng.random_range(MS / 5..20 * MS));
+                let (records, took) = (self.medium_at(place).newest(), self.rng.random_range(MS / 5..20 * MS));
                 let completed = self.clock(server, self.now + took);
-                let (lock, counter) = (self.medium.lock, Some(self.medium.swaps));
+                let medium = self.medium_at(place);
+                let (lock, counter) = (medium.lock, Some(medium.swaps));
                 let look = LockLook { lock, counter, records, damaged: Vec::new(), completed };
                 let input = Input::Lock { token, result: Ok(look) };
                 self.at(self.now + took, Event::Input { server, life, input });
@@ -168,7 +171,7 @@ impl World {
         }
     }
 
-    pub(super) fn looked(&mut self, server: usize, life: u64, token: u64) {
+    pub(super) fn looked(&mut self, server: usize, life: u64, token: u64, place: u64) {
         if !self.alive(server, life) {
             return;
         }
@@ -180,14 +183,15 @@ impl World {
             DiskState::Hangs => return self.hung.push((server, life, token)),
         }
         let completed = self.clock(server, self.now);
-        let (lock, records) = (self.medium.lock, self.medium.newest());
+        let medium = self.medium_at(place);
+        let (lock, records) = (medium.lock, medium.newest());
         let look = LockLook { lock, counter: None, records, damaged: Vec::new(), completed };
         self.input(server, Input::Lock { token, result: Ok(look) });
     }
 
     /// The heartbeat goes to the disk, and the others' come from there.
     pub(super) fn disk_beat(&mut self, server: usize, life: u64, frame: &Frame) {
-        if self.config.lock != Some(LockKind::Disk) || self.hosts_disk[server] != DiskState::Works {
+        if !self.first.paths.contains_key("area") || self.hosts_disk[server] != DiskState::Works {
             return;
         }
         self.after(MS / 5, 3 * MS, Event::Beat { server, life, frame: Box::new(frame.clone()) });

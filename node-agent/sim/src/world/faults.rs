@@ -12,7 +12,7 @@ use holdfast_core::orders::Wanted;
 
 use super::host::boot_id;
 use super::network::{Kind, LANS};
-use super::{Device, Event, MS, World};
+use super::{Change, Device, Event, MS, World};
 
 /// How the shared disk (or the way to the lock) is from one server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +111,10 @@ pub enum Fault {
     ConfirmStopped(usize),
     /// After all are down, this one is made the base; the others come back at once, or stay off.
     ForceReinstate(usize, bool),
+    /// The sub-cluster's specification changes, for all (at different moments) or for one server.
+    Reconfigure(Change, Option<usize>),
+    /// A server does not reach the lock at this place.
+    NoWayToLock(usize, u64),
     /// Not a fault: from here on nothing that runs may stop.
     NothingMoves,
     /// How the fence devices behave, and whether they switch on again.
@@ -213,7 +217,8 @@ impl World {
             Fault::NewSpec(group) => self.new_spec(group, None),
             Fault::SpecTo(group, server) => self.new_spec(group, Some(server)),
             Fault::EmptyStore(server) => {
-                let (config, groups, running) = (self.config.clone(), Default::default(), Default::default());
+                let (groups, running) = (Default::default(), Default::default());
+                let config = self.hosts[server].known_config.clone().unwrap_or_else(|| self.config.clone());
                 let life = self.hosts[server].life;
                 let input = Input::Specs { config, groups, running };
                 self.after(MS, 5 * MS, Event::Input { server, life, input });
@@ -222,6 +227,10 @@ impl World {
             Fault::Reinstate(server) => self.operate(server, Wanted::Reinstate),
             Fault::ConfirmStopped(server) => self.operate(server, Wanted::ConfirmStopped),
             Fault::ForceReinstate(server, alone) => self.force_reinstate(server, alone),
+            Fault::Reconfigure(change, only) => self.reconfigure(change, only),
+            Fault::NoWayToLock(server, place) => {
+                self.unreachable.insert((server, place));
+            }
             Fault::NothingMoves => self.calm = Some(self.moved),
             Fault::Ambush(server, moment, left, then) => {
                 self.ambushes.push(Waiting { server, moment, left, then: *then });
@@ -269,7 +278,8 @@ impl World {
         self.max_fsync = 3;
         self.helper_delay = 40;
         (self.fences.device, self.fences.reboot) = (Device::Works, true);
-        for server in 0..self.hosts.len() {
+        self.unreachable.clear();
+        for server in (0..self.hosts.len()).filter(|server| !self.removed.contains(server)).collect::<Vec<_>>() {
             self.set_disk(server, DiskState::Works);
             self.power_on(server);
             self.at(self.now, Event::Thaw { server });

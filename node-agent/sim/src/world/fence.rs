@@ -82,7 +82,7 @@ impl World {
         let host = &self.hosts[server];
         let (_, kill, end) = host.deadline;
         // The guard acts at the kill point, or at the latest when the watchdog would have.
-        let latest = end + self.config.reset.as_nanos() as u64 * 99 / 100;
+        let latest = end + self.reset_of(server) * 99 / 100;
         let killed = self.now >= kill && (self.now >= latest || self.rng.random_bool(0.5));
         let gone = !self.hosts[server].powered || self.hosts[server].life != life || killed;
         if gone || self.fences.cancelled.contains(&(server, life, op)) {

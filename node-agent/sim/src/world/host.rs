@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_core::config::GroupConfig;
+use holdfast_core::config::{Config, GroupConfig};
 use holdfast_core::durable::Durable;
 use holdfast_core::names::{AcceptorId, BootId, ClusterId, GroupName, ResourceName, ServerName};
 use holdfast_core::planted::Mutation;
@@ -38,7 +38,9 @@ pub struct Host {
     pub(super) written_at: Moment,
     /// What really runs here.
     pub running: BTreeSet<(GroupName, ResourceName)>,
-    /// Specifications that it was given, kept beside the ledger.
+    /// The sub-cluster's specification that it was given last, kept beside the ledger.
+    pub(super) known_config: Option<Arc<Config>>,
+    /// The groups' likewise.
     pub(super) known_specs: BTreeMap<GroupName, Arc<GroupConfig>>,
     /// Specifications under which groups were started here, kept beside the ledger.
     pub(super) running_specs: BTreeMap<GroupName, Arc<GroupConfig>>,
@@ -64,6 +66,7 @@ impl Host {
             guard_at: 0,
             written_at: 0,
             running: BTreeSet::new(),
+            known_config: None,
             known_specs: BTreeMap::new(),
             running_specs: BTreeMap::new(),
             pending: VecDeque::new(),
@@ -124,9 +127,10 @@ impl World {
         {
             self.hosts[server].known_specs = groups;
         }
+        let config = self.hosts[server].known_config.get_or_insert_with(|| self.config.clone()).clone();
         let host = &self.hosts[server];
         let (groups, running) = (host.known_specs.clone(), host.running_specs.clone());
-        self.input(server, Input::Specs { config: self.config.clone(), groups, running });
+        self.input(server, Input::Specs { config, groups, running });
         if !self.operator.standing.is_empty() {
             self.hand_over_orders(server);
         }
@@ -220,7 +224,10 @@ impl World {
 
     fn begin(&mut self, server: usize, key: (GroupName, ResourceName), generation: u64) {
         self.check_start(server, &key.0, generation);
-        self.hosts[server].running.insert(key);
+        // The start itself may have been what an ambush waited for.
+        if self.hosts[server].powered {
+            self.hosts[server].running.insert(key);
+        }
     }
 
     /// R23 with the guard's own stall: at the kill point the agent dies at once, everything else at some moment before
@@ -242,7 +249,7 @@ impl World {
         self.say(format!("{name}: guard kills the agent, deadline is over"));
         self.stop_process(server);
         let boot = self.hosts[server].boot;
-        let reset = self.config.reset.as_nanos() as u64 * 99 / 100;
+        let reset = self.reset_of(server) * 99 / 100;
         let latest = end + reset;
         let at = self.rng.random_range(self.now..=latest.max(self.now));
         self.at(at, Event::Kill { server, boot });

@@ -23,12 +23,14 @@ mod fence;
 mod host;
 pub mod network;
 mod operator;
+mod reconfigure;
 
 use disk::Medium;
 use faults::{DiskState, Waiting};
 pub use fence::{Device, Fences};
 use host::{Host, boot_id};
-use network::{Kind, LANS};
+use network::Kind;
+pub use reconfigure::Change;
 
 /// One millisecond of the world.
 pub const MS: u64 = 1_000_000;
@@ -42,8 +44,8 @@ enum Event {
     Tick { server: usize, life: u64 },
     Durable { server: usize, life: u64, token: u64, state: Box<Durable> },
     Beat { server: usize, life: u64, frame: Box<Frame> },
-    Landed { server: usize, record: Box<LockRecord> },
-    Looked { server: usize, life: u64, token: u64 },
+    Landed { server: usize, place: u64, record: Box<LockRecord> },
+    Looked { server: usize, life: u64, token: u64, place: u64 },
     Act { server: usize, life: u64, op: u64, key: (GroupName, ResourceName), generation: u64, action: Action },
     Guard { server: usize },
     Kill { server: usize, boot: u64 },
@@ -101,6 +103,14 @@ pub struct World {
     loss: f64,
     lan_delay: u64,
     medium: Medium,
+    /// Locks that came later, by their place.
+    other_locks: BTreeMap<u64, Medium>,
+    /// Locks that a server does not reach.
+    unreachable: BTreeSet<(usize, u64)>,
+    /// Servers that were removed for good.
+    removed: BTreeSet<usize>,
+    /// Timing of the specification at the beginning.
+    first: Arc<Config>,
     hung: Vec<(usize, u64, u64)>,
     hang_one: BTreeSet<usize>,
     /// Servers that are started again so many ms after they have left.
@@ -138,12 +148,13 @@ impl World {
         let hosts: Vec<Host> = (0..config.servers.len()).map(|index| Host::new(index, &mut rng)).collect();
         let lock = AcceptorId(rng.random());
         let groups = groups.iter().map(|(name, group)| (GroupName::from(*name), Arc::new(group.clone()))).collect();
+        let first = Arc::new(config);
         let mut world = World {
             now: 0,
             rng,
             hosts_disk: vec![DiskState::Works; hosts.len()],
             hosts,
-            config: Arc::new(config),
+            config: first.clone(),
             groups,
             all_specs: BTreeMap::new(),
             is_virtual: true,
@@ -156,6 +167,10 @@ impl World {
             loss: 0.0,
             lan_delay: MS / 2,
             medium: Medium::new(lock),
+            other_locks: BTreeMap::new(),
+            unreachable: BTreeSet::new(),
+            removed: BTreeSet::new(),
+            first,
             hung: Vec::new(),
             hang_one: BTreeSet::new(),
             returning: BTreeMap::new(),
@@ -241,10 +256,14 @@ impl World {
 
     fn step(&mut self, event: Event) {
         match event {
-            Event::Input { server, life, input } => {
-                if let Input::Specs { groups, .. } = &input
+            Event::Input { server, life, mut input } => {
+                if let Input::Specs { config, groups, .. } = &mut input
                     && self.hosts[server].powered
                 {
+                    // What a server holds never goes back, however long an older one was on its way.
+                    let known = self.hosts[server].known_config.clone();
+                    *config = known.filter(|known| known.generation > config.generation).unwrap_or(config.clone());
+                    self.hosts[server].known_config = Some(config.clone());
                     let news = groups.iter().map(|(name, spec)| (name.clone(), spec.clone()));
                     self.hosts[server].known_specs.extend(news);
                 }
@@ -260,13 +279,13 @@ impl World {
                     self.medium.beats.insert(server, *frame);
                 }
             }
-            Event::Landed { server, record } => {
-                self.landed(server, *record);
+            Event::Landed { server, place, record } => {
+                self.landed(server, place, *record);
                 self.happens(server, faults::Moment::LockLanded);
             }
-            Event::Looked { server, life, token } => {
+            Event::Looked { server, life, token, place } => {
                 self.happens(server, faults::Moment::LockAnswers);
-                self.looked(server, life, token);
+                self.looked(server, life, token, place);
             }
             Event::Act { server, life, op, key, generation, action } => {
                 self.act(server, life, op, key, generation, action);
@@ -326,7 +345,7 @@ impl World {
             Output::Heartbeat(frame) => {
                 self.check_frame(server, &frame);
                 for to in 0..self.hosts.len() {
-                    for path in LANS {
+                    for path in self.open_lans(server) {
                         let input = Input::Frame { path: path.into(), frame: frame.clone() };
                         self.send(server, to, path.into(), Kind::Frame, input);
                     }
@@ -339,12 +358,12 @@ impl World {
                 let kind = Kind::of(&message);
                 self.check_vote(server, &message);
                 let envelope = Envelope { from: self.hosts[server].name.clone(), boot, message: *message };
-                for path in LANS {
+                for path in self.open_lans(server) {
                     self.send(server, index, path.into(), kind, Input::Message(Box::new(envelope.clone())));
                 }
                 self.happens(server, faults::Moment::Sends(kind));
             }
-            Output::Lock { token, op } => self.lock_begins(server, life, token, op),
+            Output::Lock { token, lock, op } => self.lock_begins(server, life, token, lock, op),
             Output::Deadline { soft, kill, end } => {
                 let deadline = (self.moment(server, soft), self.moment(server, kill), self.moment(server, end));
                 self.hosts[server].deadline = deadline;

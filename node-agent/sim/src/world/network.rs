@@ -47,6 +47,12 @@ impl Kind {
 pub(super) const LANS: [&str; 2] = ["ic", "pub"];
 
 impl World {
+    /// The LANs that a server has open: all that it acts by and those that are wanted.
+    pub(super) fn open_lans(&self, server: usize) -> Vec<&'static str> {
+        let config = self.hosts[server].core.as_ref().and_then(|core| core.in_force_config());
+        LANS.into_iter().filter(|lan| config.is_none_or(|config| config.paths.contains_key(*lan))).collect()
+    }
+
     pub(super) fn send(&mut self, from: usize, to: usize, path: PathName, kind: Kind, input: Input) {
         if from == to || self.cut.contains(&(from, to, path)) || !self.hosts[to].powered {
             return;

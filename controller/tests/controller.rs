@@ -146,12 +146,16 @@ async fn what_is_refused_says_why_and_takes_effect_when_it_is_put_right() {
     world.until_gone::<FailoverGroup>("ledger").await;
     world.until::<FailoverGroup>("reports", "accepted", |group| accepted(group) == "True/Accepted").await;
 
-    // A change of the structure of a formed sub-cluster; the old value is accepted again.
-    let timeout = |timeout: &str| Patch::Merge(json!({"spec": {"heartbeat": {"timeout": timeout}}}));
-    world.api::<SubCluster>().patch("db", &PatchParams::default(), &timeout("2s")).await.expect("patched");
+    // A change that no view of a formed sub-cluster can carry; the old value is accepted again.
+    let watchdog = |timeout: &str| Patch::Merge(json!({"spec": {"watchdog": {"timeout": timeout}}}));
+    world.api::<SubCluster>().patch("db", &PatchParams::default(), &watchdog("9s")).await.expect("patched");
     let verdict = |sub: &SubCluster| condition(&sub.status.clone().unwrap_or_default().conditions, "Accepted");
     world.until::<SubCluster>("db", "refused", |sub| verdict(sub) == "False/UnsupportedByServer").await;
-    world.api::<SubCluster>().patch("db", &PatchParams::default(), &timeout("1s")).await.expect("patched");
+    world
+        .api::<SubCluster>()
+        .patch("db", &PatchParams::default(), &Patch::Merge(json!({"spec": {"watchdog": {"timeout": null}}})))
+        .await
+        .expect("patched");
     world.until::<SubCluster>("db", "accepted", |sub| verdict(sub) == "True/Accepted").await;
 
     let service = json!({

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_api::conditions;
 use holdfast_api::reasons::{condition, ready};
-use holdfast_api::v1::{FailoverGroup, GuaranteeLevel, Server, SubCluster, SubClusterPhase};
+use holdfast_api::v1::{FailoverGroup, GuaranteeLevel, Server, ServerState, SubCluster, SubClusterPhase};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, ListParams, Patch, Preconditions};
@@ -60,7 +60,7 @@ pub(crate) async fn reconcile(sub: Arc<SubCluster>, context: Arc<Context>) -> Re
         return Ok(Action::requeue(reporting.look_again(now, context.settings.resync)));
     }
 
-    let verdict = verdict(&sub, &context);
+    let verdict = verdict(&sub, &all, &context);
     if verdict.is_ok() {
         write::add_finalizer(&api, sub.as_ref(), FINALIZER).await?;
         ensure_key(&sub, &context).await?;
@@ -95,7 +95,7 @@ pub(crate) async fn reconcile(sub: Arc<SubCluster>, context: Arc<Context>) -> Re
 }
 
 /// What the verdict depends on, as observed.
-fn verdict(sub: &SubCluster, context: &Context) -> Result<(), Rejection> {
+fn verdict(sub: &SubCluster, all: &[Arc<Server>], context: &Context) -> Result<(), Rejection> {
     let super_cluster = super_cluster_of(sub).and_then(|reference| context.stores.super_clusters.get(&reference));
     let own_age = age_order(sub);
     let older = super_cluster.as_ref().map_or(0, |above| {
@@ -113,7 +113,12 @@ fn verdict(sub: &SubCluster, context: &Context) -> Result<(), Rejection> {
     };
     let groups: Vec<&FailoverGroup> = groups.iter().map(AsRef::as_ref).filter(taken).collect();
     let super_cluster = super_cluster.as_deref();
-    accept::accept(&accept::Facts { sub_cluster: sub, super_cluster, older, groups: &groups })
+    let members: Vec<String> = all
+        .iter()
+        .filter(|server| server.status.as_ref().and_then(|status| status.state) == Some(ServerState::Active))
+        .map(|server| server.spec.server.clone())
+        .collect();
+    accept::accept(&accept::Facts { sub_cluster: sub, super_cluster, older, members: &members, groups: &groups })
 }
 
 /// Makes the Secret with the heartbeat key, if there is none.

@@ -1,5 +1,5 @@
 //! Whether a SubCluster is accepted: its own timing, what this version carries out, the super-cluster that it names, and
-//! that nothing changes which can't change while it is formed.
+//! that nothing changes which can't change while it is formed, or not yet.
 
 use holdfast_api::reasons::accepted;
 use holdfast_api::v1::{
@@ -21,6 +21,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) super_cluster: Option<&'a SuperCluster>,
     /// How many older sub-clusters the super-cluster has.
     pub(crate) older: usize,
+    /// Names of its servers that are members now, as they report.
+    pub(crate) members: &'a [String],
     /// Its groups that were accepted.
     pub(crate) groups: &'a [&'a FailoverGroup],
 }
@@ -41,12 +43,45 @@ pub(crate) fn accept(facts: &Facts<'_>) -> Result<(), Rejection> {
     if !lines.is_empty() {
         return Err(Rejection::new(accepted::INVALID_PATH, lines.join("; ")));
     }
+    fits_lock_disk(spec)?;
     independent_quorum_server(facts)?;
     let fencing: Vec<String> = validation::validate_fencing(spec).iter().map(ToString::to_string).collect();
     if !fencing.is_empty() {
         return Err(Rejection::new(accepted::FENCING_INVALID, fencing.join("; ")));
     }
-    unchanged(facts.sub_cluster)
+    unchanged(facts.sub_cluster)?;
+    no_member_removed(facts)
+}
+
+/// Most bytes of all path names together with a lock disk: two views have to fit one block there.
+const PATH_NAMES: usize = 400;
+
+fn fits_lock_disk(spec: &SubClusterSpec) -> Result<(), Rejection> {
+    let bytes: usize = spec.heartbeat.paths.iter().map(|path| path.name.len()).sum();
+    if spec.quorum.lock_disk.is_none() || bytes <= PATH_NAMES {
+        return Ok(());
+    }
+    let message = format!(
+        "spec.heartbeat.paths: their names have {bytes} bytes together; with a lock disk at most {PATH_NAMES}, because the \
+         view that names them has to fit one of its blocks. Give shorter names"
+    );
+    Err(Rejection::new(accepted::INVALID_PATH, message))
+}
+
+/// A server that is a member keeps its place: taking it away would be a stop that nobody asked for. The members would not
+/// do it either (R21); here it is said at once.
+fn no_member_removed(facts: &Facts<'_>) -> Result<(), Rejection> {
+    let kept = |name: &&String| facts.sub_cluster.spec.servers.iter().any(|server| server.name == **name);
+    let removed: Vec<String> = facts.members.iter().filter(|name| !kept(name)).cloned().collect();
+    if removed.is_empty() || !is_formed(facts.sub_cluster) {
+        return Ok(());
+    }
+    let message = format!(
+        "spec.servers: {} can't be removed while it is a member; detach it or stop its agent first (its groups move), then \
+         this is accepted",
+        list(&removed)
+    );
+    Err(Rejection::new(accepted::UNSUPPORTED_BY_SERVER, message))
 }
 
 /// A quorum server that the sub-cluster carries is away when it is needed (protocol-why D14).
@@ -170,7 +205,7 @@ fn unchanged(sub: &SubCluster) -> Result<(), Rejection> {
     let fields: Vec<String> = changed.iter().map(|part| format!("spec.{part}")).collect();
     let message = format!(
         "{}: this version can't change {} of a sub-cluster that has formed; what was accepted before stays in force. Put the \
-         old value back, or delete the sub-cluster and create it anew",
+         old value back (a new heartbeat key: an Operation of type RotateKey), or delete the sub-cluster and create it anew",
         list(&fields),
         if fields.len() == 1 { "it" } else { "them" },
     );
@@ -186,7 +221,8 @@ mod tests {
     use super::*;
 
     fn verdict(sub: &SubCluster, above: Option<&SuperCluster>, older: usize) -> Result<(), (&'static str, String)> {
-        accept(&Facts { sub_cluster: sub, super_cluster: above, older, groups: &[] }).map_err(|r| (r.reason, r.message))
+        accept(&Facts { sub_cluster: sub, super_cluster: above, older, members: &[], groups: &[] })
+            .map_err(|r| (r.reason, r.message))
     }
 
     fn within(mut sub: SubCluster, name: &str) -> SubCluster {
@@ -255,17 +291,50 @@ mod tests {
     }
 
     #[test]
-    fn the_structure_of_a_formed_sub_cluster_stays() {
+    fn what_no_view_carries_stays_in_a_formed_sub_cluster() {
+        let mut sub = sub_cluster("db");
+        let digest = to_text(&parts(&sub.spec));
+        sub.spec.watchdog.timeout = "9s".parse().unwrap();
+        let status = sub.status.get_or_insert_default();
+        status.accepted_digest = Some(digest);
+        status.phase = Some(SubClusterPhase::Unformed);
+        assert_eq!(
+            verdict(&sub, None, 0).map_err(|(reason, _)| reason).err().filter(|r| *r == "UnsupportedByServer"),
+            None
+        );
+        sub.status.as_mut().unwrap().phase = Some(SubClusterPhase::NoQuorum);
+        sub.spec.watchdog.mode = WatchdogMode::Disabled;
+        let (reason, message) = verdict(&sub, None, 0).unwrap_err();
+        assert_eq!(reason, "UnsupportedByServer");
+        assert!(message.starts_with("spec.watchdog: "), "{message}");
+    }
+
+    #[test]
+    fn the_timeout_of_a_formed_sub_cluster_may_change() {
         let mut sub = sub_cluster("db");
         let digest = to_text(&parts(&sub.spec));
         sub.spec.heartbeat.timeout = "2s".parse().unwrap();
         let status = sub.status.get_or_insert_default();
-        status.accepted_digest = Some(digest);
-        status.phase = Some(SubClusterPhase::Unformed);
+        (status.accepted_digest, status.phase) = (Some(digest), Some(SubClusterPhase::Running));
         assert_eq!(verdict(&sub, None, 0), Ok(()));
-        sub.status.as_mut().unwrap().phase = Some(SubClusterPhase::NoQuorum);
+    }
+
+    #[test]
+    fn a_member_is_not_removed_before_it_has_left() {
+        let mut sub = sub_cluster("db");
+        sub.status.get_or_insert_default().phase = Some(SubClusterPhase::Running);
+        let members = ["db1".to_string(), "db3".to_string()];
+        let facts = |members| Facts { sub_cluster: &sub, super_cluster: None, older: 0, members, groups: &[] };
+        let refused = accept(&facts(&members)).unwrap_err();
+        assert!(refused.message.starts_with("spec.servers: db3 can't be removed"), "{}", refused.message);
+        assert!(accept(&facts(&members[..1])).is_ok());
+    }
+
+    #[test]
+    fn names_that_no_block_of_a_lock_disk_takes_are_refused() {
+        let mut sub = sub_cluster("db");
+        sub.spec.heartbeat.paths[0].name = "x".repeat(400);
         let (reason, message) = verdict(&sub, None, 0).unwrap_err();
-        assert_eq!(reason, "UnsupportedByServer");
-        assert!(message.starts_with("spec.heartbeat.timeout: "), "{message}");
+        assert!(reason == "InvalidPath" && message.contains("at most 400"), "{message}");
     }
 }

@@ -210,7 +210,9 @@ impl World {
             let ordered = self.operator.reinstated.contains(&(name.clone(), base.order()));
             let kept_out = base.detached.get(name).is_some_and(|detached| detached.ordered.is_some()) && !ordered;
             let left_out = self.operator.forced.get(&view.lineage).is_some_and(|forced| {
-                !forced.members.contains_key(name)
+                // One that was declared later was not left out by it.
+                forced.settings.servers.contains_key(name)
+                    && !forced.members.contains_key(name)
                     && !self.operator.reinstated.iter().any(|(back, order)| back == name && order.0 == view.lineage)
             });
             if joins && (kept_out || left_out) {

@@ -1,4 +1,4 @@
-//! Every parser of bytes that come from a network, a line or a disk, under bytes that nobody would write.
+//! Every parser of bytes that come from a network, a line, a disk or another program, under bytes that nobody would write.
 //!
 //! Each test mutates valid inputs and the files of `fuzz/corpus/NAME` for `FUZZ_SECONDS` (default 0.5; `make fuzz` takes a
 //! minute) and checks that the parser never panics, never takes what was altered, and reads back what it wrote. The
@@ -6,6 +6,7 @@
 //! corpus.
 
 mod mutate;
+mod stored;
 mod targets;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -81,4 +82,9 @@ fuzz! {
     disk_lock: targets::DiskLock;
     disk_ring: targets::DiskRing::new();
     heard: targets::Heard;
+    ledger: stored::LedgerSlot;
+    lock_object: stored::LockObject;
+    kill_list: stored::KillLines;
+    fence_metadata: stored::FenceMetadata;
+    mount_table: stored::MountTable;
 }

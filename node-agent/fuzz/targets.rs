@@ -33,7 +33,7 @@ pub(crate) trait Target {
     }
 }
 
-const LOCK: AcceptorId = AcceptorId(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff);
+pub(crate) const LOCK: AcceptorId = AcceptorId(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff);
 
 fn keys() -> Keyring {
     let data = [("1".to_owned(), vec![7; 32]), ("65".to_owned(), vec![9; 32])].into();
@@ -93,7 +93,7 @@ fn frame() -> Frame {
     }
 }
 
-fn view() -> View {
+pub(crate) fn view() -> View {
     let member =
         |id: u8| Member { id, acceptor: AcceptorId(id.into()), boot: BootId(9), timing: timing(), is_virtual: false };
     let departed = |evidence| Departed { is_virtual: true, takeover_wait: Duration::from_secs(1), evidence };
@@ -119,7 +119,7 @@ fn view() -> View {
     }
 }
 
-fn record(sequence: u64) -> LockRecord {
+pub(crate) fn record(sequence: u64) -> LockRecord {
     let ballot = Ballot { round: 3, proposer: 2 };
     LockRecord {
         cluster: ClusterId(7),
@@ -136,7 +136,7 @@ fn record(sequence: u64) -> LockRecord {
     }
 }
 
-fn bytes(value: &impl Serialize) -> Vec<u8> {
+pub(crate) fn bytes(value: &impl Serialize) -> Vec<u8> {
     postcard::to_stdvec(value).expect("it can be written")
 }
 

@@ -160,7 +160,11 @@ impl LedgerFile {
     }
 }
 
-fn encode(sequence: u64, state: &Durable) -> Result<Vec<u8>, LedgerError> {
+/// The content of a slot: state and number, which grows with every write.
+///
+/// # Errors
+/// When it is larger than a slot.
+pub fn encode(sequence: u64, state: &Durable) -> Result<Vec<u8>, LedgerError> {
     let payload = postcard::to_stdvec(state).map_err(LedgerError::Encode)?;
     if payload.len() > SLOT - HEAD {
         return Err(LedgerError::TooLarge { found: payload.len(), allowed: SLOT - HEAD });
@@ -175,7 +179,11 @@ fn encode(sequence: u64, state: &Durable) -> Result<Vec<u8>, LedgerError> {
     Ok(bytes)
 }
 
-fn decode(slot: &[u8]) -> Result<(u64, Durable), String> {
+/// Reads a slot.
+///
+/// # Errors
+/// Why it holds no whole state.
+pub fn decode(slot: &[u8]) -> Result<(u64, Durable), String> {
     let Some((head, rest)) = slot.split_at_checked(HEAD) else {
         return Err(format!("only {} bytes", slot.len()));
     };

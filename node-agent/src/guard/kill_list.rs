@@ -54,6 +54,20 @@ impl Entry {
     }
 }
 
+/// The entries of a list that were not released.
+pub fn read(text: &[u8]) -> Vec<Entry> {
+    let mut live: Vec<Entry> = Vec::new();
+    for line in text.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
+        // A line that was not finished belongs to a start that never happened: it waits for the whole line.
+        match serde_json::from_slice(line) {
+            Ok(Line::Hold(entry)) if !live.contains(&entry) => live.push(entry),
+            Ok(Line::Released(group)) => live.retain(|entry| entry.group != group),
+            Ok(Line::Hold(_)) | Err(_) => {}
+        }
+    }
+    live
+}
+
 /// Changes are made one after the other: what one thread adds must not vanish because another one saw that nothing else
 /// was held, and emptied the list.
 fn alone() -> MutexGuard<'static, ()> {
@@ -95,16 +109,7 @@ impl KillList {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(error),
         };
-        let mut live: Vec<Entry> = Vec::new();
-        for line in text.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
-            // A line that was not finished belongs to a start that never happened: it waits for the whole line.
-            match serde_json::from_slice(line) {
-                Ok(Line::Hold(entry)) if !live.contains(&entry) => live.push(entry),
-                Ok(Line::Released(group)) => live.retain(|entry| entry.group != group),
-                Ok(Line::Hold(_)) | Err(_) => {}
-            }
-        }
-        Ok(live)
+        Ok(read(&text))
     }
 
     /// Adds an entry durably, unless it is there.

@@ -78,9 +78,9 @@ sim: ## Random faults on whole sub-clusters in virtual time (SECONDS=60, SEED=n 
 	  $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(if $(PLANT),--plant $(PLANT))
 
 .PHONY: model
-model: ## Every order of steps around the decision about views, with up to FAULTS=1 faults (TICKS=n, PLANT=Name plants a bug)
+model: ## Every order of steps around the decision about views (FAULTS=n, TICKS=n: another bound; PLANT=Name plants a bug)
 	scripts/setup.sh build
-	cargo run --quiet --release --locked -p holdfast-sim -- --model $(or $(FAULTS),1) \
+	cargo run --quiet --release --locked -p holdfast-sim -- --model $(or $(FAULTS),all) \
 	  $(if $(TICKS),--ticks $(TICKS)) $(if $(PLANT),--plant $(PLANT))
 
 .PHONY: crds

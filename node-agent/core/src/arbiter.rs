@@ -248,6 +248,14 @@ impl Core {
                     self.lock.ring.failed(self.now, number);
                     self.persist();
                 }
+                if planted!(UnansweredSwapCounts)
+                    && let Purpose::Ballot(ballot, phase) = purpose
+                    && let Some(lock) = self.lock.id
+                {
+                    let (records, completed) = (self.lock.records.clone(), self.now);
+                    let look = LockLook { lock, counter: None, records, damaged: Vec::new(), completed };
+                    return self.lock_answered(ballot, phase, &look, Ballot::default());
+                }
                 self.ballot_failed(purpose);
                 return;
             }
@@ -325,7 +333,7 @@ impl Core {
                 look.lock
             ));
         }
-        if self.durable.lock_memory.distrusted {
+        if self.durable.lock_memory.distrusted && !planted!(RestoredLockVotes) {
             return Some(format!(
                 "the lock {} went back to an older state: it was restored from a copy and has forgotten promises; \
                  make a new lock",

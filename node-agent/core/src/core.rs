@@ -70,16 +70,16 @@ pub struct Core {
     exited: bool,
     outputs: VecDeque<Output>,
     /// Outputs that wait for the ledger: (token, output).
-    waiting: VecDeque<(u64, Output)>,
-    issued: u64,
-    written: u64,
+    pub(crate) waiting: VecDeque<(u64, Output)>,
+    pub(crate) issued: u64,
+    pub(crate) written: u64,
     /// (lineage, epoch) of the view with each token that is not durable yet.
-    orders: VecDeque<(u64, Option<(u32, Epoch)>)>,
+    pub(crate) orders: VecDeque<(u64, Option<(u32, Epoch)>)>,
     stable: Option<(u32, Epoch)>,
     next_wake: Instant,
     next_beat: Instant,
     last_sequence: u64,
-    said: BTreeSet<String>,
+    pub(crate) said: BTreeSet<String>,
 }
 
 impl Core {
@@ -314,7 +314,8 @@ impl Core {
         self.wake(self.next_beat);
         // A server that the view does not name any more has nothing to say, and no number to say it under.
         let Some(id) = config.servers.get(&self.boot.server).copied() else { return };
-        let sequence = self.now.0;
+        let sequence =
+            if planted!(SequenceRestarts) { self.now.since(self.started).as_nanos() as u64 } else { self.now.0 };
         if moment(sequence) <= moment(self.last_sequence) {
             return; // two in one instant: the next one says it
         }

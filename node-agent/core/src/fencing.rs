@@ -21,8 +21,9 @@ use std::time::Duration;
 use crate::config::{Config, FencingMode};
 use crate::core::Core;
 use crate::frame::{FenceState, Frame};
-use crate::names::ServerName;
+use crate::names::{BootId, ServerName};
 use crate::output::{OpId, Output};
+use crate::planted::planted;
 use crate::status::FenceStatus;
 use crate::time::Instant;
 use crate::view::{DepartedKey, View};
@@ -38,6 +39,8 @@ pub(crate) struct Call {
     since: Instant,
     message: String,
     cancelled: bool,
+    /// When it was verified off.
+    off: Option<Instant>,
     /// Every level has failed at least once.
     failed: bool,
 }
@@ -52,6 +55,13 @@ impl Core {
         }
         if !self.coordinates() || !self.leased() {
             return;
+        }
+        if planted!(FiresBeforeDecision) {
+            let silent = |name: &&ServerName| self.verdict(name) == crate::peers::Verdict::Suspected;
+            let silent = view.members.keys().filter(|name| **name != self.boot.server).find(silent);
+            if let Some(name) = silent.filter(|name| config.fencing.covers(name) && !self.fires(name)).cloned() {
+                self.fire((name.clone(), view.members[&name].boot));
+            }
         }
         for key in view.departed.keys().filter(|key| config.fencing.covers(&key.0)) {
             match self.fence_due(&view, key) {
@@ -70,12 +80,13 @@ impl Core {
         }
         let proven = self.departures.get(key).is_some_and(|departure| departure.seen.is_some());
         let by_a_member = || view.members.keys().any(|name| self.says_it_fires(name, &key.0));
-        if proven || self.evidence(key).is_some() || self.fires(&key.0) || by_a_member() {
+        let again = planted!(FiresTwice) && !self.fires(&key.0);
+        if (proven || self.evidence(key).is_some() || self.fires(&key.0) || by_a_member()) && !again {
             return None;
         }
         match self.fences.get(key) {
             Some(call) if call.state == FenceState::Failed && !call.cancelled => Some(call.since + AGAIN),
-            Some(call) if call.state == FenceState::Off => None,
+            Some(call) if call.state == FenceState::Off && !planted!(FiresTwice) => None,
             _ => Some(self.now),
         }
     }
@@ -86,7 +97,11 @@ impl Core {
         let server = key.0.clone();
         let (since, state) = (self.now, FenceState::Firing);
         let failed = self.fences.get(&key).is_some_and(|call| call.failed);
-        self.fences.insert(key, Call { op, state, since, message: String::new(), cancelled: false, failed });
+        if planted!(FiringIsOff) {
+            self.proven_off(&key);
+        }
+        let call = Call { op, state, since, message: String::new(), cancelled: false, off: None, failed };
+        self.fences.insert(key, call);
         self.emit(Output::Fence { op, server });
         self.beat_soon();
     }
@@ -114,6 +129,7 @@ impl Core {
             return;
         }
         (call.state, call.since, call.message) = (FenceState::Restoring, now, message.clone());
+        call.off = Some(now);
         let key = key.clone();
         self.proven_off(&key);
         self.note("FenceDone", None, false, format!("{} is verified off: {message}", key.0));
@@ -181,6 +197,16 @@ impl Core {
         frame.is_some_and(|frame| frame.fences.iter().any(|(key, state)| key.0 == *server && state.in_flight()))
     }
 
+    /// R19: nothing was heard of this server since it was verified off, whichever boot of it that ended.
+    pub(crate) fn is_off(&self, server: &ServerName, boot: BootId) -> bool {
+        let heard = self.peers.get(server).map_or(Instant::ZERO, |peer| peer.received);
+        let key = (server.clone(), boot);
+        let says = |frame: &Frame| frame.fences.get(&key).is_some_and(|state| state.is_off());
+        let off = self.fences.iter().any(|(key, call)| key.0 == *server && call.off.is_some_and(|off| heard <= off))
+            || self.peers.values().filter_map(|peer| peer.frame.as_ref()).any(says);
+        off && !planted!(JoinsOff)
+    }
+
     /// R19, D28: a call for this server may be under way: ours, one that a peer speaks of, or one that a departed peer
     /// began after its last word. The last two end with the peer's authority.
     pub(crate) fn fence_in_flight(&self, config: &Config, server: &ServerName) -> bool {
@@ -191,6 +217,9 @@ impl Core {
             let boot = self.peers.get(name).and_then(|peer| peer.frame.as_ref()).map(|frame| frame.boot);
             departed.clone().any(|key| key.0 == *name && Some(key.1) == boot && silenced(&key))
         };
+        if planted!(JoinsUnderFire) {
+            return false;
+        }
         self.fires(server)
             || config.fencing.covers(server) && departed.clone().any(|key| lost(&key))
             || self.peers.keys().any(|name| self.says_it_fires(name, server) && !ended(name))
@@ -224,6 +253,7 @@ impl Core {
             policy.iter().any(|name| *name != self.boot.server && view.members.contains_key(name))
         };
         ended_from_outside
+            && !planted!(StopFailureIgnored)
             && self.machines.values().any(|machine| {
                 machine.stop_failed() && machine.config.fence_on_stop_failure && elsewhere(&machine.config.policy)
             })

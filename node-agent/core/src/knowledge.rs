@@ -252,7 +252,8 @@ impl Core {
             return Some(evidence.clone());
         }
         let allowed = self.config.as_ref().is_some_and(|config| {
-            (!departed.is_virtual || config.time_on_virtual_machines) && self.time_may_prove(config, key)
+            (!departed.is_virtual || config.time_on_virtual_machines || planted!(TimeOnPausedMachine))
+                && (self.time_may_prove(config, key) || planted!(RequiredIgnored))
         });
         self.seen_evidence(key).or_else(|| (allowed && self.time_is_over(key)).then_some(Evidence::Time))
     }

@@ -60,7 +60,9 @@ impl Core {
     /// This server may act under its newest view, and that view is durable.
     pub(crate) fn acting(&self) -> bool {
         self.durable.view.as_ref().is_some_and(|view| {
-            !view.stopped && self.stable_order() == Some(view.order()) && view.admits(&self.boot.server, self.boot.boot)
+            let named = view.admits(&self.boot.server, self.boot.boot)
+                || view.members.contains_key(&self.boot.server) && planted!(BootNotNamed);
+            !view.stopped && self.stable_order() == Some(view.order()) && named
         })
     }
 

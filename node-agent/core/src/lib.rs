@@ -34,6 +34,8 @@ pub mod status;
 pub mod time;
 pub mod view;
 
+#[cfg(feature = "planted")]
+pub mod alike;
 mod arbiter;
 mod coordinator;
 mod core;

@@ -117,8 +117,14 @@ impl Core {
         if acceptors.len() % 2 == 1 {
             return acceptors;
         }
+        if planted!(LockAlone) && settings.lock.is_some() && acceptors.len() == 2 {
+            acceptors.clear();
+        }
         if let Some(lock) = self.lock_id_for(settings, base) {
             acceptors.insert(Acceptor::Lock, lock);
+            return acceptors;
+        }
+        if planted!(ShrinksToTwo) {
             return acceptors;
         }
         let departed = base.acceptors.iter().find(|(acceptor, _)| match acceptor {
@@ -289,12 +295,18 @@ impl Core {
         if unproven {
             return Err(self.unproven_in_words(config, view, name));
         }
+        if self.is_off(name, frame.boot) {
+            return Err("a fence device has switched it off, and nothing was heard of it since".into());
+        }
         if self.fence_in_flight(config, name) {
             return Err("a fence device is being used on it, or may be by a server that was lost".into());
         }
         // Two would need each other without it; a larger view loses nothing by growing (protocol-why D20). Nobody joins
         // who sees another lock.
         let Some(kind) = config.lock.filter(|_| (members.len() + 1).is_multiple_of(2)) else { return Ok(()) };
+        if planted!(GrowsWithoutLock) {
+            return Ok(());
+        }
         if members.len() == 1 && !(self.lock_usable() && frame.lock_reachable && frame.lock == self.lock.id) {
             return Err(format!("the {} is not reachable from both", kind.noun()));
         }

@@ -49,6 +49,14 @@ macro_rules! mutations {
 
 #[cfg(feature = "planted")]
 mutations! {
+    /// A value that some have accepted, and of which nobody knows whether it was decided, is left as it is.
+    UnknownOutcomeLeft: "R1",
+    /// The side of a partition that runs fewer groups does not leave the lock to the other.
+    NoRaceDelay: "R1",
+    /// A member without a LAN to another is no reason for a new view while it is alive on the disk.
+    PartitionIgnored: "R1",
+    /// Whoever hears everybody wants all of them, whether or not they hear each other.
+    CliqueIgnored: "R1",
     /// A promise is forgotten: lower ballots are accepted after it.
     PromiseForgotten: "R2",
     /// A server goes on with its own attempt, and accepts it, after it has promised a higher ballot to another.
@@ -73,6 +81,16 @@ mutations! {
     TwoWritesInFlight: "R4",
     /// The place of a write that failed is used again at once.
     PlacesReused: "R4",
+    /// The lock decides alone between two servers.
+    LockAlone: "R4",
+    /// A swap on the quorum server that had no answer counts as made.
+    UnansweredSwapCounts: "R5",
+    /// A swap is made on what was read before, whatever others have put in since (the simulator's quorum server).
+    StaleSwapTaken: "R5",
+    /// An object that is gone is made anew by the next swap (the simulator's quorum server).
+    AbsentObjectMade: "R5",
+    /// A lock that was put back to an older state has a vote.
+    RestoredLockVotes: "R5",
     /// A lock with another identity than the view names has a vote (formatted anew, replaced).
     BlankLockVotes: "I-g",
     /// A server that lost its ledger votes as the acceptor that it was.
@@ -81,6 +99,10 @@ mutations! {
     NoResetAtAdoption: "R6",
     /// Frames of any epoch are acknowledged, and acknowledgements of any epoch count.
     AcknowledgesAnyEpoch: "R7",
+    /// A new boot is acknowledged, and acts, under a view that names the old one.
+    BootNotNamed: "R7",
+    /// Send times begin anew with every process.
+    SequenceRestarts: "R7",
     /// A lean on the lock grants although another server has a ballot there.
     LeanNeverRefused: "R8",
     /// A lean grants from its completion, not from the clock read before it.
@@ -101,6 +123,16 @@ mutations! {
     WaitWithoutReset: "R11",
     /// An earlier departure's evidence is used for a later one of the same boot.
     EvidenceReused: "R12",
+    /// Time counts on a virtual machine, too, where data is shared and nobody has allowed it.
+    TimeOnPausedMachine: "R12",
+    /// Time counts although fencing is required.
+    RequiredIgnored: "R12",
+    /// A fence call that has begun counts as a server that is off.
+    FiringIsOff: "R12",
+    /// A member that is silent is switched off before a view without it is decided.
+    FiresBeforeDecision: "R12",
+    /// A server that was verified off is switched off again.
+    FiresTwice: "R12",
     /// A departed server that holds nothing counts as stopped before it knows that it departed.
     CleanBeforeLearning: "R12",
     /// A group that nobody reports counts as Offline although a departed server may hold it.
@@ -145,6 +177,16 @@ mutations! {
     StartWithoutQuorum: "R18",
     /// A joiner that still holds groups, or does not know the newest view, is admitted.
     JoinsHolding: "R19",
+    /// A server becomes a member while a fence device is being used on it.
+    JoinsUnderFire: "R19",
+    /// A boot that was verified off becomes a member, because it was heard of shortly before.
+    JoinsOff: "R19",
+    /// One server grows to two while the lock is out of reach.
+    GrowsWithoutLock: "R19",
+    /// A view of two without a lock gives its departed third no vote.
+    ShrinksToTwo: "R20",
+    /// A server on which a stop has failed stays a member.
+    StopFailureIgnored: "R20",
     /// A server has left when it says so, not when its groups are stopped.
     LeavesHolding: "R20",
     /// A detached server is admitted again as soon as it wants to be.
@@ -167,6 +209,10 @@ mutations! {
     LateWriteWins: "R4",
     /// A helper does not look at the deadline before it acts (the simulator's executor).
     HelperDoesNotLook: "R14",
+    /// The guard kills what runs, not the helper that is about to start more (the simulator's guard).
+    HelpersSpared: "R23",
+    /// A guard that can't prove that everything is gone goes on petting the watchdog (the simulator's guard).
+    PetsUnverified: "R23",
     /// The guard kills nobody (the simulator's guard).
     GuardSleeps: "R23",
 }

@@ -33,7 +33,7 @@ pub(crate) struct Proposal {
     pub(crate) value: View,
     pub(crate) phase: u8,
     /// Our own promise (phase 1) or acceptance (phase 2) is durable with this token.
-    own_token: u64,
+    pub(crate) own_token: u64,
     promises: BTreeMap<Acceptor, Option<(Ballot, View)>>,
     accepts: BTreeMap<Acceptor, Anchors>,
     began: Instant,
@@ -117,7 +117,8 @@ impl Core {
     /// R1: an accepted value whose outcome is unknown for 3·H has to be brought to an end.
     pub(crate) fn unknown_outcome(&self, config: &crate::config::Config) -> bool {
         let rank = config.servers.keys().take_while(|name| **name != self.boot.server).count() as u32;
-        self.desire.accepted_since.is_some_and(|since| self.now.since(since) >= 3 * config.interval * (1 + rank))
+        let waited = 3 * config.interval * (1 + rank);
+        self.desire.accepted_since.is_some_and(|since| self.now.since(since) >= waited) && !planted!(UnknownOutcomeLeft)
     }
 
     /// How long this server leaves it to others: the lowest-named takes it at once, the rest after 3·H each; the side
@@ -126,6 +127,7 @@ impl Core {
         let me = &self.boot.server;
         let rank = Self::proposers(value, base).iter().take_while(|name| **name != me).count() as u32;
         let contested = base.acceptors.contains_key(&Acceptor::Lock)
+            && !planted!(NoRaceDelay)
             && base.members.keys().filter(|name| !value.members.contains_key(*name)).any(|rival| {
                 let theirs = self.groups_held_by(rival);
                 let ours = self.durable.held.len();

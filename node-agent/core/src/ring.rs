@@ -52,6 +52,13 @@ impl Ring {
         self.doubtful.values().filter(|since| now.since(**since) < LATE).count() > MOST_DOUBTFUL
     }
 
+    /// Every number moves by so many.
+    #[cfg(feature = "planted")]
+    pub(crate) fn turn(&mut self, by: i64) {
+        let turned = |place: u64| (place as i64 + by).rem_euclid(LOCK_RING as i64) as u64;
+        self.doubtful = std::mem::take(&mut self.doubtful).into_iter().map(|(place, at)| (turned(place), at)).collect();
+    }
+
     /// When the first place is free again.
     pub(crate) fn free_at(&self) -> Option<Instant> {
         self.doubtful.values().min().map(|since| *since + LATE)

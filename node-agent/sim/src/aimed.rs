@@ -5,9 +5,9 @@ use holdfast_core::config::{FencingMode, LockKind};
 use holdfast_core::planted::Mutation;
 
 use crate::schedule::{Schedule, Shape};
-use crate::world::Change;
 use crate::world::faults::{DiskState, Fault, Moment};
 use crate::world::network::Kind;
+use crate::world::{Change, Device};
 
 /// Index of the groups: the second one prefers the last server, the others the first.
 const WEB: usize = 2;
@@ -25,8 +25,9 @@ fn when(server: usize, moment: Moment, count: u32, then: Fault) -> (u64, Fault) 
 /// The schedule that brings a bug out, if there is one; see [`Schedule::random`] for the others.
 pub fn at(mutation: Mutation, seed: u64) -> Option<Schedule> {
     use Fault::{
-        CutFrames, CutLans, CutOneWay, Disk, HangOne, Isolate, LoseLedger, Move, Mute, PowerCut, PowerOn, ReformatLock,
-        SpecTo,
+        CutFrames, CutLans, CutOneWay, DelayKind, DeleteLock, Devices, Disk, FailingResources, Freeze, HangOne,
+        HealLans, Isolate, LoseLedger, MembersConnected, Move, Mute, NothingMoves, Pause, PowerCut, PowerOn,
+        ReformatLock, RestoreLock, Settles, SlowHelpers, SpecTo, StoppedHelpers, Unkillable,
     };
     let disk = || shape(2, Some(LockKind::Disk));
     let (shape, steps) = match mutation {
@@ -337,7 +338,7 @@ pub fn at(mutation: Mutation, seed: u64) -> Option<Schedule> {
                 (0, Move(DB, 0)),
                 (0, Move(NET, 0)),
                 (3000, Move(WEB, 1)),
-                when(0, Moment::Sends(Kind::Assign), 2, Fault::SlowHelpers(3000)),
+                when(0, Moment::Sends(Kind::Assign), 2, SlowHelpers(3000)),
                 when(0, Moment::Sends(Kind::Assign), 2, Isolate(1)),
                 when(0, Moment::Sends(Kind::Assign), 2, Disk(1, DiskState::Errors)),
                 (5000, Fault::HealLans),
@@ -437,6 +438,136 @@ pub fn at(mutation: Mutation, seed: u64) -> Option<Schedule> {
                 (3000 + seed * 97 % 3000, Fault::FailingResources(0.0, 0.0)),
             ],
         ),
+        // a and b accept a view without c, a does not hear that b has, and c is back: nobody acknowledges anybody.
+        Mutation::UnknownOutcomeLeft => (
+            shape(3, None),
+            vec![
+                (0, Isolate(2)),
+                when(0, Moment::Sends(Kind::Accept), 1, Mute(Kind::Accepted, 1500)),
+                when(0, Moment::Sends(Kind::Accept), 1, HealLans),
+                (8000, HealLans),
+            ],
+        ),
+        // Everything runs on a. Whoever runs it keeps it.
+        Mutation::NoRaceDelay => (
+            disk(),
+            vec![
+                (0, Move(DB, 0)),
+                (0, Move(NET, 0)),
+                (3000, NothingMoves),
+                (seed * 13 % 100, CutLans(0, 1)),
+                (4000, HealLans),
+            ],
+        ),
+        Mutation::PartitionIgnored => (disk(), vec![(0, CutLans(0, 1)), (5000, MembersConnected)]),
+        // protocol-why D19: b and c do not hear each other, a hears both.
+        Mutation::CliqueIgnored => (shape(3, None), vec![(0, CutLans(1, 2)), (6000, MembersConnected)]),
+        // protocol-why D3: the disk dies, the LANs work.
+        Mutation::LockAlone => (
+            disk(),
+            vec![(0, NothingMoves), (0, Disk(0, DiskState::Errors)), (0, Disk(1, DiskState::Errors)), (5000, HealLans)],
+        ),
+        Mutation::UnansweredSwapCounts => (
+            shape(2, Some(LockKind::QuorumServer)),
+            vec![
+                (0, CutLans(0, 1)),
+                when(0, Moment::Accepting, 1, Disk(0, DiskState::Errors)),
+                when(1, Moment::Accepting, 1, Disk(1, DiskState::Errors)),
+                (4000, HealLans),
+            ],
+        ),
+        Mutation::StaleSwapTaken => {
+            (shape(2, Some(LockKind::QuorumServer)), vec![(0, CutLans(0, 1)), (4000, HealLans)])
+        }
+        // a and the lock decide without b; the object is deleted, a is away: b must not find a blank one.
+        Mutation::AbsentObjectMade => (
+            shape(2, Some(LockKind::QuorumServer)),
+            vec![(0, PowerCut(1)), (4000, PowerCut(0)), (0, DeleteLock), (500, PowerOn(1)), (15_000, PowerOn(0))],
+        ),
+        // The same with one that is put back from a copy, of which b has seen more.
+        Mutation::RestoredLockVotes => (
+            shape(2, Some(LockKind::QuorumServer)),
+            vec![
+                (2000, Move(WEB, 1)),
+                (3000, PowerCut(1)),
+                (4000, PowerCut(0)),
+                (0, RestoreLock),
+                (500, PowerOn(1)),
+                (15_000, PowerOn(0)),
+            ],
+        ),
+        // b reboots so fast that nobody misses it.
+        Mutation::BootNotNamed => (
+            Shape { is_virtual: false, ..shape(3, None) },
+            vec![
+                (0, Move(WEB, 1)),
+                (3000, DelayKind(Kind::Prepare, 400)),
+                (0, PowerCut(1)),
+                (5 + seed * 7 % 100, PowerOn(1)),
+                (5000, HealLans),
+            ],
+        ),
+        // A machine stands still with what it runs, while its clock goes on or not, and goes on later.
+        Mutation::TimeOnPausedMachine => (
+            Shape { time_allowed: false, ..disk() },
+            vec![(0, Pause(0, 4000, seed.is_multiple_of(2))), (8000, HealLans)],
+        ),
+        Mutation::RequiredIgnored | Mutation::FiringIsOff => (
+            Shape { fencing: FencingMode::Required, ..disk() },
+            vec![(0, Devices(Device::Fails, true)), (0, Pause(0, 4000, seed.is_multiple_of(2))), (8000, HealLans)],
+        ),
+        // It takes long to agree on a view without c.
+        Mutation::FiresBeforeDecision => (
+            Shape { fencing: FencingMode::BestEffort, ..shape(3, None) },
+            vec![(0, DelayKind(Kind::Prepare, 1500)), (0, Isolate(2)), (4000, HealLans)],
+        ),
+        Mutation::FiresTwice => {
+            (Shape { fencing: FencingMode::Required, ..disk() }, vec![(0, PowerCut(1)), (4000, HealLans)])
+        }
+        // protocol-why D28: c is back while the device is still at work.
+        Mutation::JoinsUnderFire => (
+            Shape { fencing: FencingMode::BestEffort, ..shape(3, None) },
+            vec![(0, Devices(Device::Slow, true)), (0, Isolate(2)), (1100, HealLans), (6000, HealLans)],
+        ),
+        // protocol-why D20: b comes back while the disk is away, and is lost again.
+        Mutation::GrowsWithoutLock => (
+            disk(),
+            vec![
+                (0, Isolate(1)),
+                (4000, Disk(0, DiskState::Errors)),
+                (0, Disk(1, DiskState::Errors)),
+                (500, HealLans),
+                (4000, NothingMoves),
+                (0, Isolate(1)),
+                (4000, HealLans),
+            ],
+        ),
+        // protocol-why D21: two are left of three, one of the two is lost, and the third comes back.
+        Mutation::ShrinksToTwo => {
+            (shape(3, None), vec![(0, PowerCut(2)), (4000, PowerCut(1)), (1000, PowerOn(2)), (0, Settles(8000))])
+        }
+        // protocol-why D27: what is to move can't be stopped.
+        Mutation::StopFailureIgnored => (
+            Shape { fencing: FencingMode::BestEffort, ..disk() },
+            vec![(0, FailingResources(0.0, 1.0)), (0, Move(WEB, 1)), (1000, Settles(15_000))],
+        ),
+        // protocol-why D6: a helper is stopped between its look at the deadline and what it does.
+        Mutation::HelpersSpared => (
+            disk(),
+            vec![
+                (0, Move(DB, 0)),
+                (0, Move(NET, 0)),
+                (3000, Move(WEB, 1)),
+                when(0, Moment::Sends(Kind::Assign), 2, StoppedHelpers(4000)),
+                when(0, Moment::Sends(Kind::Assign), 2, Isolate(1)),
+                when(0, Moment::Sends(Kind::Assign), 2, Disk(1, DiskState::Errors)),
+                (6000, HealLans),
+            ],
+        ),
+        // What runs on a can't be killed, and the next process there is slow to stop it.
+        Mutation::PetsUnverified => {
+            (disk(), vec![(0, Unkillable(0)), (0, SlowHelpers(2500)), (0, Freeze(0, 60_000)), (8000, HealLans)])
+        }
         _ => return None,
     };
     Some(Schedule { seed, shape, steps })

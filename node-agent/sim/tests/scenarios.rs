@@ -470,3 +470,26 @@ fn a_server_that_was_installed_anew_is_not_hidden_behind_its_older_records() {
     let own = &world.lock_records()[&2];
     assert!(before > 2 && own.boot_counter >= before, "{before}, then {}", own.boot_counter);
 }
+
+#[test]
+fn a_machine_that_stood_still_is_not_counted_out_by_time() {
+    for counts in [true, false] {
+        for allowed in [false, true] {
+            let mut settings = config(2, true);
+            settings.time_on_virtual_machines = allowed;
+            let mut world = World::new(7, settings, &[("web", group(&["a", "b"]))]);
+            expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));
+            world.run_for(3000);
+            world.apply(&Fault::Pause(0, 5000, counts));
+            world.run_for(4000);
+            if allowed {
+                // The price of `evidence.timeOnVirtualMachines: Allow`, which status.guarantee names.
+                assert!(world.violations.iter().any(|what| what.starts_with("I-b")), "{}", world.story(80));
+                continue;
+            }
+            assert_eq!(world.places("web"), [0], "b waits\n{}", world.story(80));
+            // The machine goes on, learns that it was left out, stops, and says so.
+            expect(&mut world, 6000, "taken over", |world| world.online("web") == Some(1));
+        }
+    }
+}

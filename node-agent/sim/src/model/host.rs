@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use holdfast_core::alike::Shift;
 use holdfast_core::durable::Durable;
 use holdfast_core::lock::LockRecord;
 use holdfast_core::names::{AcceptorId, BootId, ClusterId, ServerName};
@@ -84,6 +85,37 @@ impl Host {
         self.inbox.clear();
         (self.writes, self.slow) = (VecDeque::new(), false);
         self.strays.extend(self.access.take().and_then(|access| access.record));
+    }
+
+    /// Makes this host equal to all that can't behave differently. What a frozen process will hear names numbers.
+    pub(super) fn simplify(&mut self) {
+        let Some(core) = self.core.as_mut().filter(|_| self.inbox.is_empty()) else { return };
+        core.forget();
+        let by = core.recount_writes();
+        self.writes.iter_mut().for_each(|(token, _)| *token -= by);
+        let open = self.access.as_ref().map(|access| access.token);
+        if let (Some(token), Some(access)) = (core.recount_operations(open), &mut self.access) {
+            access.token = token;
+        }
+    }
+
+    /// Numbers the records on the lock anew.
+    pub(super) fn renumber(&mut self, slot: u8, shift: &Shift) {
+        if let Some(core) = &mut self.core {
+            core.renumber(shift);
+        }
+        shift.ledger(slot, &mut self.ledger);
+        self.writes.iter_mut().for_each(|(_, state)| shift.ledger(slot, state));
+        self.strays.iter_mut().for_each(|record| shift.record(slot, record));
+        if let Some(access) = &mut self.access {
+            access.record.iter_mut().for_each(|record| shift.record(slot, record));
+            access.swapped.iter_mut().for_each(|look| shift.look(look));
+        }
+        for input in &mut self.inbox {
+            if let Input::Lock { result: Ok(look), .. } = input {
+                shift.look(look);
+            }
+        }
     }
 
     /// The next ledger write changes what this server decided, promised or accepted.

@@ -20,7 +20,7 @@ mod shared;
 mod state;
 mod step;
 
-pub use scenario::{ALL, SCENARIOS, Scenario, Trouble};
+pub use scenario::{ALL, SCENARIOS, Scenario, Trouble, explorations};
 pub use state::State;
 pub use step::Step;
 

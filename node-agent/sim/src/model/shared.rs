@@ -30,6 +30,10 @@ impl<T: Clone + Hash> Shared<T> {
         Arc::make_mut(&mut self.value)
     }
 
+    pub(super) fn is_sealed(&self) -> bool {
+        self.print.is_some()
+    }
+
     pub(super) fn seal(&mut self) {
         if self.print.is_none() {
             self.print = Some(print(&*self.value));

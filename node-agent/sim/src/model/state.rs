@@ -42,6 +42,8 @@ pub struct State {
     pub(super) end: u64,
     /// How often something may still go wrong.
     pub(super) faults: u8,
+    /// The interval has just begun, or a process has just ended: processes go on and start now, or in the next interval.
+    dawn: bool,
     pub(super) hosts: Vec<Shared<Host>>,
     pub(super) cut: BTreeSet<(usize, usize)>,
     /// Ordered by hash; the same message twice is one.
@@ -62,6 +64,7 @@ impl State {
             now: Instant(100 * TICK),
             end: u64::MAX,
             faults: 0,
+            dawn: true,
             hosts: (0..scenario.servers).map(|i| Shared::new(Host::new(i))).collect(),
             cut: BTreeSet::new(),
             flights: Vec::new(),
@@ -92,6 +95,20 @@ impl State {
         if self.violation.is_some() {
             return;
         }
+        if let Some(server) = self.first_writer().filter(|_| scenario.ledger_first) {
+            steps.push(Step::Durable(server));
+            if self.faults > 0 {
+                let has = |trouble| scenario.troubles.contains(&trouble);
+                let faults = [
+                    (Trouble::Late, Step::LedgerHangs(server)),
+                    (Trouble::Freeze, Step::Freeze(server)),
+                    (Trouble::Crash, Step::Crash(server)),
+                    (Trouble::PowerCut, Step::PowerCut(server)),
+                ];
+                steps.extend(faults.into_iter().filter(|(trouble, _)| has(*trouble)).map(|(_, step)| step));
+            }
+            return;
+        }
         for (id, _, flight) in self.awaited() {
             steps.push(Step::Deliver { id: *id, way: flight.way(), kind: flight.kind() });
         }
@@ -105,11 +122,10 @@ impl State {
             if !host.strays.is_empty() {
                 steps.push(Step::Stray(i));
             }
-            // Frozen and thawed in one interval is only another order.
-            if host.frozen.is_some_and(|since| since < self.now) {
+            if self.dawn && host.frozen.is_some() {
                 steps.push(Step::Thaw(i));
             }
-            if host.core.is_none() {
+            if self.dawn && host.core.is_none() {
                 steps.push(Step::Start(i));
             }
         }
@@ -120,6 +136,11 @@ impl State {
         for trouble in scenario.troubles.iter().filter(|_| self.faults > 0) {
             self.troubles(*trouble, steps);
         }
+    }
+
+    /// The first server whose ledger is about to be written.
+    fn first_writer(&self) -> Option<usize> {
+        self.hosts.iter().position(|host| host.is_awake() && !host.writes.is_empty() && !host.slow)
     }
 
     /// Messages that can arrive now.
@@ -147,6 +168,7 @@ impl State {
             Trouble::PowerCut => {
                 steps.extend(servers().filter(|(_, host)| host.core.is_some()).map(|(i, _)| Step::PowerCut(i)));
             }
+            Trouble::Cut if !self.dawn => {}
             Trouble::Cut => {
                 for one in 0..self.hosts.len() {
                     steps.extend((one + 1..self.hosts.len()).map(|other| Step::Cut(one, other)));
@@ -164,9 +186,15 @@ impl State {
         if step.is_fault() {
             state.faults = self.faults.saturating_sub(1);
         }
+        use Step::{Crash, Cut, PowerCut, Start, Thaw, Tick};
+        state.dawn = matches!(step, Tick | Start(_) | Thaw(_) | Cut(..) | Crash(_) | PowerCut(_));
         state.take(step, scenario);
         state.check_evidence();
-        for host in &mut state.hosts {
+        if *step == Step::Tick {
+            state.renumber();
+        }
+        for host in state.hosts.iter_mut().filter(|host| !host.is_sealed()) {
+            host.edit().simplify();
             host.seal();
         }
         state.medium.seal();
@@ -213,9 +241,11 @@ impl State {
                 self.input(*i, Input::Lock { token: access.token, result: Err("I/O error".into()) });
             }
             Step::Stray(i) => {
-                let record = self.hosts[*i].edit().strays.remove(0);
+                let host = self.hosts[*i].edit();
+                let record = host.strays.remove(0);
+                let last = host.strays.is_empty() && host.access.as_ref().is_none_or(|access| access.record.is_none());
                 self.check_record(&record);
-                self.medium.edit().land(*i as u8 + 1, record);
+                self.medium.edit().land(*i as u8 + 1, record, last);
             }
             Step::Freeze(i) => self.hosts[*i].edit().frozen = Some(self.now),
             Step::Thaw(i) => {
@@ -270,6 +300,18 @@ impl State {
         }
     }
 
+    /// Counts the records on the lock anew, so that states are equal that have only needed more or fewer of them.
+    fn renumber(&mut self) {
+        let shift = self.medium.shift();
+        if shift.is_nothing() {
+            return;
+        }
+        self.medium.edit().renumber(&shift);
+        for (i, host) in self.hosts.iter_mut().enumerate() {
+            host.edit().renumber(i as u8 + 1, &shift);
+        }
+    }
+
     fn stop(&mut self, server: usize) {
         self.hosts[server].edit().stop();
         self.flights.retain(|(_, _, flight)| flight.to != server);
@@ -285,7 +327,8 @@ impl State {
             return;
         };
         self.check_record(&record);
-        self.medium.edit().land(server as u8 + 1, record);
+        let last = self.hosts[server].strays.is_empty();
+        self.medium.edit().land(server as u8 + 1, record, last);
         self.swapped(server);
     }
 

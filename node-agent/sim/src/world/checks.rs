@@ -53,9 +53,14 @@ impl World {
     pub(super) fn check_start(&mut self, server: usize, group: &GroupName, generation: u64) {
         let me = self.hosts[server].name.clone();
         self.say(format!("{me}: starts a resource of {group}, generation {generation}"));
-        // I-b: the moment of truth.
+        // I-b: the moment of truth. An address on a machine that stood still, while its time was counted, may be answered
+        // twice for a moment: nothing is shared (R12).
+        let shared = self.groups.get(group).is_none_or(|config| config.shared_data);
         let elsewhere = self.hosts.iter().enumerate().find(|(other, host)| {
-            *other != server && host.powered && host.running.iter().any(|(name, _)| name == group)
+            *other != server
+                && host.powered
+                && (shared || !self.is_lagging(*other))
+                && host.running.iter().any(|(name, _)| name == group)
         });
         if let Some((_, other)) = elsewhere {
             let text = format!("{group} starts on {me} while it runs on {}", other.name);
@@ -98,7 +103,8 @@ impl World {
             let host = &self.hosts[other];
             let same = host.powered && *boot == holdfast_core::names::BootId(super::host::boot_id(other, host.boot));
             let learnt = host.ledger.view.as_ref().is_some_and(|known| !known.admits(name, *boot));
-            if other == server || !same || learnt || !config.policy.contains(name) {
+            let lags = !config.shared_data && self.is_lagging(other);
+            if other == server || !same || learnt || lags || !config.policy.contains(name) {
                 continue;
             }
             if host.running.iter().any(|(running, _)| running == group) {
@@ -125,10 +131,14 @@ impl World {
         let mut early = None;
         for (judge, host) in self.hosts.iter().enumerate() {
             // Whoever has no authority starts nothing, whatever it thinks.
-            let judges = host.powered && self.now < host.deadline.0;
+            let judges = host.powered && host.paused.is_none() && self.now < host.deadline.0;
             let Some(core) = host.core.as_ref().filter(|_| judges) else { continue };
             for ((name, boot), at) in core.time_evidence() {
                 let Some(other) = self.hosts.iter().position(|host| host.name == name) else { continue };
+                // Of one that stood still nothing is concluded from time, and the checks on starts see to that.
+                if self.is_lagging(other) {
+                    continue;
+                }
                 let departed = &self.hosts[other];
                 let same = departed.powered && boot.0 == super::host::boot_id(other, departed.boot);
                 let (over, evidence) = (departed.deadline.2 + self.slack_of(other), self.moment(judge, at));
@@ -306,11 +316,30 @@ impl World {
         }
     }
 
+    /// R1: a view of which two members are not connected is replaced.
+    pub(super) fn check_connected(&mut self) {
+        let Some(view) = self.seen.newest() else { return };
+        let members: Vec<usize> =
+            (0..self.hosts.len()).filter(|i| view.members.contains_key(&self.hosts[*i].name)).collect();
+        let works = |a: usize, b: usize, lan: &str| {
+            !self.cut.contains(&(a, b, lan.into())) && !self.cut.contains(&(b, a, lan.into()))
+        };
+        let apart = members
+            .iter()
+            .flat_map(|a| members.iter().map(move |b| (*a, *b)))
+            .find(|(a, b)| a < b && !super::network::LANS.iter().any(|lan| works(*a, *b, lan)));
+        if let Some((a, b)) = apart {
+            let (a, b) = (self.hosts[a].name.clone(), self.hosts[b].name.clone());
+            self.violation("R1", format!("{a} and {b} are members of view {} without a LAN", view.epoch));
+        }
+    }
+
     /// A server without a valid lease runs nothing.
     pub(super) fn check_leases(&mut self) {
         for server in 0..self.hosts.len() {
             let (host, slack) = (&self.hosts[server], self.slack_of(server));
-            if host.powered && !host.running.is_empty() && self.now > host.deadline.2 + slack {
+            let awake = host.powered && !self.is_lagging(server);
+            if awake && !host.running.is_empty() && self.now > host.deadline.2 + slack {
                 let late = (self.now - host.deadline.2) / 1_000_000;
                 let text = format!("{} runs groups {late} ms after its lease has ended", host.name);
                 self.violation("lease", text);

@@ -1,7 +1,7 @@
 //! The lock and the disk path: rings of records on a shared disk or one object on a quorum server, heartbeat blocks,
 //! and what goes wrong with them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_core::Input;
 use holdfast_core::config::LockKind;
@@ -26,16 +26,58 @@ pub struct Medium {
     landed: u64,
     /// How often the object on the quorum server was changed.
     swaps: u64,
+    /// Places where a write was left half done: (slot, place).
+    torn: BTreeSet<(u8, u64)>,
+    /// The object on the quorum server is gone.
+    deleted: bool,
 }
 
 impl Medium {
     pub(super) fn new(lock: AcceptorId) -> Medium {
-        Medium { lock, rings: BTreeMap::new(), beats: BTreeMap::new(), landed: 0, swaps: 0 }
+        Medium {
+            lock,
+            rings: BTreeMap::new(),
+            beats: BTreeMap::new(),
+            landed: 0,
+            swaps: 0,
+            torn: BTreeSet::new(),
+            deleted: false,
+        }
     }
 
     fn land(&mut self, slot: u8, record: LockRecord) {
         self.landed += 1;
+        self.torn.remove(&(slot, record.sequence % LOCK_RING));
         self.rings.entry(slot).or_default().insert(record.sequence % LOCK_RING, (self.landed, record));
+    }
+
+    /// A write ends in the middle: neither the old record nor the new one can be read.
+    fn tear(&mut self, slot: u8, sequence: u64) {
+        let place = sequence % LOCK_RING;
+        self.rings.entry(slot).or_default().remove(&place);
+        self.torn.insert((slot, place));
+    }
+
+    /// Slots of which can't be told what was written last: a place that can't be read is more than the next write's.
+    fn damaged(&self) -> Vec<u8> {
+        let newest = self.newest();
+        let next = |slot: &u8| newest.get(slot).map_or(0, |record| record.sequence) + 1;
+        let bad = |slot: &u8| {
+            let places: Vec<u64> = self.torn.iter().filter(|(s, _)| s == slot).map(|(_, place)| *place).collect();
+            places.len() > 1 || places.first().is_some_and(|place| *place != next(slot) % LOCK_RING)
+        };
+        let slots: BTreeSet<u8> = self.torn.iter().map(|(slot, _)| *slot).collect();
+        slots.into_iter().filter(bad).collect()
+    }
+
+    /// The object on the quorum server is deleted.
+    pub(super) fn delete(&mut self) {
+        self.deleted = true;
+    }
+
+    /// It is put back as it was.
+    pub(super) fn restore(&mut self) {
+        self.deleted = false;
     }
 
     /// The newest record per slot: the highest (boot counter, sequence), wherever it stands (protocol-why D10).
@@ -100,6 +142,12 @@ impl World {
                 }
                 self.after(MS, 5 * MS, Event::Input { server, life, input: fail });
             }
+            (DiskState::Tears, op) => {
+                if let LockOp::WriteThenLook(record) = op {
+                    self.medium.tear((server + 1) as u8, record.sequence);
+                }
+                self.after(MS, 5 * MS, Event::Input { server, life, input: fail });
+            }
             (DiskState::Hangs, op) => {
                 // No answer before it works again; what was written may land at any time until then.
                 if let LockOp::WriteThenLook(record) = op {
@@ -112,6 +160,20 @@ impl World {
 
     /// R5: everything at one moment; the answer may be lost although the swap has landed.
     fn swap(&mut self, server: usize, life: u64, (token, place): (u64, u64), op: LockOp, state: DiskState) {
+        if self.medium_at(place).deleted {
+            if !Mutation::AbsentObjectMade.is_planted() {
+                let input = Input::Lock { token, result: Err("the object is gone".into()) };
+                return self.after(MS, 20 * MS, Event::Input { server, life, input });
+            }
+            let medium = self.medium_at(place);
+            medium.deleted = false;
+            medium.rings.clear();
+        }
+        if Mutation::StaleSwapTaken.is_planted() && state == DiskState::Works {
+            let record = if let LockOp::WriteThenLook(record) = op { Some(record) } else { None };
+            let read = Box::new(self.medium_at(place).clone());
+            return self.after(MS, 20 * MS, Event::Swapped { server, life, token, place, read, record });
+        }
         let unanswered = state != DiskState::Works || self.loss > 0.0 && self.rng.random_bool(self.loss);
         if !unanswered || self.rng.random_bool(0.5) {
             self.medium_at(place).swaps += 1;
@@ -136,6 +198,27 @@ impl World {
                 self.at(self.now + took, Event::Input { server, life, input });
             }
         }
+    }
+
+    /// A planted bug: what was read before is put back with the own record, whatever others have put in since.
+    pub(super) fn swap_unseen(
+        &mut self,
+        server: usize,
+        life: u64,
+        (token, place): (u64, u64),
+        read: Medium,
+        record: Option<Box<LockRecord>>,
+    ) {
+        let swaps = self.medium_at(place).swaps + 1;
+        *self.medium_at(place) = Medium { swaps, ..read };
+        if let Some(record) = record {
+            self.landed(server, place, *record);
+        }
+        let completed = self.clock(server, self.now);
+        let medium = self.medium_at(place);
+        let (lock, records) = (medium.lock, medium.newest());
+        let look = LockLook { lock, counter: Some(swaps), records, damaged: Vec::new(), completed };
+        self.input_if_alive(server, life, Input::Lock { token, result: Ok(look) });
     }
 
     /// What stands on the lock now, as a backup has it.
@@ -177,15 +260,17 @@ impl World {
         }
         match self.hosts_disk[server] {
             DiskState::Works | DiskState::Slow => {}
-            DiskState::Errors => {
+            DiskState::Errors | DiskState::Tears => {
                 return self.input(server, Input::Lock { token, result: Err("I/O error".into()) });
             }
             DiskState::Hangs => return self.hung.push((server, life, token)),
         }
         let completed = self.clock(server, self.now);
         let medium = self.medium_at(place);
-        let (lock, records) = (medium.lock, medium.newest());
-        let look = LockLook { lock, counter: None, records, damaged: Vec::new(), completed };
+        let (lock, damaged) = (medium.lock, medium.damaged());
+        let mut records = medium.newest();
+        records.retain(|slot, _| !damaged.contains(slot));
+        let look = LockLook { lock, counter: None, records, damaged, completed };
         self.input(server, Input::Lock { token, result: Ok(look) });
     }
 

@@ -25,6 +25,8 @@ pub enum DiskState {
     Errors,
     /// Answers nothing until it works again; writes may land at any time.
     Hangs,
+    /// Answers with errors; what is written is left half written.
+    Tears,
 }
 
 /// What happens on one server that an ambush can wait for.
@@ -42,6 +44,8 @@ pub enum Moment {
     Adopts,
     /// A resource starts on it.
     Starts,
+    /// Its process is about to carry out the next thing that its core has asked for.
+    Acts,
 }
 
 /// A fault, an order, or its end.
@@ -81,6 +85,20 @@ pub enum Fault {
     HangOne(usize),
     /// Slowest helper in ms.
     SlowHelpers(u64),
+    /// Helpers are stopped for up to so many ms between their look at the deadline and what they then do.
+    StoppedHelpers(u64),
+    /// The whole machine stands still for some ms: process, guard, helpers, watchdog. Whether its clock counts that.
+    Pause(usize, u64, bool),
+    /// A server's clock goes on at another rate, in ppm.
+    Drift(usize, i64),
+    /// Nothing that the guard of this server does can end what runs there any more.
+    Unkillable(usize),
+    /// The object on the quorum server is deleted.
+    DeleteLock,
+    /// Not a fault: the members of the newest view must be connected to each other, by a LAN that works both ways.
+    MembersConnected,
+    /// Not a fault: within so many ms every group must run.
+    Settles(u64),
     /// Slowest ledger write in ms.
     Fsync(u64),
     /// Share of starts and of stops that fail.
@@ -184,6 +202,13 @@ impl World {
             Fault::HangOne(server) => {
                 self.hang_one.insert(server);
             }
+            Fault::StoppedHelpers(ms) => self.helper_pause = ms,
+            Fault::Pause(server, ms, counts) => self.pause(server, ms, counts),
+            Fault::Drift(server, ppm) => self.change_rate(server, ppm),
+            Fault::Unkillable(server) => self.hosts[server].unkillable = true,
+            Fault::DeleteLock => self.medium.delete(),
+            Fault::MembersConnected => self.check_connected(),
+            Fault::Settles(_) => {} // the schedule waits
             Fault::SlowHelpers(ms) => self.helper_delay = ms.max(3),
             Fault::Fsync(ms) => self.max_fsync = ms.max(1),
             Fault::FailingResources(starts, stops) => {
@@ -276,11 +301,14 @@ impl World {
         self.failing_starts = 0.0;
         self.failing_stops = 0.0;
         self.max_fsync = 3;
-        self.helper_delay = 40;
+        (self.helper_delay, self.helper_pause) = (40, 0);
+        self.medium.restore();
         (self.fences.device, self.fences.reboot) = (Device::Works, true);
         self.unreachable.clear();
         for server in (0..self.hosts.len()).filter(|server| !self.removed.contains(server)).collect::<Vec<_>>() {
             self.set_disk(server, DiskState::Works);
+            let life = self.hosts[server].life;
+            self.resume(server, life);
             self.power_on(server);
             self.at(self.now, Event::Thaw { server });
             if self.hosts[server].core.is_none() {
@@ -302,6 +330,9 @@ impl World {
         let host = &mut self.hosts[server];
         host.powered = false;
         host.running.clear();
+        host.helpers.clear();
+        host.paused = None;
+        host.unkillable = false;
         host.running_specs.clear();
         host.deadline = (0, 0, 0);
         host.guard_at = 0;

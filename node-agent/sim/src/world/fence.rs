@@ -18,6 +18,8 @@ pub enum Device {
     Works,
     /// Says that it can't.
     Fails,
+    /// Switches off after seconds.
+    Slow,
     /// Says nothing until its time is over.
     Hangs,
 }
@@ -49,11 +51,19 @@ pub struct Fences {
     /// Servers that were switched off, in order.
     pub fired: Vec<usize>,
     cancelled: BTreeSet<(usize, u64, u64)>,
+    /// Which process has heard that which boot of which server is off.
+    verified: BTreeSet<(usize, u64, usize, u64)>,
 }
 
 impl Default for Fences {
     fn default() -> Fences {
-        Fences { device: Device::Works, reboot: false, fired: Vec::new(), cancelled: BTreeSet::new() }
+        Fences {
+            device: Device::Works,
+            reboot: false,
+            fired: Vec::new(),
+            cancelled: BTreeSet::new(),
+            verified: BTreeSet::new(),
+        }
     }
 }
 
@@ -61,10 +71,12 @@ impl World {
     pub(super) fn fence(&mut self, server: usize, op: u64, target: &ServerName) {
         let Some(target) = self.hosts.iter().position(|host| host.name == *target) else { return };
         self.say(format!("{}: fences {}", self.hosts[server].name, self.hosts[target].name));
+        self.is_hit_once(server, target);
         let life = self.hosts[server].life;
         let step = FenceStep { server, life, op, target, stage: Stage::Off };
         match self.fences.device {
             Device::Hangs => self.after(2000 * MS, 3000 * MS, Event::Fence(FenceStep { stage: Stage::Gone, ..step })),
+            Device::Slow => self.after(1000 * MS, 3000 * MS, Event::Fence(step)),
             Device::Works | Device::Fails => self.after(20 * MS, 400 * MS, Event::Fence(step)),
         }
     }
@@ -90,9 +102,10 @@ impl World {
             return self.input_if_alive(server, life, Input::FenceEnded { op, result });
         }
         match stage {
-            Stage::Off if self.fences.device == Device::Works => {
+            Stage::Off if matches!(self.fences.device, Device::Works | Device::Slow) => {
                 let (by, name) = (self.hosts[server].name.clone(), self.hosts[target].name.clone());
                 self.hits_no_member(&by, target);
+                self.fences.verified.insert((server, life, target, self.hosts[target].boot));
                 self.power_cut(target);
                 self.fences.fired.push(target);
                 self.say(format!("{by}: {name} is off"));
@@ -109,6 +122,23 @@ impl World {
                 let result = Err("level 1: switch: no answer".into());
                 self.input_if_alive(server, life, Input::FenceEnded { op, result });
             }
+        }
+    }
+
+    /// D28: whoever has heard that all departed boots of a server are off does not switch it off again.
+    fn is_hit_once(&mut self, server: usize, target: usize) {
+        let (name, life) = (self.hosts[target].name.clone(), self.hosts[server].life);
+        let Some(view) = &self.hosts[server].ledger.view else { return };
+        let off = |boot: u128| {
+            let verified = |(by, process, hit, at): &(usize, u64, usize, u64)| {
+                (*by, *process, *hit) == (server, life, target) && super::host::boot_id(target, *at) == boot
+            };
+            self.fences.verified.iter().any(verified)
+        };
+        let mut departed = view.departed.keys().filter(|(departed, _)| *departed == name).peekable();
+        if departed.peek().is_some() && departed.all(|(_, boot)| off(boot.0)) {
+            let by = self.hosts[server].name.clone();
+            self.violation("S3", format!("{by} fences {name} again, which it has verified to be off"));
         }
     }
 

@@ -44,6 +44,14 @@ pub struct Host {
     pub(super) known_specs: BTreeMap<GroupName, Arc<GroupConfig>>,
     /// Specifications under which groups were started here, kept beside the ledger.
     pub(super) running_specs: BTreeMap<GroupName, Arc<GroupConfig>>,
+    /// Helpers that have looked at the deadline and not acted yet: (process, operation).
+    pub(super) helpers: BTreeSet<(u64, u64)>,
+    /// The machine stands still: since when, until when, and whether its clock goes on.
+    pub(super) paused: Option<(Moment, Moment, bool)>,
+    /// Until then it may act on what it knew before a pause.
+    pub(super) lagging: Moment,
+    /// Its guard can't end what runs here.
+    pub(super) unkillable: bool,
     pub(super) pending: VecDeque<Input>,
     pub(super) next_tick: Moment,
     /// Its process left cleanly.
@@ -61,7 +69,8 @@ impl Host {
             boot: 1,
             ledger: Durable::fresh(AcceptorId(rng.random()), BootId(boot_id(index, 1))),
             offset: rng.random_range(1_000_000_000..1_000_000_000_000),
-            drift: rng.random_range(-900..=900),
+            // Up to the bound of 0.1 %.
+            drift: rng.random_range(-900..=900) * 10 / 9,
             deadline: (0, 0, 0),
             guard_at: 0,
             written_at: 0,
@@ -69,6 +78,10 @@ impl Host {
             known_config: None,
             known_specs: BTreeMap::new(),
             running_specs: BTreeMap::new(),
+            helpers: BTreeSet::new(),
+            paused: None,
+            lagging: 0,
+            unkillable: false,
             pending: VecDeque::new(),
             next_tick: 0,
             exited: false,
@@ -115,6 +128,7 @@ impl World {
         host.life += 1;
         host.frozen = false;
         host.exited = false;
+        host.helpers.clear(); // what an earlier process left behind is ended first
         host.pending.clear();
         let is_virtual = self.is_virtual;
         let about = Boot { server: host.name.clone(), boot, is_virtual, fresh_cluster: fresh, lease_end };
@@ -199,6 +213,11 @@ impl World {
                 }
                 Outcome::Failed("start failed".into())
             }
+            Action::Start if self.helper_pause > 0 => {
+                self.hosts[server].helpers.insert((life, op));
+                let event = Event::Effect { server, life, op, key, generation };
+                return self.after(0, self.helper_pause * MS, event);
+            }
             Action::Start => {
                 self.begin(server, key, generation);
                 Outcome::Running
@@ -222,6 +241,22 @@ impl World {
         self.input_if_alive(server, life, input);
     }
 
+    /// A helper has looked at the deadline some time ago, and acts, whatever its agent does; unless somebody has ended it.
+    pub(super) fn effect(
+        &mut self,
+        server: usize,
+        life: u64,
+        op: u64,
+        key: (GroupName, ResourceName),
+        generation: u64,
+    ) {
+        if self.hosts[server].powered && self.hosts[server].helpers.remove(&(life, op)) {
+            self.begin(server, key, generation);
+            let input = Input::ResourceDone { op, outcome: Outcome::Running, took: Duration::from_millis(10) };
+            self.input_if_alive(server, life, input);
+        }
+    }
+
     fn begin(&mut self, server: usize, key: (GroupName, ResourceName), generation: u64) {
         self.check_start(server, &key.0, generation);
         // The start itself may have been what an ambush waited for.
@@ -242,12 +277,17 @@ impl World {
             return self.at(kill, Event::Guard { server });
         }
         self.hosts[server].guard_at = 0;
-        if self.hosts[server].running.is_empty() || Mutation::GuardSleeps.is_planted() {
+        // What is about to start stands in the kill list already.
+        let spared = self.hosts[server].helpers.is_empty() || Mutation::HelpersSpared.is_planted();
+        if self.hosts[server].running.is_empty() && spared || Mutation::GuardSleeps.is_planted() {
             return;
         }
         let name = self.hosts[server].name.clone();
         self.say(format!("{name}: guard kills the agent, deadline is over"));
         self.stop_process(server);
+        if !Mutation::HelpersSpared.is_planted() {
+            self.hosts[server].helpers.clear();
+        }
         let boot = self.hosts[server].boot;
         let reset = self.reset_of(server) * 99 / 100;
         let latest = end + reset;
@@ -259,7 +299,13 @@ impl World {
     /// The guard has killed everything that ran here.
     pub(super) fn killed(&mut self, server: usize, boot: u64) {
         let host = &self.hosts[server];
-        if host.powered && host.boot == boot && !host.running.is_empty() {
+        if host.powered && host.boot == boot && !host.running.is_empty() && host.unkillable {
+            // Nobody pets the watchdog any more: it resets the machine.
+            if !Mutation::PetsUnverified.is_planted() {
+                self.power_cut(server);
+                self.power_on(server);
+            }
+        } else if host.powered && host.boot == boot && !host.running.is_empty() {
             self.say(format!("{}: guard has killed everything", self.hosts[server].name));
             self.hosts[server].running.clear();
             self.moved += 1;

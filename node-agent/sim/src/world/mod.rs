@@ -21,6 +21,7 @@ pub mod disk;
 pub mod faults;
 mod fence;
 mod host;
+mod machine;
 pub mod network;
 mod operator;
 mod reconfigure;
@@ -40,19 +41,81 @@ type Moment = u64;
 
 #[derive(Debug, Clone)]
 enum Event {
-    Input { server: usize, life: u64, input: Input },
-    Tick { server: usize, life: u64 },
-    Durable { server: usize, life: u64, token: u64, state: Box<Durable> },
-    Beat { server: usize, life: u64, frame: Box<Frame> },
-    Landed { server: usize, place: u64, record: Box<LockRecord> },
-    Looked { server: usize, life: u64, token: u64, place: u64 },
-    Act { server: usize, life: u64, op: u64, key: (GroupName, ResourceName), generation: u64, action: Action },
-    Guard { server: usize },
-    Kill { server: usize, boot: u64 },
+    Input {
+        server: usize,
+        life: u64,
+        input: Input,
+    },
+    Tick {
+        server: usize,
+        life: u64,
+    },
+    Durable {
+        server: usize,
+        life: u64,
+        token: u64,
+        state: Box<Durable>,
+    },
+    Beat {
+        server: usize,
+        life: u64,
+        frame: Box<Frame>,
+    },
+    Landed {
+        server: usize,
+        place: u64,
+        record: Box<LockRecord>,
+    },
+    Looked {
+        server: usize,
+        life: u64,
+        token: u64,
+        place: u64,
+    },
+    Act {
+        server: usize,
+        life: u64,
+        op: u64,
+        key: (GroupName, ResourceName),
+        generation: u64,
+        action: Action,
+    },
+    /// A helper that has looked at the deadline goes on and starts something.
+    Effect {
+        server: usize,
+        life: u64,
+        op: u64,
+        key: (GroupName, ResourceName),
+        generation: u64,
+    },
+    /// A swap on a quorum server that forgets to look what it is about to replace.
+    Swapped {
+        server: usize,
+        life: u64,
+        token: u64,
+        place: u64,
+        read: Box<Medium>,
+        record: Option<Box<LockRecord>>,
+    },
+    Resume {
+        server: usize,
+        life: u64,
+    },
+    Guard {
+        server: usize,
+    },
+    Kill {
+        server: usize,
+        boot: u64,
+    },
     Fence(fence::FenceStep),
-    Start { server: usize },
+    Start {
+        server: usize,
+    },
     Publish,
-    Thaw { server: usize },
+    Thaw {
+        server: usize,
+    },
 }
 
 struct Queued(Moment, u64, Event);
@@ -134,6 +197,8 @@ pub struct World {
     failing_starts: f64,
     max_fsync: u64,
     helper_delay: u64,
+    /// How long a helper may be stopped between its look at the deadline and what it then does, in ms.
+    helper_pause: u64,
     /// How long the supervisor takes to restart an agent that the guard killed, in ms.
     pub restart_after_kill: u64,
     /// The fence devices.
@@ -188,6 +253,7 @@ impl World {
             failing_starts: 0.0,
             max_fsync: 3,
             helper_delay: 40,
+            helper_pause: 0,
             restart_after_kill: 30,
             fences: Fences::default(),
             operator: operator::Operator::default(),
@@ -223,7 +289,10 @@ impl World {
             }
             let Some(Reverse(Queued(at, _, event))) = self.queue.pop() else { break };
             self.now = at;
-            self.step(event);
+            match self.asleep(&event) {
+                Some(until) => self.at(until, event),
+                None => self.step(event),
+            }
         }
         if self.violations.is_empty() {
             self.now = self.now.max(moment);
@@ -290,6 +359,11 @@ impl World {
             Event::Act { server, life, op, key, generation, action } => {
                 self.act(server, life, op, key, generation, action);
             }
+            Event::Effect { server, life, op, key, generation } => self.effect(server, life, op, key, generation),
+            Event::Swapped { server, life, token, place, read, record } => {
+                self.swap_unseen(server, life, (token, place), *read, record)
+            }
+            Event::Resume { server, life } => self.resume(server, life),
             Event::Guard { server } => self.guard(server),
             Event::Kill { server, boot } => self.killed(server, boot),
             Event::Fence(step) => self.fence_step(step),
@@ -317,7 +391,7 @@ impl World {
 
     fn drain(&mut self, server: usize) {
         // Frozen in the middle: the rest is carried out after the thaw.
-        while !self.hosts[server].frozen
+        while self.goes_on(server)
             && let Some(output) = self.hosts[server].core.as_mut().and_then(Core::poll_output)
         {
             self.carry_out(server, output);

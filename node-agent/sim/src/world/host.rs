@@ -293,7 +293,7 @@ impl World {
         let latest = end + reset;
         let at = self.rng.random_range(self.now..=latest.max(self.now));
         self.at(at, Event::Kill { server, boot });
-        self.at(latest + self.restart_after_kill * MS, Event::Start { server });
+        self.at(latest.max(self.now) + self.restart_after_kill * MS, Event::Start { server });
     }
 
     /// The guard has killed everything that ran here.

@@ -169,6 +169,26 @@ impl Lab {
         Ok(())
     }
 
+    /// Every program that has an end of a serial line open loses it, as when an adapter is pulled out. The device can be
+    /// opened again as long as it has a name.
+    ///
+    /// # Errors
+    /// When there is no such line, or the system refuses.
+    pub fn hang_up_serial(&self, name: &str, end: usize) -> Result<()> {
+        let parts = self.parts();
+        let names: Vec<String> = parts.serials.iter().map(|line| line.name().to_string()).collect();
+        parts.serials[position(&names, name, "serial line")?].hang_up(end)
+    }
+
+    /// A host's watchdog fails from now on, and resets nothing any more; or it works again.
+    ///
+    /// # Errors
+    /// When no host has one.
+    pub fn set_watchdog(&self, host: &str, works: bool) -> Result<()> {
+        self.devices()?.set_watchdog(host, works);
+        Ok(())
+    }
+
     /// Adds a host, powered off.
     ///
     /// # Errors
@@ -316,6 +336,25 @@ impl Lab {
     /// When the host has no cable to that network.
     pub fn link_up(&self, host: &str, network: &str) -> Result<()> {
         self.set_link(host, Some(network), "up")
+    }
+
+    /// Takes a host's network card out: its interface to that network vanishes, with its addresses.
+    ///
+    /// # Errors
+    /// When the host is off or has no cable to that network.
+    pub fn remove_interface(&self, host: &str, network: &str) -> Result<()> {
+        self.switch.ip_batch(&format!("link del {}\n", find_cable(&*self.host(host)?, network)?.port))
+    }
+
+    /// Puts it in again: another interface of the same name, with the same addresses.
+    ///
+    /// # Errors
+    /// As [`Lab::remove_interface`].
+    pub fn add_interface(&self, host: &str, network: &str) -> Result<()> {
+        let host = self.host(host)?;
+        let cable = find_cable(&host, network)?;
+        plug(&self.switch, &self.bridge(network)?, cable, host.pid()?)?;
+        host.ip_batch(&address_commands(cable))
     }
 
     /// Pulls all cables of a host at once.

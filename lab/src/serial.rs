@@ -3,17 +3,23 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::openpty;
 use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::ttyname;
+
+/// Programs lose a terminal by an ioctl.
+mod calls {
+    nix::ioctl_none_bad!(hang_up, nix::libc::TIOCVHANGUP);
+}
 
 use crate::error::{Attempt, Result};
 
@@ -37,8 +43,8 @@ pub enum LineState {
 pub struct SerialLine {
     name: String,
     ends: [PathBuf; 2],
-    // Kept open: a pseudo-terminal whose device nobody has open answers its far end with errors.
-    _devices: [OwnedFd; 2],
+    // Kept open: their settings stay as they are.
+    devices: [OwnedFd; 2],
     state: Arc<AtomicU8>,
     ending: Arc<AtomicBool>,
     pump: Option<JoinHandle<()>>,
@@ -58,7 +64,7 @@ impl SerialLine {
         Ok(SerialLine {
             name: name.to_string(),
             ends: [left_path, right_path],
-            _devices: [left_device, right_device],
+            devices: [left_device, right_device],
             state,
             ending,
             pump: Some(pump),
@@ -73,6 +79,15 @@ impl SerialLine {
     /// The machine's name of an end's device, 0 or 1.
     pub(crate) fn end(&self, index: usize) -> &Path {
         &self.ends[index % 2]
+    }
+
+    /// Takes an end, 0 or 1, away from everybody who has it open.
+    pub(crate) fn hang_up(&self, index: usize) -> Result<()> {
+        let device = self.devices[index % 2].as_raw_fd();
+        #[expect(unsafe_code, reason = "ioctl")]
+        // SAFETY: it takes no argument, and the descriptor is open.
+        let done = unsafe { calls::hang_up(device) };
+        done.map(drop).attempt(|| format!("hanging up {}", self.end(index).display()))
     }
 
     /// Changes what happens on it.
@@ -109,9 +124,10 @@ fn pump(mut left: File, mut right: File, state: &AtomicU8, ending: &AtomicBool) 
         let _ = poll(&mut watched, PollTimeout::from(NOISE.0));
         let state = state.load(Ordering::Acquire);
         let through = state == LineState::Through as u8;
-        let alive = [carry(&mut left, &mut right, through), carry(&mut right, &mut left, through)];
-        if alive != [true, true] {
-            return;
+        let connected = [carry(&mut left, &mut right, through), carry(&mut right, &mut left, through)];
+        if connected != [true, true] {
+            // A far end that nobody has open answers at once.
+            thread::sleep(Duration::from_millis(NOISE.0.into()));
         }
         if state == LineState::Noise as u8 {
             for end in [&mut left, &mut right] {
@@ -123,7 +139,7 @@ fn pump(mut left: File, mut right: File, state: &AtomicU8, ending: &AtomicBool) 
     }
 }
 
-/// Takes what one end sent and gives it to the other, or drops it. Returns whether the end still works.
+/// Takes what one end sent and gives it to the other, or drops it. Returns whether anybody has the end open.
 fn carry(from: &mut File, to: &mut File, through: bool) -> bool {
     let mut buffer = [0; 4096];
     match from.read(&mut buffer) {

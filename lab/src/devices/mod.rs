@@ -119,6 +119,15 @@ impl Devices {
         Err(LabError::Unknown { kind: "disk with faults of this host", name: disk.into(), known })
     }
 
+    /// A host's watchdog works, or answers every call with an error.
+    pub(crate) fn set_watchdog(&self, host: &str, works: bool) {
+        self.each(host, |kind| {
+            if let Kind::Watchdog(watchdog) = kind {
+                watchdog.set(works);
+            }
+        });
+    }
+
     /// The power of a host goes: its disks take nothing more, its watchdog is no longer armed.
     pub(crate) fn power_lost(&self, host: &str) {
         self.each(host, |kind| match kind {

@@ -20,6 +20,7 @@ const GET_TIMEOUT: u32 = nix::request_code_read!(b'W', 7, 4) as u32;
 /// A watchdog of a host.
 #[derive(Debug)]
 pub(super) struct PseudoWatchdog {
+    fails: bool,
     open: bool,
     may_disarm: bool,
     timeout: Duration,
@@ -29,11 +30,22 @@ pub(super) struct PseudoWatchdog {
 
 impl PseudoWatchdog {
     pub(super) fn new() -> PseudoWatchdog {
-        PseudoWatchdog { open: false, may_disarm: false, timeout: FIRST_TIMEOUT, due: None }
+        PseudoWatchdog { fails: false, open: false, may_disarm: false, timeout: FIRST_TIMEOUT, due: None }
+    }
+
+    /// One that fails resets nothing.
+    pub(super) fn set(&mut self, works: bool) {
+        self.fails = !works;
+        if self.fails {
+            self.due = None;
+        }
     }
 
     /// One program at a time.
     pub(super) fn open(&mut self, now: u64) -> Result<(), Errno> {
+        if self.fails {
+            return Err(Errno::ENODEV);
+        }
         if self.open {
             return Err(Errno::EBUSY);
         }
@@ -57,6 +69,9 @@ impl PseudoWatchdog {
 
     pub(super) fn ioctl(&mut self, request: u32, given: &[u8], now: u64) -> Result<Vec<u8>, Errno> {
         let seconds = |timeout: Duration| i32::try_from(timeout.as_secs()).unwrap_or(i32::MAX).to_ne_bytes().to_vec();
+        if self.fails {
+            return Err(Errno::ENODEV);
+        }
         match request {
             GET_SUPPORT => {
                 let mut info = [ABILITIES.to_ne_bytes().as_slice(), &[0; 4], IDENTITY].concat();

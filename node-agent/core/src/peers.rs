@@ -134,9 +134,11 @@ impl Peer {
             return self.paths.get(path).is_none_or(|hearing| sequence > hearing.sequence);
         }
         // Incarnations are ordered by the durable boot counter; a server that lost its state (another acceptor) starts
-        // counting anew and is taken once the old one is silent.
-        let newer =
-            speaks.counter > known.counter || speaks.acceptor != known.acceptor && now.since(self.received) >= limit;
+        // counting anew. Either is taken once the old one is silent: a machine that boots again never speaks from its
+        // old boot any more, so while that speaks, the other one is a second machine of that name (a copy of its disk),
+        // and must not make a working member look rebooted, and its groups free.
+        let later = speaks.counter > known.counter || speaks.acceptor != known.acceptor;
+        let newer = later && now.since(self.received) >= limit;
         if newer {
             *self = Peer { last_heard: self.last_heard, told: self.told, ..Peer::default() };
         }

@@ -17,11 +17,17 @@ use std::time::Duration;
 use holdfast_core::compact::Compact;
 use holdfast_core::frame::Frame;
 use holdfast_core::names::ServerName;
+use holdfast_core::time::Instant;
 use serde::{Deserialize, Serialize};
+
+use crate::clock;
 
 /// File in the data directory.
 pub const FILE: &str = "heard";
 const EVERY: Duration = Duration::from_secs(1);
+/// Another boot of a server is remembered once the one before was silent for so long: of two machines with one name the
+/// second is not to shut the first one out after the next start.
+const SILENT: Duration = Duration::from_secs(10);
 /// Size of the file: sixteen servers fit many times.
 const SIZE: usize = 4096;
 
@@ -56,8 +62,11 @@ pub type Marks = BTreeMap<ServerName, Mark>;
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
     before: Arc<Marks>,
-    newest: Arc<Mutex<Marks>>,
+    newest: Arc<Mutex<Newest>>,
 }
+
+/// The newest heartbeat of every server, and when it arrived.
+type Newest = BTreeMap<ServerName, (Mark, Instant)>;
 
 impl Seen {
     /// Reads the file of a data directory and keeps it up to date from now on. A damaged file counts as none.
@@ -73,7 +82,8 @@ impl Seen {
                 Marks::new()
             }
         };
-        let newest = Arc::new(Mutex::new(before.clone()));
+        let kept = before.iter().map(|(name, mark)| (name.clone(), (*mark, Instant::ZERO))).collect();
+        let newest: Arc<Mutex<Newest>> = Arc::new(Mutex::new(kept));
         let theirs = Arc::downgrade(&newest);
         thread::Builder::new().name("heard".into()).stack_size(128 << 10).spawn(move || keep(&path, &file, &theirs))?;
         Ok(Seen { before: Arc::new(before), newest })
@@ -93,25 +103,30 @@ impl Seen {
                 return Err(format!("a heartbeat of {from} is repeated: it was sent before this agent started"));
             }
         }
+        let now = clock::now();
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        let later = newest.get(from).is_none_or(|known| {
-            known.acceptor != mark.acceptor || (known.counter, known.sent) < (mark.counter, mark.sent)
+        let later = newest.get(from).is_none_or(|(known, at)| {
+            if known.boot == mark.boot {
+                return known.sent < mark.sent;
+            }
+            (known.acceptor != mark.acceptor || known.counter < mark.counter) && now.since(*at) >= SILENT
         });
         if later {
-            newest.insert(from.clone(), mark);
+            newest.insert(from.clone(), (mark, now));
         }
         Ok(())
     }
 }
 
 /// Writes what changed until nobody is left who could change it.
-fn keep(path: &Path, file: &File, newest: &Weak<Mutex<Marks>>) {
+fn keep(path: &Path, file: &File, newest: &Weak<Mutex<Newest>>) {
     let mut written = Marks::new();
     let mut failed = false;
     loop {
         thread::sleep(EVERY);
         let Some(newest) = newest.upgrade() else { return };
-        let marks = newest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let newest_now = newest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let marks: Marks = newest_now.into_iter().map(|(name, (mark, _))| (name, mark)).collect();
         drop(newest);
         if marks == written {
             continue;

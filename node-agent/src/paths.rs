@@ -220,7 +220,7 @@ impl Paths {
         }
         for disk in &self.disks {
             if let Some(path) = &disk.wiring().path {
-                disk.beat(keys.seal(Kind::Frame, &path.0, &content)?);
+                disk.beat(keys.seal(Kind::Frame, &path.0, &content)?, frame.cluster);
             }
         }
         Ok(())

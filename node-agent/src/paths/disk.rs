@@ -45,6 +45,9 @@ pub struct Health {
     pub clusters: BTreeSet<ClusterId>,
 }
 
+/// A sealed heartbeat, and the sub-cluster that it is of, once that is formed.
+type Beat = (Vec<u8>, Option<ClusterId>);
+
 /// A shared disk in use; it ends when dropped.
 #[derive(Debug)]
 pub struct SharedDisk {
@@ -56,7 +59,7 @@ pub struct SharedDisk {
 
 #[derive(Debug, Default)]
 struct Mail {
-    beat: Option<Vec<u8>>,
+    beat: Option<Beat>,
     ops: VecDeque<(u64, LockOp)>,
     /// Slots of all servers, where they have changed.
     slots: Option<BTreeMap<ServerName, u8>>,
@@ -83,6 +86,7 @@ impl SharedDisk {
             health: health.clone(),
             refusals: refusals.clone(),
             area: None,
+            looked: Instant::ZERO,
             read: BTreeMap::new(),
             own: None,
         };
@@ -125,9 +129,10 @@ impl SharedDisk {
         self.wiring = newest;
     }
 
-    /// Gives the newest sealed heartbeat to the thread; one that it didn't come to is replaced.
-    pub fn beat(&self, sealed: Vec<u8>) {
-        self.with_mail(|mail| mail.beat = Some(sealed));
+    /// Gives the newest sealed heartbeat to the thread; one that it didn't come to is replaced. `cluster`: the sub-cluster
+    /// that it is of, once that is formed.
+    pub fn beat(&self, sealed: Vec<u8>, cluster: Option<ClusterId>) {
+        self.with_mail(|mail| mail.beat = Some((sealed, cluster)));
     }
 
     /// Gives a lock operation to the thread. The answer comes as an input, unless an error is returned here.
@@ -167,7 +172,7 @@ impl Drop for SharedDisk {
 
 enum Task {
     Slots(BTreeMap<ServerName, u8>),
-    Beat(Vec<u8>),
+    Beat(Beat),
     Lock(u64, LockOp),
     Probe,
     End,
@@ -201,6 +206,8 @@ struct Worker {
     health: Arc<Mutex<Health>>,
     refusals: Arc<Refusals>,
     area: Option<Area>,
+    /// When the lock records were last read.
+    looked: Instant,
     /// Counter of the newest heartbeat read, by slot.
     read: BTreeMap<u8, u64>,
     /// The own slot, once something was written into it.
@@ -237,8 +244,8 @@ impl Worker {
                     let result = self.access(|worker, area| worker.lock(area, &op));
                     self.inbox.deliver(Event::Input(Input::Lock { token, result }))
                 }
-                Task::Beat(sealed) => {
-                    let _ = self.access(|worker, area| worker.beat(area, &sealed));
+                Task::Beat((sealed, cluster)) => {
+                    let _ = self.access(|worker, area| worker.beat(area, &sealed, cluster));
                     true
                 }
                 Task::Probe => {
@@ -263,7 +270,11 @@ impl Worker {
     fn access<T>(&mut self, act: impl FnOnce(&mut Worker, &mut Area) -> Result<T, AreaError>) -> Result<T, String> {
         let opened = match self.area.take() {
             Some(area) => Ok(area),
-            None => Area::open(&self.wiring.device, self.wiring.offset, Access::Write),
+            // Whose it is has to be known before anything is written.
+            None => Area::open(&self.wiring.device, self.wiring.offset, Access::Write).and_then(|mut area| {
+                self.look(&mut area)?;
+                Ok(area)
+            }),
         };
         let result = opened.and_then(|mut area| {
             let done = act(self, &mut area)?;
@@ -283,7 +294,11 @@ impl Worker {
         result.map_err(|e| e.to_string())
     }
 
-    fn beat(&mut self, area: &mut Area, sealed: &[u8]) -> Result<(), AreaError> {
+    fn beat(&mut self, area: &mut Area, sealed: &[u8], cluster: Option<ClusterId>) -> Result<(), AreaError> {
+        if self.is_foreign(cluster) {
+            // Its slots are the heartbeats of others: who is here by mistake harms nobody.
+            return if clock::now().since(self.looked) < PROBE { Ok(()) } else { self.look(area).map(drop) };
+        }
         self.look_at_own_slot(area)?;
         // The counter only has to differ from the last one; the clock of this boot does that over restarts, too.
         let counter = clock::now().0;
@@ -303,6 +318,12 @@ impl Worker {
         }
         self.measured(begun);
         Ok(())
+    }
+
+    /// Whether only other sub-clusters have lock records in the area.
+    fn is_foreign(&self, cluster: Option<ClusterId>) -> bool {
+        let clusters = &self.health.lock().unwrap_or_else(PoisonError::into_inner).clusters;
+        !clusters.is_empty() && !cluster.is_some_and(|own| clusters.contains(&own))
     }
 
     /// Nobody else writes into our slot, and what we write arrives there. Once a second, as it costs a read.
@@ -384,6 +405,7 @@ impl Worker {
         let begun = clock::now();
         let look = look(area, self.slot, &self.wiring.slots.values().copied().collect())?;
         self.measured(begun);
+        self.looked = clock::now();
         self.health(|health| {
             health.lock = Some(look.lock);
             health.clusters = look.records.values().map(|record| record.cluster).collect();

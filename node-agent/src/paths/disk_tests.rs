@@ -50,18 +50,18 @@ fn heartbeats_pass_over_the_disk_once_each_and_only_from_the_right_slot() {
     format(file.path(), 0, Force::No).unwrap();
     let (a, at_a, keys_a) = start("a", file.path());
     let (b, at_b, keys_b) = start("b", file.path());
-    a.beat(sealed(&keys_a, "a", 7));
+    a.beat(sealed(&keys_a, "a", 7), None);
     wait("the write of a's heartbeat", || Area::open(file.path(), 0, Access::Read).unwrap().read_beat(1).unwrap());
-    b.beat(sealed(&keys_b, "b", 8));
+    b.beat(sealed(&keys_b, "b", 8), None);
     assert!(matches!(input(&at_b), Input::Frame { frame, .. } if frame.sequence == 7));
-    b.beat(sealed(&keys_b, "b", 9));
+    b.beat(sealed(&keys_b, "b", 9), None);
     assert!(at_b.recv_timeout(Duration::from_millis(100)).is_err(), "the same heartbeat is not handed on again");
     // Somebody who has the key and writes into a's slot as b.
     let stands = || Area::open(file.path(), 0, Access::Read).unwrap().read_beat(1).unwrap().map(|beat| beat.counter);
     let before = stands();
-    a.beat(sealed(&keys_a, "b", 99));
+    a.beat(sealed(&keys_a, "b", 99), None);
     wait("another heartbeat in the slot", || stands().filter(|counter| Some(*counter) != before));
-    b.beat(sealed(&keys_b, "b", 10));
+    b.beat(sealed(&keys_b, "b", 10), None);
     assert!(at_b.recv_timeout(Duration::from_millis(100)).is_err());
     drop(at_a);
 }
@@ -73,8 +73,8 @@ fn a_slot_that_two_machines_write_is_told_by_both_sides() {
     let (a, _at_a, keys_a) = start("a", file.path());
     let (also_a, _events, _) = start("a", file.path());
     let (sender, _) = wait("the other machine to be noticed", || {
-        a.beat(sealed(&keys_a, "a", 1));
-        also_a.beat(sealed(&keys_a, "a", 2));
+        a.beat(sealed(&keys_a, "a", 1), None);
+        also_a.beat(sealed(&keys_a, "a", 2), None);
         a.refusals().shown(clock::now()).into_iter().find(|(_, r)| r.contains("writes into slot 1 of the area"))
     });
     assert_eq!(sender, Some("a".into()));
@@ -83,8 +83,8 @@ fn a_slot_that_two_machines_write_is_told_by_both_sides() {
     let mut sequence = 3;
     let (sender, reason) = wait("a refusal", || {
         sequence += 1;
-        a.beat(sealed(&keys_a, "b", sequence));
-        b.beat(sealed(&keys_b, "b", 4));
+        a.beat(sealed(&keys_a, "b", sequence), None);
+        b.beat(sealed(&keys_b, "b", 4), None);
         b.refusals().shown(clock::now()).pop()
     });
     assert_eq!(
@@ -130,4 +130,25 @@ fn a_missing_or_unformatted_disk_is_an_answer_and_heals() {
     a.lock(3, LockOp::Look).unwrap();
     assert!(matches!(input(&at_a), Input::Lock { token: 3, result: Ok(_) }));
     assert_eq!(a.health().error, None);
+}
+
+#[test]
+fn nothing_is_written_into_an_area_that_another_sub_cluster_uses() {
+    let file = disk();
+    let header = format(file.path(), 0, Force::No).unwrap();
+    let (b, at_b, _) = start("b", file.path());
+    let theirs = LockRecord { lock: header.lock, ..record(3, 1) };
+    b.lock(1, LockOp::WriteThenLook(Box::new(theirs.clone()))).unwrap();
+    assert!(matches!(input(&at_b), Input::Lock { token: 1, result: Ok(_) }));
+    let (a, at_a, keys_a) = start("a", file.path());
+    for cluster in [None, Some(holdfast_core::names::ClusterId(77))] {
+        a.beat(sealed(&keys_a, "a", 1), cluster);
+        // Answered after the heartbeat before it.
+        a.lock(2, LockOp::Look).unwrap();
+        assert!(matches!(input(&at_a), Input::Lock { token: 2, result: Ok(_) }));
+    }
+    let stands = || Area::open(file.path(), 0, Access::Read).unwrap().read_beat(1).unwrap();
+    assert_eq!(stands(), None);
+    a.beat(sealed(&keys_a, "a", 2), Some(theirs.cluster));
+    wait("the heartbeat of one of theirs", stands);
 }

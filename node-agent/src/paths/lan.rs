@@ -126,10 +126,22 @@ impl Lan {
             match SockRef::from(&*socket).send_to_with_flags(sealed, &address, libc::MSG_DONTWAIT) {
                 Ok(_) => self.set_error(None),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(e) => self.set_error(Some(format!("sending to {to} fails: {e}"))),
+                Err(e) => self.set_error(Some(self.told(to, &e))),
             }
         }
         Ok(())
+    }
+
+    /// Why nothing can be sent to a server: the system's word alone would not say what is missing here.
+    fn told(&self, to: &ServerName, error: &io::Error) -> String {
+        let (own, over) = (self.own, over(self.wiring.interface.as_deref()));
+        // Without IP_FREEBIND an address that nobody has is refused.
+        match UdpSocket::bind((own, 0)) {
+            Err(e) if e.kind() == io::ErrorKind::AddrNotAvailable => {
+                format!("{own} is on no interface of this server; sending to {to}{over} fails: {error}")
+            }
+            _ => format!("sending to {to}{over} fails: {error}"),
+        }
     }
 
     /// When a frame of this server last arrived here.
@@ -202,7 +214,8 @@ impl Receiver {
         if let Ok(mut shared) = self.shared.socket.lock() {
             shared.clone_from(&socket);
         }
-        let error = bound.err().map(|e| format!("{} port {} can't be bound: {e}", self.own, self.wiring.port));
+        let over = over(self.wiring.interface.as_deref());
+        let error = bound.err().map(|e| format!("{} port {}{over} can't be bound: {e}", self.own, self.wiring.port));
         set(&self.wiring, &self.shared, error);
         socket
     }
@@ -226,7 +239,11 @@ impl Receiver {
                         self.shared.refusals.refuse(&self.wiring.name, sender.as_ref(), reason);
                     }
                 }
-                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                    if !self.is_on_its_interface(open) {
+                        socket = self.bind();
+                    }
+                }
                 Err(e) => {
                     set(&self.wiring, &self.shared, Some(format!("receiving fails: {e}")));
                     thread::sleep(LOOK);
@@ -234,6 +251,12 @@ impl Receiver {
                 }
             }
         }
+    }
+
+    /// A socket stays on the interface that it was bound to when that goes, and another one comes under its name.
+    fn is_on_its_interface(&self, socket: &UdpSocket) -> bool {
+        let Some(wanted) = &self.wiring.interface else { return true };
+        matches!(SockRef::from(socket).device(), Ok(Some(found)) if found == wanted.as_bytes())
     }
 
     fn take(&mut self, datagram: &[u8]) -> Result<(), String> {
@@ -307,6 +330,11 @@ impl Receiver {
         }
         Ok(())
     }
+}
+
+/// The interface that a path is bound to, in words.
+fn over(interface: Option<&str>) -> String {
+    interface.map(|name| format!(" over the interface {name}")).unwrap_or_default()
 }
 
 /// A socket bound to this server's own address, which need not exist yet (IP_FREEBIND).

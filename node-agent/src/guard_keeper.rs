@@ -117,11 +117,13 @@ impl GuardKeeper {
     /// The guard as status shows it.
     pub fn view(&self) -> GuardView {
         let facts = self.inner.page.facts();
+        let state = guard_state(&self.inner.run_dir);
         GuardView {
             present: guard_alive(&self.inner.page, clock::now(), SILENT),
             enforcing: self.inner.page.enforcing(),
             holding: self.holding(),
-            watchdog: facts.watchdog.and_then(|_| guard_state(&self.inner.run_dir)?.watchdog),
+            watchdog: facts.watchdog.and_then(|_| state.as_ref()?.watchdog.clone()),
+            watchdog_problem: state.and_then(|state| state.watchdog_problem),
             watchdog_timeout: facts.watchdog,
             real_time: facts.real_time,
             memory_locked: facts.memory_locked,

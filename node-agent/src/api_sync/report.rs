@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use super::{ApiError, Sources, within};
 use crate::clock;
 use crate::config::AgentConfig;
+use crate::convert::server_status::Machine;
 use crate::convert::{Wall, cluster_status, group_status, server_status};
 use crate::driver_loop::Snapshot;
 
@@ -73,10 +74,16 @@ impl Reporter {
     }
 
     /// Writes what differs from what stands in the API; with `full` also measurements. Returns whether it wrote.
-    pub(super) async fn report(&mut self, present: &BTreeSet<String>, full: bool) -> Result<bool, ApiError> {
+    /// `problem`: why the newest specification can't be acted on here, if it can't.
+    pub(super) async fn report(
+        &mut self,
+        present: &BTreeSet<String>,
+        problem: Option<&str>,
+        full: bool,
+    ) -> Result<bool, ApiError> {
         let Some(snapshot) = self.sources.snapshots.borrow().clone() else { return Ok(false) };
         let wall = self.wall();
-        let mut wrote = self.report_server(&snapshot, wall, full).await?;
+        let mut wrote = self.report_server(&snapshot, problem, wall, full).await?;
         if snapshot.status.coordinator.is_some() {
             // Groups first: who waits for a takeover looks at them.
             wrote |= self.report_groups(&snapshot, wall).await?;
@@ -97,14 +104,21 @@ impl Reporter {
         }
     }
 
-    async fn report_server(&mut self, snapshot: &Snapshot, wall: Wall, full: bool) -> Result<bool, ApiError> {
+    async fn report_server(
+        &mut self,
+        snapshot: &Snapshot,
+        problem: Option<&str>,
+        wall: Wall,
+        full: bool,
+    ) -> Result<bool, ApiError> {
         let name = self.config.server_object();
         let guard = self.sources.guard.borrow().clone();
         let facts = self.sources.facts.clone();
+        let machine = Machine { facts: &facts, guard: &guard, problem };
         let change = |object: &Server, force: bool| {
             let old = object.status.clone().unwrap_or_default();
             let generation = object.metadata.generation;
-            let new = server_status::server_status(snapshot, &facts, &guard, &old, generation, wall, Timestamp::now());
+            let new = server_status::server_status(snapshot, machine, &old, generation, wall, Timestamp::now());
             let same = server_status::essence(&new) == server_status::essence(&old);
             (force || !same).then(|| Server { status: Some(new), ..object.clone() })
         };

@@ -142,6 +142,13 @@ impl Follower {
         }
     }
 
+    /// Why the newest sub-cluster or its keys can't be acted on, if so.
+    fn problem(&self) -> Option<String> {
+        let told: Vec<&str> =
+            ["sub-cluster", "keys"].iter().filter_map(|about| Some(self.refused.get(*about)?.as_str())).collect();
+        (!told.is_empty()).then(|| told.join("; "))
+    }
+
     /// Logs each problem once, and again only when it changes.
     fn said(&mut self, about: &str, problem: Option<String>) {
         match problem {
@@ -283,7 +290,7 @@ pub(super) async fn run(
             result = guard.changed(), if !changed => changed = result.is_ok(),
             () = tokio::time::sleep_until(report_at) => {
                 let full = Instant::now() >= next_full;
-                let wrote = reporter.report(&follower.present(), full).await?;
+                let wrote = reporter.report(&follower.present(), follower.problem().as_deref(), full).await?;
                 let now = Instant::now();
                 changed = false;
                 snapshots.mark_unchanged();
@@ -300,7 +307,7 @@ pub(super) async fn run(
             () = sources.notes.wait() => poster.post().await?,
             () = sources.ending.notified() => {
                 poster.post().await?;
-                reporter.report(&follower.present(), true).await?;
+                reporter.report(&follower.present(), follower.problem().as_deref(), true).await?;
                 return Ok(());
             }
         }

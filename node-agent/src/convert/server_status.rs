@@ -49,6 +49,8 @@ pub struct GuardView {
     pub holding: bool,
     /// Name of the watchdog device that it holds.
     pub watchdog: Option<String>,
+    /// Why no watchdog works although one is to.
+    pub watchdog_problem: Option<String>,
     /// Timeout read back from it.
     pub watchdog_timeout: Option<Duration>,
     /// Real-time priority.
@@ -57,17 +59,27 @@ pub struct GuardView {
     pub memory_locked: bool,
 }
 
+/// What is reported of the machine beside what the driver loop knows.
+#[derive(Debug, Clone, Copy)]
+pub struct Machine<'a> {
+    /// What doesn't change.
+    pub facts: &'a Facts,
+    /// The guard.
+    pub guard: &'a GuardView,
+    /// Why this server can't act on the newest specification, if it can't.
+    pub problem: Option<&'a str>,
+}
+
 /// The whole status; `old` is what stands in the API: times of conditions continue.
 pub fn server_status(
     snapshot: &Snapshot,
-    facts: &Facts,
-    guard: &GuardView,
+    machine: Machine<'_>,
     old: &api::ServerStatus,
     generation: Option<i64>,
     wall: Wall,
     now: Timestamp,
 ) -> api::ServerStatus {
-    let status = &snapshot.status;
+    let (status, facts) = (&snapshot.status, machine.facts);
     let mut new = api::ServerStatus {
         observed_generation: generation,
         report_time: Some(Time(Timestamp::from_second(now.as_second()).unwrap_or(now))),
@@ -90,7 +102,7 @@ pub fn server_status(
         disks: disks(snapshot),
         quorum_server: quorum_server(snapshot),
         fence_devices: fence_devices(snapshot),
-        guard: Some(guard_status(guard)),
+        guard: Some(guard_status(machine.guard)),
         platform: Some(api::Platform {
             r#virtual: facts.is_virtual,
             os: clip(&facts.os),
@@ -112,7 +124,7 @@ pub fn server_status(
         conditions: old.conditions.clone(),
     };
     let mut list = std::mem::take(&mut new.conditions);
-    set_conditions(&mut list, snapshot, guard, &new, generation, now);
+    set_conditions(&mut list, snapshot, machine, &new, generation, now);
     new.conditions = list;
     new
 }
@@ -179,16 +191,23 @@ fn refusal<'a>(snapshot: &'a Snapshot, path: &PathName, peer: &ServerName) -> Op
 
 fn disks(snapshot: &Snapshot) -> Vec<api::DiskStatus> {
     let ours = snapshot.status.view.as_ref().map(|view| view.cluster);
+    let lock = snapshot.adoption.as_ref().and_then(|a| a.sub_cluster.spec.quorum.lock_disk.as_ref());
     let timeout = snapshot.adoption.as_ref().map_or(Duration::from_secs(3), |a| a.config.timeout);
     let one = |(name, health): &(String, Health)| {
-        let foreign = ours.and_then(|ours| health.clusters.iter().find(|found| **found != ours));
+        let foreign =
+            ours.and_then(|ours| health.clusters.iter().find(|found| **found != ours).map(|found| (found, ours)));
         let waiting = health.busy_since.map(|since| snapshot.at.since(since)).filter(|waited| *waited > timeout);
         let (state, message) = if let Some(waited) = waiting {
             (api::DiskState::Hung, format!("no answer for {} s", waited.as_secs()))
         } else if let Some(error) = &health.error {
             (api::DiskState::Error, error.clone())
-        } else if let Some(foreign) = foreign {
-            (api::DiskState::Foreign, format!("the area is in use by the sub-cluster {foreign}"))
+        } else if let Some((foreign, ours)) = foreign {
+            (api::DiskState::Foreign, format!("the area belongs to the sub-cluster {foreign}, this one is {ours}"))
+        } else if let Some(Err(problem)) = &snapshot.status.lock
+            && lock.is_some_and(|lock| lock.disk == *name)
+        {
+            // It answers, and still is no lock of ours: formatted anew, restored from a copy, damaged.
+            (api::DiskState::Error, problem.clone())
         } else {
             (api::DiskState::Reachable, String::new())
         };
@@ -280,7 +299,7 @@ fn holds(snapshot: &Snapshot, facts: &Facts, old: &api::ServerStatus, now: Times
 fn set_conditions(
     list: &mut Vec<k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition>,
     snapshot: &Snapshot,
-    guard: &GuardView,
+    machine: Machine<'_>,
     new: &api::ServerStatus,
     generation: Option<i64>,
     now: Timestamp,
@@ -288,8 +307,12 @@ fn set_conditions(
     let mut set = |type_: &str, state: State, reason: &str, message: &str| {
         conditions::set(list, type_, state, reason, message, generation, now);
     };
-    let sentence = snapshot.stuck.as_deref().unwrap_or(&snapshot.status.sentence);
+    let guard = machine.guard;
+    // Without any specification it takes no part; with an older one that goes on being in force.
+    let bars = machine.problem.filter(|_| snapshot.adoption.is_none());
+    let sentence = bars.or(snapshot.stuck.as_deref()).unwrap_or(&snapshot.status.sentence);
     let (is_ready, reason) = match snapshot.status.member {
+        _ if bars.is_some() => (State::False, "TakesNoPart"),
         _ if snapshot.stuck.is_some() => (State::False, "Stuck"),
         MemberState::Active => (State::True, ready::ACTIVE),
         MemberState::Joining | MemberState::Unknown => (State::False, ready::STARTING),
@@ -320,13 +343,22 @@ fn set_conditions(
     };
     set(condition::PATHS_HEALTHY, healthy, reason, &clip(&message));
 
-    let (armed, reason, message) = match (&guard.watchdog, guard.present) {
-        (_, false) => (State::False, "GuardLost", "the guard process is gone; it is started again".to_owned()),
-        (Some(device), true) => (State::True, "Armed", device.clone()),
-        (None, true) => (State::False, "NoDevice", "no watchdog device stands behind the guard".to_owned()),
+    let problem = guard.watchdog_problem.clone();
+    let (armed, reason, message) = match (&guard.watchdog, problem) {
+        _ if !guard.present => (State::False, "GuardLost", "the guard process is gone; it is started again".to_owned()),
+        (Some(_), Some(problem)) => (State::False, "Failing", problem),
+        (Some(device), None) => (State::True, "Armed", device.clone()),
+        (None, problem) => {
+            let told = problem.unwrap_or_else(|| "no watchdog device stands behind the guard".to_owned());
+            (State::False, "NoDevice", told)
+        }
     };
     set(condition::WATCHDOG_ARMED, armed, reason, &message);
 
+    let pending = machine.problem.filter(|_| bars.is_none());
+    if let Some(problem) = pending {
+        set(condition::CONFIG_PENDING, State::True, "NotAdopted", problem);
+    }
     let fencing = fencing_ready(snapshot);
     if let Some((state, reason, message)) = &fencing {
         set(condition::FENCING_READY, *state, reason, message);
@@ -348,5 +380,8 @@ fn set_conditions(
     }
     if fencing.is_none() {
         conditions::clear(list, condition::FENCING_READY);
+    }
+    if pending.is_none() {
+        conditions::clear(list, condition::CONFIG_PENDING);
     }
 }

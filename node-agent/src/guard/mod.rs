@@ -37,6 +37,8 @@ const LOOK: Duration = Duration::from_millis(100);
 const SILENCE: Duration = Duration::from_secs(2);
 /// How long a new guard may take to be ready.
 const READY: Duration = Duration::from_secs(2);
+/// How often a watchdog that has to be there and is not is looked for.
+const ARM_AGAIN: Duration = Duration::from_secs(1);
 /// The guard's own log is begun anew at this size.
 const LOG_LIMIT: u64 = 256 * 1024;
 
@@ -174,6 +176,8 @@ struct Guard {
     list_seen: Option<Seen>,
     settings_seen: Option<Seen>,
     watchdog: Option<Watchdog>,
+    watchdog_problem: Option<String>,
+    /// When the watchdog is petted, or looked for again.
     next_pet: Instant,
     facts: GuardFacts,
     warnings: Vec<String>,
@@ -205,6 +209,7 @@ impl Guard {
             settings,
             page,
             watchdog: None,
+            watchdog_problem: None,
             next_pet: clock::now(),
             facts: GuardFacts::default(),
             warnings: Vec::new(),
@@ -256,20 +261,40 @@ impl Guard {
     fn arm(&mut self) {
         let wanted = self.settings.watchdog.clone();
         self.watchdog = None;
+        let mut problem = None;
         if wanted.mode != WatchdogMode::Disabled {
             match Watchdog::arm(&wanted.device, wanted.timeout) {
                 Ok(watchdog) => {
                     say(&format!("{} ({}), {:?}", wanted.device.display(), watchdog.identity(), watchdog.timeout()));
                     self.watchdog = Some(watchdog);
                 }
-                Err(crate::watchdog::WatchdogError::Absent(_)) if wanted.mode == WatchdogMode::IfPresent => {
-                    say(&format!("no watchdog: {} does not exist", wanted.device.display()));
-                }
-                Err(error) => self.warn(error.to_string()),
+                Err(error) => problem = Some(error.to_string()),
             }
         }
         self.next_pet = clock::now();
+        self.trouble(problem);
         self.publish();
+    }
+
+    /// Keeps why the watchdog does not work, and says each change once.
+    fn trouble(&mut self, problem: Option<String>) {
+        if problem != self.watchdog_problem {
+            match &problem {
+                Some(problem) => say(&format!("warning: {problem}")),
+                None => say("the watchdog works"),
+            }
+            self.watchdog_problem = problem;
+            self.publish();
+        }
+    }
+
+    /// A server that must have a watchdog takes no part without one, so a device that comes late (its driver is loaded
+    /// after the agent) may be armed at any time: no promise to others rests on its absence.
+    fn arm_late(&mut self, now: Instant) {
+        let required = self.settings.watchdog.mode == WatchdogMode::Required;
+        if required && self.watchdog.is_none() && self.nothing_held() && now >= self.next_pet + ARM_AGAIN {
+            self.arm();
+        }
     }
 
     fn publish(&mut self) {
@@ -279,6 +304,7 @@ impl Guard {
             pid: std::process::id(),
             watchdog: self.watchdog.as_ref().map(|w| w.identity().to_owned()),
             watchdog_timeout: self.facts.watchdog,
+            watchdog_problem: self.watchdog_problem.clone(),
             warnings: self.warnings.clone(),
         };
         if let Err(error) = state.save(&self.run_dir) {
@@ -301,6 +327,7 @@ impl Guard {
                 continue;
             }
             self.pet(now, deadline.end);
+            self.arm_late(now);
             if ASKED_TO_END.swap(false, Ordering::Relaxed) {
                 if self.nothing_held() {
                     if let Some(watchdog) = self.watchdog.take() {
@@ -373,9 +400,10 @@ impl Guard {
             return;
         }
         self.next_pet = now + watchdog.period();
-        if let Err(error) = watchdog.pet() {
-            say(&format!("warning: the watchdog can't be petted: {error}; the machine may be reset"));
-        }
+        let device = self.settings.watchdog.device.display();
+        let failed = |error| format!("watchdog.device {device}: petting it: {error}; the machine may be reset");
+        let problem = watchdog.pet().err().map(failed);
+        self.trouble(problem);
     }
 
     fn watch_agent(&mut self, now: Instant) {

@@ -32,6 +32,8 @@ pub struct GuardState {
     pub watchdog: Option<String>,
     /// Timeout of the watchdog as read back.
     pub watchdog_timeout: Option<Duration>,
+    /// Why no watchdog works although one is wanted, or looked for; none: it works, or none is to be used.
+    pub watchdog_problem: Option<String>,
     /// What the system refused it, one sentence each.
     pub warnings: Vec<String>,
 }

@@ -121,3 +121,27 @@ fn a_planned_move_loses_little_and_nothing_is_written_twice() {
     assert_eq!(trial.history(), [from, to]);
     trial.cluster.close().expect("the lab goes");
 }
+
+#[test]
+fn an_agent_that_holds_nothing_and_was_stopped_for_a_while_comes_back_by_itself() {
+    for (name, trial) in [("two", Trial::two("agent-asleep")), ("three", Trial::three("agents-asleep"))] {
+        let active = trial.active();
+        let sleeper = trial.others(&active).remove(0);
+        let others: Vec<String> =
+            trial.cluster.blueprint().servers.iter().filter(|server| **server != sleeper).cloned().collect();
+        let before = boottime_ns();
+        for pause in [1, 4] {
+            let epoch = trial.epoch();
+            let agents = trial.host(&sleeper).freeze_agent().expect("an agent to stop");
+            trial.members_become(&others, epoch);
+            trial.pass(trial.cluster.blueprint().timeout * pause);
+            trial.host(&sleeper).signal(&agents, Signal::SIGCONT).expect("it goes on");
+            trial.all_return(epoch + 1);
+            let now = trial.host(&sleeper).holdfast_processes("agent").expect("its agent");
+            assert_eq!(now, agents, "{name}: the same process");
+        }
+        trial.undisturbed_since(before);
+        assert_eq!(trial.history(), [active], "{name}");
+        trial.cluster.close().expect("the lab goes");
+    }
+}

@@ -145,8 +145,12 @@ fn repetitions_and_frames_of_an_earlier_boot_are_no_signs_of_life() {
     // Neither is the same heartbeat on another path a second one.
     hear(&mut core, 30, from_b(2_000_000));
     assert!(core.peers["b"].received > received);
-    // A later boot is another server: what was known of the one before is void.
-    hear(&mut core, 40, Compact { boot_counter: 6, boot: 78, ..from_b(5_000) });
+    // A later boot beside the one that speaks is a second machine of that name. Once the first is silent it is the server
+    // after a reboot: what was known of the boot before is void.
+    let later = Compact { boot_counter: 6, boot: 78, ..from_b(5_000) };
+    hear(&mut core, 40, later);
+    assert_eq!(core.peers["b"].newest, 2_000);
+    hear(&mut core, 2_000, later);
     assert_eq!(core.peers["b"].newest, 5);
 }
 

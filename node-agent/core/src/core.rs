@@ -38,6 +38,8 @@ pub struct Core {
     pub(crate) retiring: BTreeMap<PathName, PathSetting>,
     /// Since when every member is seen to act under the newest view.
     pub(crate) all_adopted: Option<Instant>,
+    /// H and T of views before, if their H was shorter; see [`Core::pace`].
+    pub(crate) former_pace: Option<(std::time::Duration, std::time::Duration)>,
     pub(crate) groups: BTreeMap<GroupName, Arc<GroupConfig>>,
     pub(crate) now: Instant,
     pub(crate) started: Instant,
@@ -94,6 +96,7 @@ impl Core {
             config: None,
             retiring: BTreeMap::new(),
             all_adopted: None,
+            former_pace: None,
             groups: BTreeMap::new(),
             now,
             started: now,
@@ -310,7 +313,7 @@ impl Core {
         if self.now < self.next_beat {
             return self.wake(self.next_beat);
         }
-        self.next_beat = self.now + config.interval;
+        self.next_beat = self.now + self.pace(config);
         self.wake(self.next_beat);
         // A server that the view does not name any more has nothing to say, and no number to say it under.
         let Some(id) = config.servers.get(&self.boot.server).copied() else { return };

@@ -98,7 +98,7 @@ impl Core {
             }
         }
         // Two heartbeats; two retries at the lock still fit before the soft stop of the deadline that stands (D5).
-        let patience = self.config.as_ref().map_or(Duration::ZERO, |config| 2 * config.interval);
+        let patience = self.config.as_ref().map_or(Duration::ZERO, |config| 2 * self.pace(config));
         self.lease.new_epoch(self.now + patience);
         self.forget_lock_purpose();
         self.lock.own = Default::default();

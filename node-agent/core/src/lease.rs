@@ -19,8 +19,8 @@ use crate::view::Acceptor;
 pub(crate) struct Lease {
     /// Until then; [`Instant::ZERO`]: never had one.
     pub(crate) end: Instant,
-    /// How long before `end` the soft stop and the kill are, by the settings that it was given under.
-    pub(crate) margins: Option<(Duration, Duration)>,
+    /// The soft stop and the kill; none after a start of the process: then as long before `end` as the settings say.
+    pub(crate) points: Option<(Instant, Instant)>,
     /// The lock's grant in this epoch.
     pub(crate) lock_grant: Instant,
     /// The lock refused in this epoch: another server has a ballot there. For good (R8).
@@ -36,8 +36,8 @@ pub(crate) struct Lease {
     pub(crate) anchor: &'static str,
     /// Smallest time to the soft stop ever seen at a renewal.
     pub(crate) smallest_margin: Option<Duration>,
-    /// What the guard was told last.
-    pub(crate) told: Instant,
+    /// What the guard was told last: soft stop, kill, end.
+    pub(crate) told: (Instant, Instant, Instant),
 }
 
 impl Lease {
@@ -94,9 +94,14 @@ impl Core {
     pub(crate) fn renew_lease(&mut self) {
         let Some(config) = self.config.clone() else { return };
         if self.acting() {
-            let lease = config.lease;
             let grant = self.quorum_grant(true);
-            if grant > Instant::ZERO && grant + lease > self.lease.end {
+            let (soft, kill, end) = self.deadlines();
+            // R9: each of the three points only moves on, by itself. A lease that was given under longer settings (R21) ends
+            // later than what is granted now, for a while; its soft stop may be earlier all the same, and must not stop what
+            // is granted again and again. Whoever stops at a point has the time of its own grant to the next one.
+            let next =
+                (soft.max(grant + config.soft_stop), kill.max(grant + config.kill), end.max(grant + config.lease));
+            if grant > Instant::ZERO && next != (soft, kill, end) {
                 let servers = self.quorum_grant(false);
                 let alone = self.durable.view.as_ref().is_some_and(|view| view.acceptors.len() == 1);
                 self.lease.anchor = if alone {
@@ -106,22 +111,19 @@ impl Core {
                 } else {
                     config.lock.map_or("", LockKind::name)
                 };
-                if self.lease.end > self.now {
-                    let soft = self.lease.end - (lease.saturating_sub(config.soft_stop));
+                if end > self.now {
                     let margin = soft.since(self.now);
                     self.lease.smallest_margin = Some(self.lease.smallest_margin.map_or(margin, |old| old.min(margin)));
                 }
-                self.lease.end = grant + lease;
-                let before = |point: Duration| lease.saturating_sub(point);
-                self.lease.margins = Some((before(config.soft_stop), before(config.kill)));
+                self.lease.points = Some((next.0, next.1));
+                self.lease.end = next.2;
             }
         }
-        if self.lease.end != self.lease.told {
-            self.lease.told = self.lease.end;
-            let (soft, kill, end) = self.deadlines();
+        let (soft, kill, end) = self.deadlines();
+        if (soft, kill, end) != self.lease.told {
+            self.lease.told = (soft, kill, end);
             self.emit_now(Output::Deadline { soft, kill, end });
         }
-        let (soft, _, end) = self.deadlines();
         self.wake(soft);
         self.wake(end);
     }
@@ -132,9 +134,9 @@ impl Core {
         match &self.config {
             Some(config) if end > Instant::ZERO => {
                 let before = |point: Duration| config.lease.saturating_sub(point);
-                let margins = self.lease.margins;
-                let (soft, kill) = margins.unwrap_or_else(|| (before(config.soft_stop), before(config.kill)));
-                (end - soft, end - kill, end)
+                let (soft, kill) =
+                    self.lease.points.unwrap_or_else(|| (end - before(config.soft_stop), end - before(config.kill)));
+                (soft, kill, end)
             }
             _ => (end, end, end),
         }

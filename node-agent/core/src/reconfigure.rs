@@ -191,12 +191,33 @@ impl Core {
 
     /// The view before has been replaced.
     pub(crate) fn retire(&mut self, old: Option<&View>) {
+        self.keep_pace(old);
         self.all_adopted = None;
         for (name, path) in old.iter().flat_map(|old| &old.settings.paths) {
             let retiring = self.retiring.entry(name.clone()).or_insert_with(|| path.clone());
             retiring.wires.extend(&path.wires);
         }
         self.refresh_config();
+    }
+
+    fn keep_pace(&mut self, old: Option<&View>) {
+        let (Some(config), Some(old)) = (&self.config, old) else { return };
+        let kept = self.former_pace.filter(|(interval, _)| self.pace(config) == *interval);
+        let (interval, timeout) = (old.settings.interval, old.settings.timeout);
+        let (interval, timeout) = kept.map_or((interval, timeout), |(i, t)| (interval.min(i), timeout.max(t)));
+        let shorter = self.durable.view.as_ref().is_some_and(|view| interval < view.settings.interval);
+        self.former_pace = shorter.then_some((interval, timeout));
+    }
+
+    /// H, the pace of heartbeats. A view that makes it longer makes the lease longer, too, but until that is given the
+    /// deadline of the view before stands, and has room for three of its own intervals only. So its pace is kept until all
+    /// act under the new view and what was given to them before is over (E is shorter than T).
+    pub(crate) fn pace(&self, config: &Config) -> Duration {
+        let over = |timeout: Duration| self.all_adopted.is_some_and(|since| self.now >= since + timeout);
+        match self.former_pace {
+            Some((interval, timeout)) if !over(timeout) => interval.min(config.interval),
+            _ => config.interval,
+        }
     }
 
     /// The lock that counts now.

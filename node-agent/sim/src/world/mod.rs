@@ -24,7 +24,7 @@ mod host;
 mod machine;
 pub mod network;
 mod operator;
-mod reconfigure;
+pub mod reconfigure;
 
 use disk::Medium;
 use faults::{DiskState, Waiting};

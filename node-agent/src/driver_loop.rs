@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use holdfast_core::message::Envelope;
 use holdfast_core::names::{GroupName, PathName, ResourceName, ServerName};
-use holdfast_core::settings::LockPlace;
+use holdfast_core::settings::{LockPlace, PathSetting};
 use holdfast_core::status::Status;
 use holdfast_core::time::Instant;
 use holdfast_core::{Action, Boot, Context, Core, Input, Note, OpId, Output};
@@ -125,7 +125,7 @@ pub struct Driver<E: Effects> {
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     adoption: Option<Arc<Adoption>>,
     /// What of the paths and locks was in use when they were opened last.
-    wired: (BTreeMap<PathName, BTreeSet<u32>>, Option<LockPlace>),
+    wired: (BTreeMap<PathName, PathSetting>, Option<LockPlace>),
     published: Instant,
     dirty: bool,
     sentence: String,
@@ -258,11 +258,12 @@ impl<E: Effects> Driver<E> {
     /// Opens and closes paths and locks: the wanted ones, and of former specifications what the view still has (R21).
     fn rewire(&mut self) {
         let Some(adoption) = &self.adoption else { return };
-        let (wires, lock) = (self.core.wires_in_use(), self.core.lock_in_force());
-        let former: Vec<Wiring> = adoption.former.iter().map(|wiring| wiring.in_use(&wires, lock)).collect();
-        let all: Vec<&Wiring> = std::iter::once(&adoption.wiring).chain(&former).collect();
+        let (paths, lock) = (self.core.paths_in_use(), self.core.lock_in_force());
+        let former: Vec<Wiring> = adoption.former.iter().map(|wiring| wiring.in_use(&paths, lock)).collect();
+        let wanted = adoption.wiring.beside(&paths);
+        let all: Vec<&Wiring> = std::iter::once(&wanted).chain(&former).collect();
         self.paths.rewire(&all);
-        self.wired = (wires, lock);
+        self.wired = (paths, lock);
     }
 
     fn input(&mut self, input: Input) -> Result<(), Ended> {
@@ -362,7 +363,7 @@ impl<E: Effects> Driver<E> {
     }
 
     fn publish(&mut self, now: Instant) {
-        if (self.core.wires_in_use(), self.core.lock_in_force()) != self.wired {
+        if (self.core.paths_in_use(), self.core.lock_in_force()) != self.wired {
             self.rewire();
         }
         let status = self.core.status(now);

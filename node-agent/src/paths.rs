@@ -13,7 +13,7 @@ use holdfast_core::frame::Frame;
 use holdfast_core::lock::LockOp;
 use holdfast_core::message::Envelope;
 use holdfast_core::names::{PathName, ServerName};
-use holdfast_core::settings::LockPlace;
+use holdfast_core::settings::{LockPlace, PathSetting};
 use holdfast_core::time::Instant;
 
 use crate::inbox::Inbox;
@@ -47,9 +47,23 @@ pub struct Wiring {
 }
 
 impl Wiring {
+    /// What of it can be read beside what is in force: a path whose name is of another kind there waits, as its heartbeats
+    /// would count for that one.
+    pub fn beside(&self, in_force: &BTreeMap<PathName, PathSetting>) -> Wiring {
+        let fits = |name: &PathName, kind: PathKind| in_force.get(name).is_none_or(|path| path.kind.is_like(kind));
+        let mut own = self.clone();
+        own.lans.retain(|lan| fits(&lan.name, lan.kind));
+        own.serials.retain(|line| fits(&line.name, PathKind::Serial));
+        for disk in &mut own.disks {
+            disk.path.take_if(|name| !fits(name, PathKind::Disk));
+        }
+        own.disks.retain(|disk| disk.path.is_some() || disk.lock.is_some());
+        own
+    }
+
     /// What of it is still in use, by the digests that the view names.
-    pub fn in_use(&self, wires: &BTreeMap<PathName, BTreeSet<u32>>, lock: Option<LockPlace>) -> Wiring {
-        let used = |name: &PathName, wire: u32| wires.get(name).is_some_and(|wires| wires.contains(&wire));
+    pub fn in_use(&self, paths: &BTreeMap<PathName, PathSetting>, lock: Option<LockPlace>) -> Wiring {
+        let used = |name: &PathName, wire: u32| paths.get(name).is_some_and(|path| path.wires.contains(&wire));
         let disk = |disk: &&DiskWiring| {
             disk.lock.is_some() && disk.lock == lock || disk.path.as_ref().is_some_and(|name| used(name, disk.wire))
         };

@@ -459,6 +459,19 @@ fn rules_about_changes() {
     change_refused(sub_cluster(), &[("/spec/servers/0/id", json!(3))], &[id]);
     // The order of the list is no change: entries are compared by name.
     change_refused(sub_cluster(), &[("/spec/servers", json!([{"name": "b", "id": 2}, {"name": "a", "id": 1}]))], &[]);
+    let line = |name: &Value| {
+        let ends = json!([{"server": "a", "device": "/dev/ttyS0"}, {"server": "b", "device": "/dev/ttyS0"}]);
+        json!({"name": name, "serial": {"devices": ends}})
+    };
+    let lan = sub_cluster()["spec"]["heartbeat"]["paths"][0]["name"].clone();
+    change_refused(
+        sub_cluster(),
+        &[("/spec/heartbeat/paths/0", line(&lan))],
+        &[
+            "spec.heartbeat.paths: Invalid value: a list of 3: a path keeps its kind (lan, disk, serial) as long as it has its name; give the new path a new name",
+        ],
+    );
+    change_refused(sub_cluster(), &[("/spec/heartbeat/paths/0", line(&json!("line")))], &[]);
     let web = manifests("tests/manifests/b-three-servers.yaml").swap_remove(0);
     let without_c = [
         ("/spec/servers", json!([{"name": "a", "id": 1}, {"name": "b", "id": 2}, {"name": "d", "id": 4}])),

@@ -159,6 +159,11 @@ impl PathKind {
     pub fn is_lan(self) -> bool {
         matches!(self, PathKind::Interconnect | PathKind::Public)
     }
+
+    /// Whether silence and sound on both mean the same: an interconnect and a public LAN differ only in what they carry.
+    pub fn is_like(self, other: PathKind) -> bool {
+        self == other || self.is_lan() && other.is_lan()
+    }
 }
 
 /// A failover group as the core sees it: what its resources *do* is the shell's.

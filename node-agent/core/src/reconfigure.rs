@@ -8,7 +8,7 @@
 //! | a lan of the wanted ones connects each two members | the last, if paths go | else the change would be a partition |
 //! | whoever is to be removed is no member | the last | a member is never taken its votes and its groups by a name that is missing |
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::names::{AcceptorId, PathName, ServerName};
 use crate::output::Output;
 use crate::peers::Peer;
 use crate::planted::planted;
-use crate::settings::{LockPlace, Plan, Settings, Step, step};
+use crate::settings::{LockPlace, PathSetting, Plan, Settings, Step, step};
 use crate::time::Instant;
 use crate::view::{Acceptor, View};
 
@@ -226,11 +226,11 @@ impl Core {
     }
 
     /// Paths that are to be read beside the wanted ones, with what they are wired to; see [`Core::in_force_config`].
-    pub fn wires_in_use(&self) -> BTreeMap<PathName, BTreeSet<u32>> {
-        let mut all: BTreeMap<PathName, BTreeSet<u32>> = BTreeMap::new();
+    pub fn paths_in_use(&self) -> BTreeMap<PathName, PathSetting> {
         let view = self.durable.view.iter().flat_map(|view| &view.settings.paths);
+        let mut all: BTreeMap<PathName, PathSetting> = BTreeMap::new();
         for (name, path) in view.chain(&self.retiring) {
-            all.entry(name.clone()).or_default().extend(&path.wires);
+            all.entry(name.clone()).or_insert_with(|| path.clone()).wires.extend(&path.wires);
         }
         all
     }
@@ -282,6 +282,9 @@ impl Core {
             return Err("this server leaves".into());
         }
         let wish = self.common_plan(wanted, view)?;
+        if let Some(path) = now.settings.changes_kind(&wish.settings) {
+            return Err(format!("path {path} is of another kind in force; give the new one another name"));
+        }
         let next = match step(&now, &wish) {
             Some(Step::Prepare(_)) if planted!(RaisedAtOnce) && !wish.waits_less(&now) => Step::Finish(wish),
             Some(Step::Prepare(_)) if planted!(WaitFallsAtOnce) && wish.waits_less(&now) => Step::Finish(wish),

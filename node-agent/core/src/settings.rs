@@ -91,6 +91,15 @@ impl Settings {
         }
     }
 
+    /// A path that has this name in `wanted` and is of another kind there. While both are read under one name, a LAN that
+    /// is cut would look alive by the heartbeats on a disk; so a name keeps its kind until no view has it any more.
+    pub fn changes_kind(&self, wanted: &Settings) -> Option<&PathName> {
+        let other = |(name, path): &(&PathName, &PathSetting)| {
+            wanted.paths.get(*name).is_some_and(|wanted| !path.kind.is_like(wanted.kind))
+        };
+        self.paths.iter().find(other).map(|(name, _)| name)
+    }
+
     /// What is safe and works under both: see [`step`].
     fn with(&self, wanted: &Settings) -> Settings {
         let mut servers = self.servers.clone();

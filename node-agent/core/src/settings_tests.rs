@@ -131,3 +131,18 @@ fn a_slot_is_given_to_another_server_only_when_its_owner_is_gone() {
     let (old, new) = (plan(&[("a", 1), ("b", 2), ("c", 3)]), plan(&[("a", 1), ("b", 2), ("d", 3)]));
     assert_eq!(step(&old, &new), Some(Step::Finish(new)), "no view has both c and d in slot 3");
 }
+
+#[test]
+fn a_path_keeps_its_kind_as_long_as_it_has_its_name() {
+    let settings = |kind| Settings {
+        paths: [("x".into(), PathSetting { kind, wires: [1].into() })].into(),
+        ..Settings::default()
+    };
+    let lan = settings(PathKind::Interconnect);
+    assert_eq!(lan.changes_kind(&settings(PathKind::Public)), None, "both are LANs");
+    for other in [PathKind::Disk, PathKind::Serial] {
+        assert_eq!(lan.changes_kind(&settings(other)), Some(&"x".into()));
+        assert_eq!(settings(other).changes_kind(&lan), Some(&"x".into()));
+    }
+    assert_eq!(lan.changes_kind(&Settings::default()), None, "removed is not changed");
+}

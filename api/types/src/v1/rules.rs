@@ -72,6 +72,12 @@ pub(crate) fn heartbeat() -> Value {
              (has(self.advanced) && has(self.advanced.stall) ? ' and the stall ' + self.advanced.stall : '') + \
              '; raise timeout, or leave interval and stall out'",
         ),
+        // While servers change over they hear both under one name, and what they conclude depends on the kind.
+        rule_at(
+            ".paths",
+            "oldSelf.paths.all(o, self.paths.all(p, p.name != o.name || (has(p.lan) == has(o.lan) && has(p.disk) == has(o.disk))))",
+            "a path keeps its kind (lan, disk, serial) as long as it has its name; give the new path a new name",
+        ),
         rule_with(
             "!has(self.advanced) || !has(self.advanced.stall) || duration(self.advanced.stall) < duration(self.timeout)",
             "advanced.stall is not shorter than timeout; lower it or leave it out",

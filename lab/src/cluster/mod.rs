@@ -55,6 +55,9 @@ pub struct ClusterOptions<'a> {
     pub store: StoreKind,
     /// Changes the example's documents before they are used.
     pub edit: Option<Edit<'a>>,
+    /// Changes them once more, to what is declared at first. Hosts, networks and disks are those of before, so that there
+    /// can be more than is declared; see [`Cluster::change`].
+    pub declare: Option<Edit<'a>>,
     /// Bytes of a sector of the shared disks: 512, or 4096.
     pub sector_size: Option<u32>,
     /// Whether the lab stands between the servers and their disks, so that these can fail ([`Lab::set_disk`]).
@@ -73,6 +76,7 @@ pub struct Cluster {
     blueprint: Blueprint,
     manifests: PathBuf,
     kubeconfig: PathBuf,
+    witness: Option<SocketAddr>,
     lab: Lab,
 }
 
@@ -115,14 +119,18 @@ impl Cluster {
         if let Some(edit) = options.edit {
             edit(&mut all);
         }
+        let built = Blueprint::from_documents(example, &all)?;
+        if let Some(declare) = options.declare {
+            declare(&mut all);
+        }
         let blueprint = Blueprint::from_documents(example, &all)?;
         say("making networks and shared disks");
         let lab = Lab::new(name)?;
         let manifests = write_manifests(lab.directory(), &all)?;
-        for lan in &blueprint.lans {
+        for lan in &built.lans {
             lab.add_network(&lan.name)?;
         }
-        for disk in &blueprint.disks {
+        for disk in &built.disks {
             lab.add_disk(&DiskConfig {
                 name: &disk.name,
                 size_mib: disk.size_mib,
@@ -131,11 +139,11 @@ impl Cluster {
                 sector_size: options.sector_size.unwrap_or(512),
             })?;
         }
-        for line in &blueprint.serials {
+        for line in &built.serials {
             lab.add_serial(&line.name)?;
         }
-        let public = blueprint.public_lan()?;
-        let api = SocketAddr::new(blueprint.spare_address(public, 1)?, control::PORT);
+        let public = built.public_lan()?;
+        let api = SocketAddr::new(built.spare_address(public, 1)?, control::PORT);
         let outside = |address: IpAddr, services: Vec<ServiceSpec>| HostConfig {
             networks: vec![CableConfig {
                 network: public.name.clone(),
@@ -148,26 +156,26 @@ impl Cluster {
         say("starting the control plane");
         let control = lab.add_host(CONTROL, &outside(api.ip(), control::services(api, options.store)))?;
         lab.power_on(CONTROL)?;
-        lab.add_host(CLIENT, &outside(blueprint.spare_address(public, 2)?, Vec::new()))?;
+        lab.add_host(CLIENT, &outside(built.spare_address(public, 2)?, Vec::new()))?;
         lab.power_on(CLIENT)?;
         control::start(&control, api, options.store)?;
         let door = Forwarder::open(Arc::clone(&control), api)?;
         let kubeconfig = lab.directory().join("admin.kubeconfig");
         control::copy_kubeconfig(&control, api, door.address(), &kubeconfig)?;
-        if let Some(plan) = &blueprint.quorum_server {
+        if let Some(plan) = &built.quorum_server {
             say("starting the quorum server");
-            witness::build(&lab, &blueprint, plan, &manifests)?;
+            witness::build(&lab, &built, plan, &manifests)?;
         }
-        for server in &blueprint.servers {
+        for server in &built.servers {
             say(&format!("starting host {server}"));
-            let host = lab.add_host(server, &server_config(&blueprint, server, options))?;
-            control::issue_credentials(&control, &blueprint, server, api, &host.state_dir().join("agent.kubeconfig"))?;
-            write_agent_file(&host, &blueprint, server, api)?;
+            let host = lab.add_host(server, &server_config(&built, server, options))?;
+            control::issue_credentials(&control, &built, server, api, &host.state_dir().join("agent.kubeconfig"))?;
+            write_agent_file(&host, &built, server, api)?;
             lab.power_on(server)?;
         }
-        if let Some(first) = blueprint.servers.first() {
+        if let Some(first) = built.servers.first() {
             let host = lab.host(first)?;
-            for disk in &blueprint.disks {
+            for disk in &built.disks {
                 if let Some(offset) = disk.area_offset {
                     say("writing an empty cluster area");
                     let device = disk.device.to_string_lossy().into_owned();
@@ -177,7 +185,8 @@ impl Cluster {
             }
         }
         let objects = objects::Objects::connect(&kubeconfig, &blueprint.namespace)?;
-        Ok(Cluster { objects, _door: door, blueprint, manifests, kubeconfig, lab })
+        let witness = built.quorum_server.as_ref().map(|plan| plan.address);
+        Ok(Cluster { objects, _door: door, blueprint, manifests, kubeconfig, witness, lab })
     }
 
     fn tell(&self, options: &ClusterOptions<'_>, text: &str) {
@@ -190,7 +199,7 @@ impl Cluster {
         &self.lab
     }
 
-    /// What it was built from.
+    /// What was declared last.
     #[must_use]
     pub fn blueprint(&self) -> &Blueprint {
         &self.blueprint
@@ -223,6 +232,20 @@ impl Cluster {
     pub fn apply(&self, path: &Path) -> Result<()> {
         let file = path.to_string_lossy();
         self.holdfast(&["apply", "-f", &file]).map(drop)
+    }
+
+    /// Changes the manifests and applies them. It needs nothing that was not built.
+    ///
+    /// # Errors
+    /// As [`Cluster::apply`]; the files have changed all the same.
+    pub fn change(&mut self, edit: Edit<'_>) -> Result<()> {
+        let mut all = documents(&self.manifests)?;
+        edit(&mut all);
+        self.blueprint = Blueprint::from_documents(&self.blueprint.source, &all)?;
+        for (path, document) in &all {
+            write_document(path, document)?;
+        }
+        self.apply(&self.manifests)
     }
 
     /// Runs `holdfast` on the machine as the cluster's administrator and returns what it prints.
@@ -273,8 +296,7 @@ impl Cluster {
     /// When it is on, or does not answer in time.
     pub fn power_on_witness(&self) -> Result<()> {
         self.lab.power_on(WITNESS)?;
-        let plan = self.blueprint.quorum_server.as_ref();
-        plan.map_or(Ok(()), |plan| witness::start(&self.host(WITNESS)?, plan.address))
+        self.witness.map_or(Ok(()), |address| witness::start(&self.host(WITNESS)?, address))
     }
 
     /// Ends API server, controller and store by SIGTERM, and leaves them down.
@@ -359,9 +381,12 @@ fn write_manifests(directory: &Path, documents: &[(PathBuf, Value)]) -> Result<P
     let target = directory.join("manifests");
     fs::create_dir_all(&target).attempt(|| format!("making {}", target.display()))?;
     for (index, (_, document)) in documents.iter().enumerate() {
-        let text = serde_yaml::to_string(document).map_err(|error| LabError::Api(error.to_string()))?;
-        let path = target.join(format!("{index:02}.yaml"));
-        fs::write(&path, text).attempt(|| format!("writing {}", path.display()))?;
+        write_document(&target.join(format!("{index:02}.yaml")), document)?;
     }
     Ok(target)
+}
+
+fn write_document(path: &Path, document: &Value) -> Result<()> {
+    let text = serde_yaml::to_string(document).map_err(|error| LabError::Api(error.to_string()))?;
+    fs::write(path, text).attempt(|| format!("writing {}", path.display()))
 }

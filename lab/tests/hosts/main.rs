@@ -16,6 +16,7 @@ mod paths;
 mod power;
 mod process;
 mod quorum;
+mod reconfigure;
 mod soak;
 mod strangers;
 mod three_servers;

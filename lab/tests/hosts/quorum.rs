@@ -21,16 +21,21 @@ fn patient(documents: &mut [(PathBuf, Value)]) {
 /// Without cedar and dogwood.
 fn halved(documents: &mut [(PathBuf, Value)]) {
     patient(documents);
-    let stays = |entry: &Value, field: &str| matches!(entry[field].as_str(), Some("alder" | "birch"));
+    only(documents, &["alder", "birch"]);
+}
+
+/// The example without its other servers.
+pub(crate) fn only(documents: &mut [(PathBuf, Value)], servers: &[&str]) {
+    let stays = |name: &Value| name.as_str().is_some_and(|name| servers.contains(&name));
     let spec = sub_cluster(documents);
-    spec["servers"].as_sequence_mut().expect("servers").retain(|server| stays(server, "name"));
+    spec["servers"].as_sequence_mut().expect("servers").retain(|server| stays(&server["name"]));
     for path in spec["heartbeat"]["paths"].as_sequence_mut().expect("paths") {
-        path["lan"]["endpoints"].as_sequence_mut().expect("endpoints").retain(|endpoint| stays(endpoint, "server"));
+        let endpoints = path["lan"]["endpoints"].as_sequence_mut().expect("endpoints");
+        endpoints.retain(|endpoint| stays(&endpoint["server"]));
     }
     let mut all = documents.iter_mut().map(|(_, document)| document);
     let group = all.find(|document| document["kind"] == "FailoverGroup").expect("a group");
-    let servers = group["spec"]["placement"]["servers"].as_sequence_mut().expect("a policy");
-    servers.retain(|server| matches!(server.as_str(), Some("alder" | "birch")));
+    group["spec"]["placement"]["servers"].as_sequence_mut().expect("a policy").retain(stays);
 }
 
 fn majority(documents: &mut [(PathBuf, Value)]) {

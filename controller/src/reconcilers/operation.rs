@@ -76,6 +76,7 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
     let now = context.now();
     let servers = sub.as_ref().map(|sub| context.servers_of(sub)).unwrap_or_default();
     let reporting = Reporting::of(servers.iter().map(AsRef::as_ref), now, context.settings.report_timeout).is_fresh();
+    let reports = |server: &Server| Reporting::of([server], now, context.settings.report_timeout).is_fresh();
     let keys = match &sub {
         Some(sub) if rotate_key::is(&operation) => {
             Some(rotate_key::carry_out(&operation, sub, &servers, &context).await?)
@@ -83,10 +84,11 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
         _ => None,
     };
     if let (Some(server), Some(sub)) = (&server, &sub) {
-        on_server::carry_out(&operation, sub, server, &context).await?;
+        let others = servers.iter().map(AsRef::as_ref).filter(|other: &&Server| other.uid() != server.uid());
+        let newest = on_server::newest(others.filter(|other| reports(other)));
+        on_server::carry_out(&operation, sub, server, newest, &context).await?;
     }
     let groups = sub.as_ref().filter(|_| server.is_some()).map(|sub| context.groups_of(sub)).unwrap_or_default();
-    let reports = |server: &Server| Reporting::of([server], now, context.settings.report_timeout).is_fresh();
     let on_server = on_server::is(&operation).then(|| OnServer {
         server: server.as_deref(),
         reports: server.as_deref().is_some_and(reports),

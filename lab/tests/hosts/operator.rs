@@ -43,6 +43,16 @@ fn ready_message(status: &ServerStatus) -> String {
     ready.map(|ready| ready.message.clone()).unwrap_or_default()
 }
 
+/// Waits until the sub-cluster says that a person has to decide.
+fn asks_for_an_operator(trial: &Trial) {
+    wait_for("the sub-cluster to ask for an operator", LIMIT, |last| {
+        let status = trial.cluster.sub_cluster()?.status.unwrap_or_default();
+        *last = format!("{:?}", status.phase);
+        Ok((status.phase == Some(SubClusterPhase::AwaitingForceReinstate)).then_some(()))
+    })
+    .expect("it asks");
+}
+
 #[test]
 fn every_server_is_taken_out_and_back_under_a_writing_client() {
     let trial = Trial::two("rolling");
@@ -111,12 +121,7 @@ fn after_all_were_down_one_server_is_made_the_base_and_groups_wait_to_be_started
 
     // The one with the older state, alone: it starts nothing and says who was last.
     trial.cluster.power_on(&older).expect("power");
-    wait_for("the sub-cluster to ask for an operator", LIMIT, |last| {
-        let status = trial.cluster.sub_cluster()?.status.unwrap_or_default();
-        *last = format!("{:?}", status.phase);
-        Ok((status.phase == Some(SubClusterPhase::AwaitingForceReinstate)).then_some(()))
-    })
-    .expect("it asks");
+    asks_for_an_operator(&trial);
     let status =
         reports(&trial, &older, "who was last", |status| ready_message(status).contains("an operator has to decide"));
     assert!(ready_message(&status).contains(&format!("view {newest} had, without this server, {newer}")), "{status:?}");
@@ -145,5 +150,63 @@ fn after_all_were_down_one_server_is_made_the_base_and_groups_wait_to_be_started
     trial.all_return(epoch);
     assert_eq!(trial.active(), older);
     assert_eq!(trial.history(), [older.clone(), newer, older]);
+    trial.cluster.close().expect("the lab goes");
+}
+
+#[test]
+fn a_base_that_is_lost_for_good_is_followed_by_another_one_once_its_end_is_confirmed() {
+    let trial = Trial::two_with("c21-base", &manual);
+    let [first, second] = &trial.cluster.blueprint().servers[..] else { panic!("two servers") };
+    let awaits = |server: &String| {
+        reports(&trial, server, "that an operator has to decide", |status| {
+            ready_message(status).contains("an operator has to decide")
+        });
+        asks_for_an_operator(&trial);
+    };
+    let force = |server: &str| {
+        let name = object(&trial, server);
+        run(&trial, &["force-reinstate", &name, "--confirm", &name, "--reason", "the other one burnt down"])
+    };
+    for server in [first, second] {
+        trial.cluster.power_cut(server).expect("a power cut");
+    }
+    trial.cluster.power_on(first).expect("power");
+    awaits(first);
+    force(first).expect("it is the base");
+    run(&trial, &["start", GROUP]).expect("started");
+    trial.cluster.power_on(second).expect("power");
+    reports(&trial, second, "that it was left out", |status| is_detached(status, "Detached"));
+
+    trial.cluster.power_cut(first).expect("the base burns down");
+    awaits(second);
+    let refused = force(second).expect_err("the base may live").to_string();
+    let told = format!("{first} was made the base before (lineage 2); start it");
+    assert!(refused.contains(&told) && refused.contains(&format!("holdfast confirm-stopped {first}")), "{refused}");
+    assert!(trial.traces(second).is_empty());
+    let name = object(&trial, first);
+    std::thread::scope(|scope| {
+        let trial_ = &trial;
+        let confirm = ["confirm-stopped", &name, "--confirm", &name, "--reason", "only ashes are left"];
+        let confirmed = scope.spawn(move || run(trial_, &confirm));
+        wait_for("the word to be handed on", LIMIT, |last| {
+            let requests = trial.cluster.sub_cluster()?.status.unwrap_or_default().requests;
+            *last = format!("{requests:?}");
+            Ok(requests.iter().any(|request| request.server == *first).then_some(()))
+        })
+        .expect("the agents hear of it");
+        force(second).expect("it is the base now");
+        confirmed.join().expect("no panic").expect("the word counted");
+    });
+    assert!(trial.traces(second).is_empty(), "nothing starts by itself");
+    run(&trial, &["start", GROUP]).expect("started");
+    assert_eq!(trial.active(), *second);
+    // It was only lost, after all: it stays out.
+    trial.cluster.power_on(first).expect("power");
+    reports(&trial, first, "that it was left out", |status| {
+        is_detached(status, "Detached") && status.lineage == Some(3)
+    });
+    assert!(trial.traces(first).is_empty());
+    assert_eq!(trial.active(), *second);
+    trial.tenures();
     trial.cluster.close().expect("the lab goes");
 }

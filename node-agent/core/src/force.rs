@@ -153,7 +153,8 @@ impl Core {
         if forced && !view.members.keys().all(lost) && !planted!(SecondForce) {
             let base: Vec<&str> = view.members.keys().map(|name| name.0.as_str()).collect();
             return Err(format!(
-                "{} was made the base before (lineage {}); start it, and reinstate this one",
+                "{0} was made the base before (lineage {1}); start it, and reinstate this one. If it is lost for good: \
+                 holdfast confirm-stopped {0}, and while that waits this again",
                 base.join(", "),
                 view.lineage
             ));

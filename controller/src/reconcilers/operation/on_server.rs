@@ -68,8 +68,18 @@ fn number(next: &Operation) -> Option<u32> {
     step.name.strip_prefix(BEGIN_LINEAGE)?.split(' ').next()?.parse().ok()
 }
 
-/// What the agents are asked for now.
-fn request(operation: &Operation, sub: &SubCluster, server: &Server) -> Option<ServerRequest> {
+/// Lineage and epoch of the newest view that any of these servers knows.
+pub(super) fn newest<'a>(servers: impl IntoIterator<Item = &'a Server>) -> Option<(u32, u64)> {
+    servers.into_iter().filter_map(lineage_of).max()
+}
+
+/// What the agents are asked for now. `newest`: the newest view that another server knows which reports.
+fn request(
+    operation: &Operation,
+    sub: &SubCluster,
+    server: &Server,
+    newest: Option<(u32, u64)>,
+) -> Option<ServerRequest> {
     let running = operation.status.as_ref().is_some_and(|status| status.phase == Some(OperationPhase::Running));
     let ends = operation.spec.cancel || operation.meta().deletion_timestamp.is_some();
     let name = &server.spec.server;
@@ -78,6 +88,8 @@ fn request(operation: &Operation, sub: &SubCluster, server: &Server) -> Option<S
     let ((lineage, epoch), open) = match operation.spec.type_ {
         OperationType::Detach => (shown, !is_detached(sub, name)),
         OperationType::Reinstate => (shown, is_detached(sub, name) || !is_member(sub, name)),
+        // Nobody decides a view now; the word counts for who is made the base, and by what that server knows.
+        OperationType::ConfirmStopped if phase(sub) == SubClusterPhase::AwaitingForceReinstate => (newest?, true),
         OperationType::ConfirmStopped => (shown, member(sub, name).is_some_and(|member| member.unproven)),
         _ => (lineage_of(server)?, true),
     };
@@ -99,12 +111,13 @@ pub(super) async fn carry_out(
     operation: &Operation,
     sub: &SubCluster,
     server: &Server,
+    newest: Option<(u32, u64)>,
     context: &Context,
 ) -> Result<(), Error> {
     let api: Api<SubCluster> = context.api_beside(sub);
     let name = operation.name_any();
     write::status(&api, sub, |fresh| {
-        let wanted = request(operation, fresh, server);
+        let wanted = request(operation, fresh, server, newest);
         let Some(status) = &mut fresh.status else { return };
         status.requests.retain(|request| request.operation != name);
         status.requests.extend(wanted);
@@ -146,7 +159,12 @@ pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
     if operation.spec.type_ == OperationType::ForceReinstate {
         return begin_force(on, server, sub, next);
     }
-    if facts.reporting && phase(sub) == SubClusterPhase::AwaitingForceReinstate {
+    let awaits = facts.reporting && phase(sub) == SubClusterPhase::AwaitingForceReinstate;
+    if awaits && operation.spec.type_ == OperationType::ConfirmStopped {
+        // A server that was made the base is lost, too: another one may only be made the base once its end is confirmed.
+        return next.run(vec![format!("note that {name} has stopped")]);
+    }
+    if awaits {
         let message = format!(
             "no server of {} acts, so there is none that {name} could be taken into or out of; if no other server can \
              be started, one of them has to be made the base: holdfast force-reinstate",
@@ -271,6 +289,9 @@ pub(super) fn go_on(facts: &Facts<'_>, next: &mut Next<'_>) {
             next.step_done(0);
             return next.succeed(&format!("{name} counts as stopped by the operator's word"));
         }
+        OperationType::ConfirmStopped if phase(sub) == SubClusterPhase::AwaitingForceReinstate => {
+            waits = "it counts for the server that is made the base now: holdfast force-reinstate".into();
+        }
         OperationType::ConfirmStopped if seen.is_some_and(|member| member.state != ServerState::Lost) => {
             waits = format!("an operator's word does not count about a boot of {name} whose heartbeats arrive");
         }
@@ -367,7 +388,7 @@ mod tests {
 
         /// What the agents are asked for: type, lineage, epoch.
         fn asks(&self) -> Option<(OperationType, u32, u64)> {
-            request(&self.operation, &self.sub, &self.server).map(|r| (r.type_, r.lineage, r.epoch))
+            request(&self.operation, &self.sub, &self.server, Some((2, 20))).map(|r| (r.type_, r.lineage, r.epoch))
         }
 
         fn member(&mut self) -> &mut MemberStatus {
@@ -425,6 +446,20 @@ mod tests {
         stage.sub = running(stage.sub.clone(), &["db1", "db2"]);
         assert!(stage.look().starts_with("Succeeded db1 is in service"));
         assert_eq!(stage.asks(), None);
+    }
+
+    #[test]
+    fn a_base_that_is_lost_is_confirmed_by_what_the_next_one_knows() {
+        let mut stage = stage(&json!({"type": "ConfirmStopped"}));
+        stage.sub.status.as_mut().unwrap().phase = Some(SubClusterPhase::AwaitingForceReinstate);
+        assert_eq!(stage.look(), "Running note that db1 has stopped");
+        assert_eq!(stage.asks(), Some((OperationType::ConfirmStopped, 2, 20)), "not by what db1 told last");
+        assert!(stage.look().ends_with("made the base now: holdfast force-reinstate"));
+        // Another one is the base.
+        stage.sub = running(stage.sub.clone(), &["db2"]);
+        stage.member().state = ServerState::Lost;
+        assert_eq!(stage.asks(), None);
+        assert!(stage.look().starts_with("Succeeded db1 counts as stopped"));
     }
 
     #[test]

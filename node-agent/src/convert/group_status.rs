@@ -263,10 +263,7 @@ fn set_conditions(
     let told = |text: String| if report.is_empty() { text } else { format!("{text}: {report}") };
     let (state, reason, message) = match placed.phase {
         GroupPhase::Stuck => (State::False, ready::RESOURCE_FAILED, told(format!("its stop on {place} is not proven"))),
-        GroupPhase::Unknown => {
-            let text = "a lost server may still run it; waiting for evidence that it does not".to_owned();
-            (State::False, ready::SERVER_LOST, text)
-        }
+        GroupPhase::Unknown => (State::False, ready::SERVER_LOST, awaited(snapshot)),
         GroupPhase::Online if declared && placed.holds.is_empty() => {
             (State::True, ready::CONVERGED, format!("online on {place}"))
         }
@@ -323,6 +320,14 @@ fn set_conditions(
             }
         }
     }
+}
+
+/// Whose end has to be proven before an Unknown group may start, and by whom if nothing else can.
+fn awaited(snapshot: &Snapshot) -> String {
+    let unproven = snapshot.status.absences.iter().filter(|(_, absence)| absence.unproven);
+    let names: Vec<&str> = unproven.map(|(name, _)| name.0.as_str()).collect();
+    let who = if names.is_empty() { "a lost server".to_owned() } else { names.join(", ") };
+    format!("{who} may still run it; waiting for evidence that it does not, or for holdfast confirm-stopped")
 }
 
 fn stalled_by(placed: &PlacedGroup, message: &str) -> Option<(String, String)> {

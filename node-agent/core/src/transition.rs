@@ -8,6 +8,7 @@ use crate::message::{Assignment, Reason};
 use crate::names::GroupName;
 use crate::status::{GroupPhase, Step, Transition};
 use crate::time::Instant;
+use crate::view::Evidence;
 
 /// How many transitions are kept per group (api.md §1).
 const KEPT: usize = 10;
@@ -46,6 +47,12 @@ impl Core {
         let mut departed = self.durable.view.iter().flat_map(|view| view.departed.keys());
         let from = departed.rfind(|(server, _)| Some(server) == assignment.previous.as_ref()).cloned();
         let evidence = from.and_then(|key| self.covers(&key, name)).map(|evidence| evidence.name());
+        // A move whose server was left out under way, because its stop failed, rests on evidence like the loss of one.
+        let gone = assignment
+            .previous
+            .as_ref()
+            .is_some_and(|from| self.durable.view.as_ref().is_some_and(|view| !view.members.contains_key(from)));
+        let proven = evidence.filter(|name| gone && *name != Evidence::Clean.name());
         let leaves = assignment.previous.as_ref().is_some_and(|from| self.leaves(from));
         let history = self.coordinator.history.entry(name.clone()).or_default();
         if assignment.server.is_some() {
@@ -92,7 +99,7 @@ impl Core {
             from: assignment.previous.clone(),
             to: assignment.server.clone().or_else(|| assignment.next.clone()),
             cause,
-            evidence: lost.as_ref().and(evidence),
+            evidence: lost.as_ref().and(evidence).or(proven),
             tag: assignment.tag,
             began,
             took: None,

@@ -7,11 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use holdfast_api::v1::EvidenceKind;
-use holdfast_lab::{STATE_DIR, boottime_ns, wait_for};
+use holdfast_api::v1::{EvidenceKind, GroupPhase};
+use holdfast_lab::{ClusterOptions, STATE_DIR, boottime_ns, wait_for};
 use serde_yaml::Value;
 
 use crate::harness::{GROUP, LIMIT, Trial};
+
+/// File in a host's directory that makes a stop of the group fail there.
+const STOP_FAILS: &str = "stop-fails";
 
 /// The agent: plugs are servers, requests and answers are files that the lab sees.
 const AGENT: &str = r#"#!/bin/sh
@@ -189,6 +192,10 @@ fn without_its_switch_a_group_that_requires_it_waits_and_says_why() {
         Ok(stalled.filter(|c| c.message.contains("Unable to connect to the power switch")).map(|_| ()))
     })
     .expect("condition Stalled");
+    let list = trial.cluster.holdfast(&["fence", "list", "shop", "-n", "ha"]).expect("a list");
+    let line = list.lines().find(|line| line.starts_with(&victim)).expect("a line about it");
+    let seen = format!("{}   FAILED: ", standby[0]);
+    assert!(line.contains("fence_lab") && line.contains(&seen), "who looks at it and what that sees:\n{list}");
     // It is repaired, and tried again by itself.
     let ((), pulled) = with_switch(&trial, || {
         for name in &trial.cluster.blueprint().servers {
@@ -198,6 +205,106 @@ fn without_its_switch_a_group_that_requires_it_waits_and_says_why() {
     });
     assert_eq!(pulled.len(), 1);
     trial.cluster.wait_online(GROUP, Some(&standby[0]), LIMIT).expect("the status follows");
+    assert_eq!(trial.history(), [victim, standby[0].clone()]);
+    trial.cluster.close().expect("the lab goes");
+}
+
+#[test]
+fn a_server_where_a_stop_fails_is_off_before_the_group_starts_elsewhere() {
+    let name = "fence-stop-fails";
+    let trial = Trial::start_with(name, "two-servers", ClusterOptions::default(), |documents| {
+        for (_, document) in documents {
+            match document["kind"].as_str() {
+                Some("SubCluster") => fenced(document, "Required"),
+                Some("FailoverGroup") => {
+                    document["spec"]["resources"].as_sequence_mut().expect("resources").push(latch())
+                }
+                _ => {}
+            }
+        }
+    });
+    install(&trial);
+    let victim = trial.active();
+    let standby = trial.others(&victim);
+    let marker = trial.host(&victim).state_dir().join(STOP_FAILS);
+    fs::write(&marker, "").expect("a file");
+    let before = boottime_ns();
+    let ((), pulled) = with_switch(&trial, || {
+        // What is below goes on running: the writer, too.
+        let move_ = trial.cluster.holdfast(&["move", GROUP, "--to", &standby[0], "-n", "ha", "--timeout", "20"]);
+        println!("the move: {move_:?}");
+        trial.served_by(&standby, before);
+    });
+    assert_eq!(pulled.iter().map(|(server, _)| server).collect::<Vec<_>>(), [&victim], "exactly that server");
+    let online = trial.cluster.wait_online(GROUP, Some(&standby[0]), LIMIT).expect("the status follows");
+    let transition = online.status.expect("a status").transitions.remove(0);
+    assert_eq!(transition.evidence, Some(EvidenceKind::Power), "{transition:?}");
+    let tenures = trial.tenures();
+    let first = tenures.iter().find(|tenure| tenure.host == standby[0]).expect("it wrote");
+    assert!(pulled[0].1 <= first.span_ns.0, "off at {}, taken over at {}", pulled[0].1, first.span_ns.0);
+
+    // Repaired, it is a standby again.
+    fs::remove_file(&marker).expect("repaired");
+    fs::remove_file(trial.host(&standby[0]).state_dir().join(format!("off.{victim}"))).expect("its switch says on");
+    let epoch = trial.epoch();
+    trial.cluster.power_on(&victim).expect("power");
+    trial.all_return(epoch);
+    assert_eq!(trial.history(), [victim, standby[0].clone()]);
+    trial.cluster.close().expect("the lab goes");
+}
+
+/// A resource above the writer whose stop fails where the file is.
+fn latch() -> Value {
+    let text = format!(
+        "{{name: latch, script: {{start: {{inline: 'exit 0'}}, stop: {{inline: 'test ! -e {STATE_DIR}/{STOP_FAILS}'}}}}, \
+         dependsOn: [nginx, writer]}}"
+    );
+    serde_yaml::from_str(&text).expect("YAML")
+}
+
+#[test]
+fn what_no_switch_and_no_time_can_prove_waits_for_the_word_of_an_operator() {
+    let trial = Trial::two_with("fence-confirm", &|document| {
+        fenced(document, "Required");
+        // Time is no evidence here however long it is, so nothing has to be longer than usual.
+        document["spec"]["heartbeat"]["advanced"].as_mapping_mut().expect("times").remove("takeoverWait");
+    });
+    install(&trial);
+    for name in &trial.cluster.blueprint().servers {
+        fs::write(trial.host(name).state_dir().join("unreachable"), "").expect("a file");
+    }
+    let victim = trial.active();
+    let standby = trial.others(&victim);
+    let object = format!("shop.{victim}");
+    let confirm = |given: &str| {
+        let args =
+            ["confirm-stopped", &object, "--confirm", given, "--reason", "its plug is out, I have it in my hand"];
+        trial.cluster.holdfast(&[&args[..], &["-n", "ha", "--timeout", "20"]].concat())
+    };
+    let early = confirm(&object).expect_err("it lives").to_string();
+    assert!(early.contains(&format!("nothing waits for evidence about {victim}")), "{early}");
+
+    let before = boottime_ns();
+    trial.cluster.power_cut(&victim).expect("a power cut");
+    let told = trial.cluster.wait_group(GROUP, "wait for evidence", LIMIT, |group| {
+        let status = group.status.clone().unwrap_or_default();
+        let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready");
+        status.phase == Some(GroupPhase::Unknown) && ready.is_some_and(|ready| ready.message.contains(&victim))
+    });
+    told.expect("it says whose end is not proven");
+    trial.pass(trial.cluster.blueprint().timeout * 5);
+    assert_eq!(trial.traces(&standby[0]), Vec::<String>::new());
+    let wrong = confirm(&format!("shop.{}", standby[0])).expect_err("another name").to_string();
+    assert!(wrong.contains(&format!("--confirm {object}")), "{wrong}");
+    assert_eq!(trial.traces(&standby[0]), Vec::<String>::new(), "not before the word");
+
+    let said = boottime_ns();
+    confirm(&object).expect("it is taken");
+    trial.served_by(&standby, said);
+    let online = trial.cluster.wait_online(GROUP, Some(&standby[0]), LIMIT).expect("the status follows");
+    let transition = online.status.expect("a status").transitions.remove(0);
+    assert_eq!(transition.evidence, Some(EvidenceKind::Operator), "{transition:?}");
+    assert!(trial.outage_since(before) > trial.cluster.blueprint().timeout * 5);
     assert_eq!(trial.history(), [victim, standby[0].clone()]);
     trial.cluster.close().expect("the lab goes");
 }

@@ -138,6 +138,29 @@ fn objects_are_applied_listed_and_deleted_in_turn_with_kubectl() {
 }
 
 #[test]
+fn fence_devices_are_listed_by_server_and_level_with_who_has_looked_at_them() {
+    let home = tempfile::tempdir().expect("a directory");
+    let server = Server::start(&home.path().join("data"));
+    let run = |args: &[&str], status, expected: &[&str]| check(&server.kubeconfig, args, status, expected);
+    let example = EXAMPLE.replace("two-servers", "fenced-servers");
+    run(&["validate", "-f", &example], 0, &["SubCluster ha/shop: valid"]);
+    run(&["apply", "-f", &example], 0, &["subcluster.holdfast.dev/shop created", "secret/ipmi created"]);
+    let list = run(&["fence", "list", "shop", "-n", "ha"], 0, &[]);
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ");
+    let lines: Vec<String> = list.lines().map(words).collect();
+    assert_eq!(
+        lines,
+        [
+            "SERVER LEVEL DEVICE AGENT PLUG FROM LAST LOOK",
+            "alder 1 board fence_ipmilan 198.51.100.1 - nobody has looked yet",
+            "birch 1 board fence_ipmilan 198.51.100.2 - nobody has looked yet",
+        ]
+    );
+    assert!(!list.contains("change-me"), "no password is shown");
+    run(&["fence", "list", "nowhere", "-n", "ha"], 1, &["\"nowhere\" not found"]);
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_error() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_holdfast"))
         .arg("crds")

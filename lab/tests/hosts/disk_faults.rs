@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use holdfast_api::v1::{DiskState, PathState};
 use holdfast_lab::{AGENT, ClusterOptions, DiskFault, boottime_ns, wait_for};
+use nix::sys::signal::Signal;
 
 use crate::harness::{GROUP, LIMIT, Trial};
 
@@ -251,5 +252,67 @@ fn a_damaged_or_vanished_area_is_named_on_that_server_and_path_only_and_heals() 
     trial.path_becomes(&standby, &active, "area", PathState::Up);
     trial.undisturbed_since(before);
     assert_eq!(trial.history(), [active]);
+    trial.cluster.close().expect("the lab goes");
+}
+
+#[test]
+fn an_agent_that_was_stopped_while_its_disk_hung_comes_back_by_itself() {
+    let trial = faulty("disk-asleep");
+    let active = trial.active();
+    let sleeper = trial.others(&active).remove(0);
+    let before = boottime_ns();
+    for (lost_too, fault) in [(false, DiskFault::Hang), (true, DiskFault::Hang), (false, DiskFault::LateWrites)] {
+        let epoch = trial.epoch();
+        trial.area(&sleeper, fault);
+        trial.disk_becomes(&sleeper, DiskState::Hung, "no answer for");
+        let agents = trial.host(&sleeper).freeze_agent().expect("an agent to stop");
+        trial.members_become(std::slice::from_ref(&active), epoch);
+        if lost_too {
+            // The one that is left can't use the lock either.
+            trial.area(&active, DiskFault::Errors);
+            trial.disk_becomes(&active, DiskState::Error, "Input/output error");
+        }
+        trial.pass(trial.cluster.blueprint().timeout * 2);
+        trial.host(&sleeper).signal(&agents, Signal::SIGCONT).expect("it goes on");
+        trial.area(&active, DiskFault::None);
+        trial.pass(trial.cluster.blueprint().timeout);
+        trial.area(&sleeper, DiskFault::None);
+        trial.all_return(epoch + 1);
+        trial.disk_becomes(&sleeper, DiskState::Reachable, "");
+    }
+    trial.undisturbed_since(before);
+    assert_eq!(trial.history(), [active]);
+    trial.cluster.close().expect("the lab goes");
+}
+
+#[test]
+fn without_lock_and_peer_a_server_stops_its_groups_and_starts_them_again_when_the_peer_goes_on() {
+    let trial = faulty("disk-alone");
+    let active = trial.active();
+    let sleeper = trial.others(&active).remove(0);
+    let epoch = trial.epoch();
+    for fault in [DiskFault::Errors, DiskFault::Hang] {
+        for server in [&active, &sleeper] {
+            trial.area(server, fault);
+        }
+        trial.told("LockReachable", "False", &active);
+        let agents = trial.host(&sleeper).freeze_agent().expect("an agent to stop");
+        trial.comes_clean(&active);
+        trial.told("QuorumHeld", "False", "lock: ");
+        assert_eq!(trial.epoch(), epoch, "nobody decided anything");
+        let back = boottime_ns();
+        // The other agent goes on before any disk works.
+        trial.host(&sleeper).signal(&agents, Signal::SIGCONT).expect("it goes on");
+        let served = trial.served_by(&trial.cluster.blueprint().servers, back);
+        trial.cluster.wait_online(GROUP, Some(&served), LIMIT).expect("the status follows");
+        for server in [&active, &sleeper] {
+            trial.area(server, DiskFault::None);
+        }
+        trial.all_active();
+        trial.told("LockReachable", "True", "");
+        trial.path_becomes(&active, &sleeper, "area", PathState::Up);
+        trial.path_becomes(&sleeper, &active, "area", PathState::Up);
+    }
+    trial.tenures();
     trial.cluster.close().expect("the lab goes");
 }

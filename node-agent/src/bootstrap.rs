@@ -123,7 +123,7 @@ pub fn load(path: &Path, config: &AgentConfig, cache: &mut SpecCache) -> Result<
     }
     if let Some(secret) = sub_cluster.spec.quorum.quorum_server.and_then(|server| server.credential_secret) {
         match entries(&secret)? {
-            Some(data) => drop(cache.take_quorum_secret(&data)?),
+            Some(data) => drop(cache.take_quorum_secret(&secret, &data)?),
             None => tracing::warn!(
                 secret,
                 "the bootstrap manifest has no Secret for the quorum server; it is used once the API gave it"

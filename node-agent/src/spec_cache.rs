@@ -5,7 +5,7 @@
 //! was seen and admitted is dropped. Whether a specification is accepted is the controller's decision; it arrives as
 //! the condition `Accepted` for exactly the object's generation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -16,7 +16,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use holdfast_api::conditions;
 use holdfast_api::reasons::condition::ACCEPTED;
-use holdfast_api::v1::{FailoverGroup, FailoverGroupStatus, GroupPhase, GroupState, SubCluster};
+use holdfast_api::v1::{FailoverGroup, FailoverGroupStatus, GroupPhase, GroupState, SubCluster, SubClusterSpec};
 use holdfast_core::names::GroupName;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use serde::Serialize;
@@ -29,7 +29,8 @@ pub const DIRECTORY: &str = "specs";
 /// What the view may still act by while it is on the way to the newest specification.
 const FORMER: &str = "former.json";
 const KEYS: &str = "keys.json";
-const QUORUM_SECRET: &str = "quorum-server.json";
+const QUORUM_SECRETS: &str = "quorum-secrets.json";
+const FENCE_SECRETS: &str = "secrets.json";
 
 /// Why the cache can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -68,8 +69,8 @@ pub struct Specs {
     pub groups: BTreeMap<GroupName, Arc<FailoverGroup>>,
     /// Heartbeat keys by number.
     pub keys: BTreeMap<String, Vec<u8>>,
-    /// Entries of the Secret for the quorum server; empty: none was read.
-    pub quorum_secret: BTreeMap<String, Vec<u8>>,
+    /// Secrets for quorum servers, by name: also those that a former sub-cluster names, whose lock may still be in force.
+    pub quorum_secrets: Secrets,
     /// Secrets that fence devices name.
     pub secrets: Secrets,
 }
@@ -92,18 +93,8 @@ impl SpecCache {
         let former: Vec<SubCluster> = read(&directory.join(FORMER))?.unwrap_or_default();
         specs.former = former.into_iter().map(Arc::new).collect();
         specs.keys = read_secret(&directory.join(KEYS))?;
-        specs.quorum_secret = read_secret(&directory.join(QUORUM_SECRET))?;
-        let secrets: BTreeMap<String, BTreeMap<String, String>> =
-            read(&directory.join("secrets.json"))?.unwrap_or_default();
-        for (name, data) in secrets {
-            let decode = |(key, text): (&String, &String)| Ok((key.clone(), STANDARD.decode(text)?));
-            let decoded: Result<_, base64::DecodeError> = data.iter().map(decode).collect();
-            let decoded = decoded.map_err(|e| CacheError::Damaged {
-                path: directory.join("secrets.json"),
-                reason: format!("Secret {name}: {e}"),
-            })?;
-            specs.secrets.0.insert(name, decoded);
-        }
+        specs.quorum_secrets = read_secrets(&directory.join(QUORUM_SECRETS))?;
+        specs.secrets = read_secrets(&directory.join(FENCE_SECRETS))?;
         for entry in fs::read_dir(&groups).map_err(fail(&groups, "read"))? {
             let path = entry.map_err(fail(&groups, "read"))?.path();
             if path.extension().is_none_or(|ending| ending != "json") {
@@ -216,13 +207,17 @@ impl SpecCache {
         Ok(true)
     }
 
-    /// Takes the entries of the Secret for the quorum server; returns whether something changed.
-    pub fn take_quorum_secret(&mut self, entries: &BTreeMap<String, Vec<u8>>) -> Result<bool, CacheError> {
-        if self.specs.quorum_secret == *entries {
+    /// Takes a Secret for a quorum server; returns whether something changed. Those that no sub-cluster names any more,
+    /// this one or a former one, are forgotten.
+    pub fn take_quorum_secret(&mut self, name: &str, data: &BTreeMap<String, Vec<u8>>) -> Result<bool, CacheError> {
+        let all = self.specs.former.iter().chain(&self.specs.sub_cluster);
+        let wanted: BTreeSet<String> = all.filter_map(|object| quorum_secret_name(&object.spec)).collect();
+        let secrets = with(&self.specs.quorum_secrets, name, data, &wanted);
+        if secrets == self.specs.quorum_secrets {
             return Ok(false);
         }
-        write_secret(&self.directory.join(QUORUM_SECRET), entries)?;
-        self.specs.quorum_secret.clone_from(entries);
+        write_secrets(&self.directory.join(QUORUM_SECRETS), &secrets)?;
+        self.specs.quorum_secrets = secrets;
         Ok(true)
     }
 
@@ -230,18 +225,12 @@ impl SpecCache {
     /// forgotten.
     pub fn take_secret(&mut self, name: &str, data: &BTreeMap<String, Vec<u8>>) -> Result<bool, CacheError> {
         let wanted = self.specs.sub_cluster.as_ref().map(|object| secret_names(&object.spec)).unwrap_or_default();
-        let mut secrets = self.specs.secrets.0.clone();
-        secrets.insert(name.to_owned(), data.clone());
-        secrets.retain(|name, _| wanted.contains(name));
-        if secrets == self.specs.secrets.0 {
+        let secrets = with(&self.specs.secrets, name, data, &wanted);
+        if secrets == self.specs.secrets {
             return Ok(false);
         }
-        let encode = |data: &BTreeMap<String, Vec<u8>>| -> BTreeMap<String, String> {
-            data.iter().map(|(key, bytes)| (key.clone(), STANDARD.encode(bytes))).collect()
-        };
-        let texts: BTreeMap<&String, _> = secrets.iter().map(|(name, data)| (name, encode(data))).collect();
-        write(&self.directory.join("secrets.json"), &texts)?;
-        self.specs.secrets.0 = secrets;
+        write_secrets(&self.directory.join(FENCE_SECRETS), &secrets)?;
+        self.specs.secrets = secrets;
         Ok(true)
     }
 
@@ -310,17 +299,50 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, CacheError> {
 
 /// A Secret's entries, kept as text; absent: none.
 fn read_secret(path: &Path) -> Result<BTreeMap<String, Vec<u8>>, CacheError> {
-    let texts: BTreeMap<String, String> = read(path)?.unwrap_or_default();
+    decoded(read(path)?.unwrap_or_default()).map_err(|reason| CacheError::Damaged { path: path.to_owned(), reason })
+}
+
+fn write_secret(path: &Path, entries: &BTreeMap<String, Vec<u8>>) -> Result<(), CacheError> {
+    write(path, &encoded(entries))
+}
+
+/// Name of the Secret with the credentials for the quorum server, if there is one.
+pub fn quorum_secret_name(spec: &SubClusterSpec) -> Option<String> {
+    spec.quorum.quorum_server.as_ref()?.credential_secret.clone()
+}
+
+/// These Secrets with one more or another content, without those that are not wanted.
+fn with(secrets: &Secrets, name: &str, data: &BTreeMap<String, Vec<u8>>, wanted: &BTreeSet<String>) -> Secrets {
+    let mut all = secrets.0.clone();
+    all.insert(name.to_owned(), data.clone());
+    all.retain(|name, _| wanted.contains(name));
+    Secrets(all)
+}
+
+fn read_secrets(path: &Path) -> Result<Secrets, CacheError> {
+    let texts: BTreeMap<String, BTreeMap<String, String>> = read(path)?.unwrap_or_default();
+    let decode = |(name, data): (String, BTreeMap<String, String>)| match decoded(data) {
+        Ok(entries) => Ok((name, entries)),
+        Err(e) => Err(CacheError::Damaged { path: path.to_owned(), reason: format!("Secret {name}: {e}") }),
+    };
+    texts.into_iter().map(decode).collect::<Result<_, _>>().map(Secrets)
+}
+
+fn write_secrets(path: &Path, secrets: &Secrets) -> Result<(), CacheError> {
+    let texts: BTreeMap<&String, _> = secrets.0.iter().map(|(name, data)| (name, encoded(data))).collect();
+    write(path, &texts)
+}
+
+fn decoded(texts: BTreeMap<String, String>) -> Result<BTreeMap<String, Vec<u8>>, String> {
     let decode = |(name, text): (String, String)| match STANDARD.decode(text) {
         Ok(bytes) => Ok((name, bytes)),
-        Err(e) => Err(CacheError::Damaged { path: path.to_owned(), reason: format!("key {name}: {e}") }),
+        Err(e) => Err(format!("key {name}: {e}")),
     };
     texts.into_iter().map(decode).collect()
 }
 
-fn write_secret(path: &Path, entries: &BTreeMap<String, Vec<u8>>) -> Result<(), CacheError> {
-    let texts: BTreeMap<&String, String> = entries.iter().map(|(name, key)| (name, STANDARD.encode(key))).collect();
-    write(path, &texts)
+fn encoded(entries: &BTreeMap<String, Vec<u8>>) -> BTreeMap<&String, String> {
+    entries.iter().map(|(name, bytes)| (name, STANDARD.encode(bytes))).collect()
 }
 
 /// Replaces a file as a whole: after a crash it has the old content or the new one.
@@ -438,5 +460,39 @@ mod tests {
         fs::write(&file, "{").unwrap();
         let error = SpecCache::open(dir.path()).unwrap_err().to_string();
         assert!(error.contains("keys.json is damaged"), "{error}");
+    }
+
+    #[test]
+    fn credentials_of_a_quorum_server_stay_while_its_lock_may_be_in_force() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut cache = SpecCache::open(directory.path()).unwrap();
+        let object = |generation: i64, secret: &str| -> SubCluster {
+            let server = json!({"urls": ["https://192.0.2.100:7443"], "lease": {"namespace": "ha", "name": secret},
+                "credentialSecret": secret});
+            let value = json!({
+                "apiVersion": "holdfast.dev/v1", "kind": "SubCluster",
+                "metadata": {"name": "db", "namespace": "ha", "uid": "u", "generation": generation},
+                "spec": {"servers": [{"name": "a", "id": 1}, {"name": "b", "id": 2}],
+                    "heartbeat": {"timeout": "1s", "paths": []},
+                    "quorum": {"type": "QuorumServer", "quorumServer": server}},
+                "status": {"conditions": [{"type": "Accepted", "status": "True", "reason": "Accepted", "message": "",
+                    "observedGeneration": generation, "lastTransitionTime": "2026-03-02T01:00:00Z"}]}
+            });
+            serde_json::from_value(value).unwrap()
+        };
+        let entries = |text: &str| BTreeMap::from([("token".to_string(), text.as_bytes().to_vec())]);
+        let held = |cache: &SpecCache| cache.specs().quorum_secrets.0.keys().cloned().collect::<Vec<_>>();
+        for (generation, secret, expected) in [(1, "x", vec!["x"]), (2, "y", vec!["x", "y"]), (3, "z", vec!["y", "z"])]
+        {
+            // When the third one comes, the second one is in force: the first lock is asked no more.
+            let in_force = u64::try_from(generation).unwrap() - 1;
+            assert!(cache.take_sub_cluster(&object(generation, secret), Some(in_force)).unwrap());
+            assert!(cache.take_quorum_secret(secret, &entries(secret)).unwrap());
+            assert!(!cache.take_quorum_secret(secret, &entries(secret)).unwrap(), "the same again is no change");
+            assert_eq!(held(&cache), expected);
+        }
+        let again = SpecCache::open(directory.path()).unwrap();
+        assert_eq!(again.specs().quorum_secrets, cache.specs().quorum_secrets, "they survive a restart");
+        assert_eq!(again.specs().quorum_secrets.0["y"], entries("y"));
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use holdfast_api::v1::{Anchor, PathState, SubClusterStatus};
-use holdfast_lab::{AGENT, ClusterOptions, DiskFault, WITNESS, boottime_ns, documents, wait_for};
+use holdfast_lab::{AGENT, ClusterOptions, DiskFault, STATE_DIR, WITNESS, boottime_ns, documents, wait_for};
 use serde_yaml::Value;
 
 use crate::harness::{GROUP, LIMIT, Trial};
@@ -297,6 +297,41 @@ fn waits_for(trial: &Trial, part: &str) {
         Ok(found.filter(|found| found.message.contains(part)).map(drop))
     })
     .expect("the sub-cluster says what it waits for");
+}
+
+/// Changes that name a lock which does not exist yet leave the old one in force, with its own credentials.
+#[test]
+fn another_quorum_server_with_other_credentials_decides_once_it_is_there_and_the_old_one_until_then() {
+    let two = |documents: &mut [(PathBuf, Value)]| only(documents, &["alder", "birch"]);
+    let mut trial = Trial::start_with("change-witness", "four-servers", ClusterOptions::default(), two);
+    let witness = trial.host(WITNESS);
+    let data = format!("{STATE_DIR}/quorum-server");
+    let (secret, admin) = (format!("{STATE_DIR}/other.yaml"), format!("{data}/admin.kubeconfig"));
+    let issue = ["holdfast", "lock", "credentials", "ha/other", "--data-dir", &data, "--secret", "ha/other", "--out"];
+    witness.exec(&[issue.as_slice(), &[secret.as_str()]].concat()).expect("credentials");
+    trial.cluster.apply(&witness.state_dir().join("other.yaml")).expect("the Secret");
+    let (first, before) = (trial.active(), boottime_ns());
+    let running = processes(&trial, &first);
+    apply(&mut trial, &|spec| {
+        let server = &mut spec["spec"]["quorum"]["quorumServer"];
+        server["lease"]["name"] = "other".into();
+        server["credentialSecret"] = "other".into();
+    });
+    waits_for(&trial, "the new quorum server can't be used");
+    untouched(&trial, &first, &running, before);
+    let (_, second) = power_cut(&trial);
+
+    witness.exec(&["holdfast", "lock", "create", "ha/other", "--kubeconfig", &admin]).expect("the new lock");
+    in_force(&trial);
+    let inspect = |name: &str| {
+        witness.exec(&["holdfast", "lock", "inspect", name, "--kubeconfig", &admin]).expect("the lock is readable")
+    };
+    let (old, new) = (inspect("ha/quartet"), inspect("ha/other"));
+    power_cut(&trial);
+    assert_eq!(inspect("ha/quartet"), old, "the old lock was not asked");
+    assert_ne!(inspect("ha/other"), new, "the new one was");
+    assert_eq!(trial.history(), [first.clone(), second, first]);
+    trial.cluster.close().expect("the lab goes");
 }
 
 #[test]

@@ -25,7 +25,7 @@ use crate::guard_keeper::GuardKeeper;
 use crate::inbox::{self, Inbox};
 use crate::paths::keys::Keys;
 use crate::paths::seal::Keyring;
-use crate::spec_cache::SpecCache;
+use crate::spec_cache::{SpecCache, quorum_secret_name};
 use crate::{boot, clock};
 
 /// Time between two complete reports.
@@ -88,7 +88,7 @@ impl Follower {
 
     /// The Secret with the credentials for the quorum server, if it needs one.
     fn quorum_secret(&self) -> Option<String> {
-        self.cache.specs().sub_cluster.as_ref()?.spec.quorum.quorum_server.as_ref()?.credential_secret.clone()
+        quorum_secret_name(&self.cache.specs().sub_cluster.as_ref()?.spec)
     }
 
     /// Puts the keys of the cache into force.
@@ -189,7 +189,8 @@ impl Follower {
     /// As with the keys: without credentials nobody could lean on the lock.
     fn take_quorum_secret(&mut self, secret: &Secret) -> Result<(), ApiError> {
         let data = entries(secret);
-        if !data.is_empty() && self.cache.take_quorum_secret(&data)? {
+        let name = secret.metadata.name.clone().unwrap_or_default();
+        if !data.is_empty() && self.cache.take_quorum_secret(&name, &data)? {
             self.adopt();
         }
         Ok(())

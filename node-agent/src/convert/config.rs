@@ -281,8 +281,10 @@ fn quorum_wiring(
     let slot = object.spec.servers.iter().find(|entry| entry.name == me.0)?.id;
     let credentials = match &server.credential_secret {
         None => Credentials::Agent(credentials.to_owned()),
-        Some(name) if specs.quorum_secret.is_empty() => Credentials::Missing(name.clone()),
-        Some(_) => Credentials::Secret(specs.quorum_secret.clone()),
+        Some(name) => match specs.quorum_secrets.0.get(name).filter(|entries| !entries.is_empty()) {
+            None => Credentials::Missing(name.clone()),
+            Some(entries) => Credentials::Secret(entries.clone()),
+        },
     };
     let (namespace, name) = (server.lease.namespace.clone(), server.lease.name.clone());
     let place = lock_place(&object.spec)?;

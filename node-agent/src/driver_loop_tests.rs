@@ -83,7 +83,7 @@ impl Server {
             server: name.into(),
             boot: BootId(id),
             is_virtual: false,
-            lease_end: Instant::ZERO,
+            deadline: Default::default(),
             fresh_cluster: ClusterId(id),
         };
         let durable = Durable::fresh(AcceptorId(id), boot.boot);

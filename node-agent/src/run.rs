@@ -22,7 +22,7 @@ use crate::boot::{self, Host};
 use crate::cgroup::Hierarchy;
 use crate::config::AgentConfig;
 use crate::convert::server_status::Facts;
-use crate::deadline::{DeadlinePage, Role};
+use crate::deadline::{Deadline, DeadlinePage, Role};
 use crate::driver_loop::{Driver, Ended};
 use crate::effects::Machine;
 use crate::executor::{Executor, Settings};
@@ -103,7 +103,7 @@ fn start(config_path: &Path) -> Result<Ended, Failed> {
 
     // Whoever ends everything when this process can't.
     let page = Arc::new(DeadlinePage::open_or_create(&config.run_dir)?);
-    let lease_end = page.deadline().end;
+    let Deadline { soft, kill, end } = page.deadline();
     page.claim(Role::Agent);
     let program = std::env::current_exe()?;
     let settings = watchdog_settings(cache.specs().sub_cluster.as_deref());
@@ -138,7 +138,7 @@ fn start(config_path: &Path) -> Result<Ended, Failed> {
         boot: boot_id,
         is_virtual: host.is_virtual(),
         fresh_cluster: ClusterId(boot::random_id()?),
-        lease_end,
+        deadline: (soft, kill, end),
     };
     let facts = Arc::new(facts(&host, &boot, &durable));
     let keys = Keys::default();

@@ -83,8 +83,13 @@ fn view(members: &[(&str, BootId, u128)]) -> View {
 
 /// Server a at `t` = 100 s, in a view.
 fn core(view: View) -> Core {
-    let boot =
-        Boot { server: "a".into(), boot: A, is_virtual: false, lease_end: Instant::ZERO, fresh_cluster: ClusterId(8) };
+    let boot = Boot {
+        server: "a".into(),
+        boot: A,
+        is_virtual: false,
+        deadline: Default::default(),
+        fresh_cluster: ClusterId(8),
+    };
     let mut durable = Durable::fresh(AcceptorId(1), A);
     durable.view = Some(view);
     let mut core = Core::new(Instant(100 * SECOND), boot, durable);

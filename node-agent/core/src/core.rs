@@ -143,7 +143,9 @@ impl Core {
             // Nobody's last acknowledgement is known any more: now is the safe side (R10).
             let departed = view.departed.keys().map(|key| (key.clone(), Departure { anchor: self.now, seen: None }));
             self.departures = departed.collect();
-            self.lease.end = self.boot.lease_end;
+            let (soft, kill, end) = self.boot.deadline;
+            self.lease.end = end;
+            self.lease.margins = (end > Instant::ZERO).then(|| (end.since(soft), end.since(kill)));
             self.lock.stale = true;
         }
         if planted!(HeldForgotten) {

@@ -23,9 +23,9 @@ pub struct Boot {
     pub boot: BootId,
     /// Runs on a virtual machine.
     pub is_virtual: bool,
-    /// End of the lease that the deadline page holds from an earlier process of the same boot; [`Instant::ZERO`] if
-    /// there is none.
-    pub lease_end: Instant,
+    /// Soft stop, kill and end of the lease that the deadline page holds from an earlier process of the same boot, by the
+    /// settings that it was given under; all [`Instant::ZERO`] if there is none.
+    pub deadline: (Instant, Instant, Instant),
     /// A random number, used as id if this server proposes the formation of the sub-cluster.
     pub fresh_cluster: ClusterId,
 }

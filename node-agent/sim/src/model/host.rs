@@ -71,7 +71,7 @@ impl Host {
             server: self.name.clone(),
             boot: boot_id(index, self.boot),
             is_virtual: false,
-            lease_end: self.deadline.2,
+            deadline: self.deadline,
             fresh_cluster: ClusterId(0xc1),
         };
         self.core = Some(Core::new(now, about, self.ledger.clone()));

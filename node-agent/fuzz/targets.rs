@@ -84,6 +84,7 @@ fn frame() -> Frame {
         is_virtual: false,
         config_generation: 12,
         held: [("web".into(), Default::default())].into(),
+        specs: [("web".into(), 3)].into(),
         barred: false,
         stop_failed: false,
         fences: BTreeMap::new(),

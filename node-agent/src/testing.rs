@@ -43,6 +43,7 @@ pub(crate) fn frame(from: &str, sequence: u64) -> Frame {
         is_virtual: true,
         config_generation: 1,
         held: BTreeMap::new(),
+        specs: [("web".into(), 3)].into(),
         barred: false,
         stop_failed: false,
         fences: BTreeMap::new(),

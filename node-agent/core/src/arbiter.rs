@@ -162,7 +162,10 @@ impl Core {
             }
             // Above whatever an earlier process may have written that is not read yet: with a number that the others know
             // already they would count from the earlier leaning (R10). Found by the model.
-            Purpose::Lean(_) => self.lease.lean = (self.lease.lean + 1).max(self.now.0 / 1000),
+            Purpose::Lean(_) => {
+                let above = if planted!(LeanNumbersAgain) { 0 } else { self.now.0 / 1000 };
+                self.lease.lean = (self.lease.lean + 1).max(above);
+            }
             Purpose::Claim | Purpose::Refresh | Purpose::Look => {}
         }
         self.lock.stale = false;
@@ -220,9 +223,11 @@ impl Core {
     }
 
     /// A new view: what the operation under way says of the epoch before counts for nothing in the new one, though the
-    /// ballot may have the same number (found by the simulator, seed 181). What it reads is read all the same.
+    /// ballot may have the same number (found by the simulator). What it reads is read all the same.
     pub(crate) fn forget_lock_purpose(&mut self) {
-        if let Some((_, purpose, _)) = &mut self.lock.busy {
+        if let Some((_, purpose, _)) = &mut self.lock.busy
+            && !planted!(OldAnswerCounts)
+        {
             *purpose = Purpose::Look;
         }
     }

@@ -344,10 +344,12 @@ impl Core {
         holds: BTreeSet<String>,
     ) -> Option<Assignment> {
         let known = self.durable.table.get(name);
+        // Never below a generation that was acted on, whoever acted (R16); a stop does not forget it.
+        let acted = known.map_or(0, |known| known.generation);
         let blank = || Assignment {
             tag: Tag::default(),
             server: None,
-            generation: group.generation,
+            generation: group.generation.max(acted),
             reason: Reason::Stop,
             previous: known.and_then(|known| known.server.clone().or_else(|| known.previous.clone())),
             next: None,
@@ -355,8 +357,6 @@ impl Core {
         };
         match &decision.action {
             Action::Start { server } => {
-                // Never below a generation that was acted on, whoever acted (R16).
-                let acted = known.map_or(0, |known| known.generation);
                 let regressed = acted > group.generation && !planted!(SpecRegresses);
                 if regressed || !self.known_everywhere(group, name) && !planted!(SpecNotAwaited) {
                     return None;

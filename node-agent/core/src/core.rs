@@ -351,6 +351,7 @@ impl Core {
             is_virtual: self.boot.is_virtual,
             config_generation: config.generation,
             held: self.held_tags(),
+            specs: self.specs_of_joiner(),
             barred: self.durable.barred,
             stop_failed: self.asks_to_be_left_out(),
             fences: self.fence_states(),

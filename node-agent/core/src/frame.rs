@@ -52,6 +52,9 @@ pub struct Frame {
     pub config_generation: u64,
     /// Groups that it holds, with the tag of the assignment.
     pub held: BTreeMap<GroupName, Tag>,
+    /// The generation of every group's specification that it holds durably; said by a server that is not a member and
+    /// wants to be one (R19).
+    pub specs: BTreeMap<GroupName, u64>,
     /// It stays out until an operator or the return policy brings it back: its last end was unclean (C20).
     pub barred: bool,
     /// A stop failed on it and it asks the others to go on without it (`onStopFailure: Fence`).

@@ -1,11 +1,12 @@
 //! R1, R17–R20: which view this server would like next: formation, a cluster start, losses, returns, leaves.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use crate::config::Config;
+use crate::config::{Config, GroupConfig};
 use crate::core::Core;
 use crate::frame::{Frame, Intent};
-use crate::names::{ChainId, ServerName};
+use crate::names::{ChainId, GroupName, ServerName};
 use crate::orders::Wanted;
 use crate::peers::Verdict;
 use crate::planted::planted;
@@ -278,6 +279,9 @@ impl Core {
         if frame.config_generation < config.generation {
             return Err("it does not hold the newest specification yet".into());
         }
+        if let Some(group) = self.spec_behind(frame).filter(|_| !planted!(JoinsBehind)) {
+            return Err(format!("it does not hold the newest specification of {group} yet"));
+        }
         let steady = |other: &ServerName| {
             let since = self.peers.get(other).and_then(|peer| peer.connected_since);
             since.is_some_and(|since| self.now.since(since) >= config.timeout)
@@ -314,6 +318,26 @@ impl Core {
             return Err(format!("it does not see the same {}", kind.noun()));
         }
         Ok(())
+    }
+
+    /// R16, R19: a group that runs or ran of which a joiner holds an older specification than this server. Every member
+    /// holds what is acted on; so does whoever is left over of them, also right after it has joined. Who never heard of
+    /// a group that is not to run (deleted, perhaps) can't start it.
+    fn spec_behind(&self, frame: &Frame) -> Option<&GroupName> {
+        let behind = |(name, group): &(&GroupName, &Arc<GroupConfig>)| {
+            let theirs = frame.specs.get(*name);
+            self.durable.table.contains_key(*name) && theirs.map_or(group.online, |theirs| *theirs < group.generation)
+        };
+        self.groups.iter().find(behind).map(|(name, _)| name)
+    }
+
+    /// What others have to know of a server that wants to join.
+    pub(crate) fn specs_of_joiner(&self) -> BTreeMap<GroupName, u64> {
+        let member = |view: &View| view.admits(&self.boot.server, self.boot.boot);
+        if self.durable.view.as_ref().is_none_or(member) {
+            return BTreeMap::new();
+        }
+        self.groups.iter().map(|(name, group)| (name.clone(), group.generation)).collect()
     }
 
     /// The newest specification does not have it any more.

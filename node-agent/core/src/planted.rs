@@ -83,6 +83,8 @@ mutations! {
     PlacesReused: "R4",
     /// The lock decides alone between two servers.
     LockAlone: "R4",
+    /// An answer to a ballot of the view before counts for a ballot of the same number in the next one.
+    OldAnswerCounts: "R4",
     /// A swap on the quorum server that had no answer counts as made.
     UnansweredSwapCounts: "R5",
     /// A swap is made on what was read before, whatever others have put in since (the simulator's quorum server).
@@ -117,6 +119,8 @@ mutations! {
     NoLockAnchor: "R10",
     /// The anchor is the proposer's own, not the latest of the deciding quorum's.
     OwnAnchorOnly: "R10",
+    /// A process numbers its leaning on the lock by what it has read there, not above what the one before it may have written.
+    LeanNumbersAgain: "R10",
     /// Groups of a departed server start without waiting.
     NoWait: "R11",
     /// The wait forgets the reset and the drain.
@@ -177,6 +181,8 @@ mutations! {
     StartWithoutQuorum: "R18",
     /// A joiner that still holds groups, or does not know the newest view, is admitted.
     JoinsHolding: "R19",
+    /// A server becomes a member although it lacks specifications that were acted on.
+    JoinsBehind: "R19",
     /// A server becomes a member while a fence device is being used on it.
     JoinsUnderFire: "R19",
     /// A boot that was verified off becomes a member, because it was heard of shortly before.

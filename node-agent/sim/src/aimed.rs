@@ -27,7 +27,7 @@ pub fn at(mutation: Mutation, seed: u64) -> Option<Schedule> {
     use Fault::{
         CutFrames, CutLans, CutOneWay, DelayKind, DeleteLock, Devices, Disk, FailingResources, Freeze, HangOne,
         HealLans, Isolate, LoseLedger, MembersConnected, Move, Mute, NothingMoves, Pause, PowerCut, PowerOn,
-        ReformatLock, RestoreLock, Settles, SlowHelpers, SpecTo, StoppedHelpers, Unkillable,
+        ReformatLock, RestoreLock, Settles, SilentOnDisk, SlowHelpers, SpecTo, StoppedHelpers, Unkillable,
     };
     let disk = || shape(2, Some(LockKind::Disk));
     let (shape, steps) = match mutation {
@@ -427,6 +427,40 @@ pub fn at(mutation: Mutation, seed: u64) -> Option<Schedule> {
                 (0, Move(WEB, 1)),
                 (3000, Fault::NothingMoves),
                 (seed * 13 % 100, Fault::Freeze(0, 930 + seed * 7 % 65)),
+            ],
+        ),
+        // Two of three decide with each other before the quorum server answers, and decide again at once.
+        Mutation::OldAnswerCounts => {
+            let again = (0..8).map(|i| (3000, Fault::Reconfigure(Change::Timing(150 + i % 2 * 50), None)));
+            let steps = [(0, PowerCut(0)), (2000, HealLans)].into_iter().chain(again).collect();
+            (shape(3, Some(LockKind::QuorumServer)), steps)
+        }
+        // A process of a ends while its leaning is on its way. The next one looks before that lands, stands still until b
+        // has seen it, and leans, too.
+        Mutation::LeanNumbersAgain => (
+            disk(),
+            vec![
+                (0, CutLans(0, 1)),
+                (0, SilentOnDisk(0)),
+                (250 + seed * 37 % 250, Disk(0, DiskState::Slow)),
+                (60, Fault::Crash(0, 2)),
+                (1, Disk(0, DiskState::Works)),
+                when(0, Moment::LockAnswers, 1, Freeze(0, 350)),
+                (380, Freeze(0, 5000)),
+                (6000, HealLans),
+            ],
+        ),
+        // b comes back without the specification by which a took over, and is left over before a has told it anything.
+        Mutation::JoinsBehind => (
+            disk(),
+            vec![
+                (0, PowerCut(1)),
+                (seed * 3 % 300, SpecTo(WEB, 0)),
+                (0, SpecTo(NET, 0)),
+                (0, SpecTo(DB, 0)),
+                (4000, PowerOn(1)),
+                when(1, Moment::Adopts, 2, PowerCut(0)),
+                (13_000, PowerOn(0)),
             ],
         ),
         // c is lost while starts fail: its groups are sent on by the same coordinator, in the same epoch.

@@ -279,7 +279,9 @@ impl World {
         if !self.first.paths.contains_key("area") || self.hosts_disk[server] != DiskState::Works {
             return;
         }
-        self.after(MS / 5, 3 * MS, Event::Beat { server, life, frame: Box::new(frame.clone()) });
+        if !self.silent_on_disk.contains(&server) {
+            self.after(MS / 5, 3 * MS, Event::Beat { server, life, frame: Box::new(frame.clone()) });
+        }
         let frames: Vec<Frame> =
             self.medium.beats.iter().filter(|(from, _)| **from != server).map(|(_, f)| f.clone()).collect();
         for frame in frames {

@@ -83,6 +83,8 @@ pub enum Fault {
     Disk(usize, DiskState),
     /// The next operation of one server on the lock disk hangs, alone, for up to 3 s.
     HangOne(usize),
+    /// The heartbeats that one server writes to the lock disk are lost; its lock records are not.
+    SilentOnDisk(usize),
     /// Slowest helper in ms.
     SlowHelpers(u64),
     /// Helpers are stopped for up to so many ms between their look at the deadline and what they then do.
@@ -202,6 +204,9 @@ impl World {
             Fault::HangOne(server) => {
                 self.hang_one.insert(server);
             }
+            Fault::SilentOnDisk(server) => {
+                self.silent_on_disk.insert(server);
+            }
             Fault::StoppedHelpers(ms) => self.helper_pause = ms,
             Fault::Pause(server, ms, counts) => self.pause(server, ms, counts),
             Fault::Drift(server, ppm) => self.change_rate(server, ppm),
@@ -298,6 +303,7 @@ impl World {
     pub fn heal(&mut self) {
         self.repair_network();
         self.hang_one.clear();
+        self.silent_on_disk.clear();
         self.failing_starts = 0.0;
         self.failing_stops = 0.0;
         self.max_fsync = 3;
@@ -333,6 +339,7 @@ impl World {
         host.helpers.clear();
         host.paused = None;
         host.unkillable = false;
+        host.killing = false;
         host.running_specs.clear();
         host.deadline = (0, 0, 0);
         host.guard_at = 0;

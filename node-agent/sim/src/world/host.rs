@@ -52,6 +52,8 @@ pub struct Host {
     pub(super) lagging: Moment,
     /// Its guard can't end what runs here.
     pub(super) unkillable: bool,
+    /// Its guard is killing what runs there.
+    pub(super) killing: bool,
     pub(super) pending: VecDeque<Input>,
     pub(super) next_tick: Moment,
     /// Its process left cleanly.
@@ -82,6 +84,7 @@ impl Host {
             paused: None,
             lagging: 0,
             unkillable: false,
+            killing: false,
             pending: VecDeque::new(),
             next_tick: 0,
             exited: false,
@@ -117,12 +120,16 @@ impl World {
         if !self.hosts[server].powered || self.hosts[server].core.is_some() {
             return;
         }
+        // What the guard has begun is finished before a new process begins anything.
+        if self.hosts[server].killing {
+            return self.at(self.now + MS, Event::Start { server });
+        }
         let now = self.clock(server, self.now);
         let boot = BootId(boot_id(server, self.hosts[server].boot));
         let fresh = ClusterId(self.rng.random());
-        let lease_end = match self.hosts[server].deadline.2 {
-            0 => Instant::ZERO,
-            end => self.clock(server, end),
+        let deadline = match self.hosts[server].deadline {
+            (_, _, 0) => Default::default(),
+            (soft, kill, end) => (self.clock(server, soft), self.clock(server, kill), self.clock(server, end)),
         };
         let host = &mut self.hosts[server];
         host.life += 1;
@@ -131,7 +138,7 @@ impl World {
         host.helpers.clear(); // what an earlier process left behind is ended first
         host.pending.clear();
         let is_virtual = self.is_virtual;
-        let about = Boot { server: host.name.clone(), boot, is_virtual, fresh_cluster: fresh, lease_end };
+        let about = Boot { server: host.name.clone(), boot, is_virtual, fresh_cluster: fresh, deadline };
         host.core = Some(Core::new(now, about, host.ledger.clone()));
         let life = host.life;
         let name = host.name.clone();
@@ -289,6 +296,7 @@ impl World {
             self.hosts[server].helpers.clear();
         }
         let boot = self.hosts[server].boot;
+        self.hosts[server].killing = true;
         let reset = self.reset_of(server) * 99 / 100;
         let latest = end + reset;
         let at = self.rng.random_range(self.now..=latest.max(self.now));
@@ -298,7 +306,8 @@ impl World {
 
     /// The guard has killed everything that ran here.
     pub(super) fn killed(&mut self, server: usize, boot: u64) {
-        let host = &self.hosts[server];
+        let host = &mut self.hosts[server];
+        host.killing &= host.boot != boot;
         if host.powered && host.boot == boot && !host.running.is_empty() && host.unkillable {
             // Nobody pets the watchdog any more: it resets the machine.
             if !Mutation::PetsUnverified.is_planted() {

@@ -176,6 +176,7 @@ pub struct World {
     first: Arc<Config>,
     hung: Vec<(usize, u64, u64)>,
     hang_one: BTreeSet<usize>,
+    silent_on_disk: BTreeSet<usize>,
     /// Servers that are started again so many ms after they have left.
     returning: BTreeMap<usize, u64>,
     ambushes: Vec<Waiting>,
@@ -238,6 +239,7 @@ impl World {
             first,
             hung: Vec::new(),
             hang_one: BTreeSet::new(),
+            silent_on_disk: BTreeSet::new(),
             returning: BTreeMap::new(),
             ambushes: Vec::new(),
             snapshots: BTreeMap::new(),
@@ -333,8 +335,13 @@ impl World {
                     let known = self.hosts[server].known_config.clone();
                     *config = known.filter(|known| known.generation > config.generation).unwrap_or(config.clone());
                     self.hosts[server].known_config = Some(config.clone());
-                    let news = groups.iter().map(|(name, spec)| (name.clone(), spec.clone()));
-                    self.hosts[server].known_specs.extend(news);
+                    for (name, spec) in groups.iter_mut() {
+                        let known = self.hosts[server].known_specs.entry(name.clone()).or_insert_with(|| spec.clone());
+                        if known.generation <= spec.generation {
+                            *known = spec.clone();
+                        }
+                        *spec = known.clone();
+                    }
                 }
                 if matches!(input, Input::Lock { .. }) {
                     self.happens(server, faults::Moment::LockAnswers);

@@ -221,9 +221,11 @@ impl World {
         }
     }
 
-    /// R22: nobody starts a group that a force-reinstate holds: only what an operator started since runs.
+    /// R22: nobody starts a group that a force-reinstate holds: only what an operator started since runs. A helper that
+    /// has begun before its server learnt of the force finishes what it was given then.
     pub(super) fn check_start_after_force(&mut self, server: usize, group: &GroupName) {
-        let lineage = self.lineage(server);
+        let held = self.hosts[server].ledger.held.get(group);
+        let lineage = held.map_or(self.lineage(server), |assignment| assignment.tag.lineage);
         if lineage > 1 && !self.operator.started.contains(&(group.clone(), lineage)) {
             self.violation("R22", format!("{group} starts in lineage {lineage} although no operator started it"));
         }

@@ -105,7 +105,9 @@ impl World {
             Change::RemoveServer(server) => {
                 let least = if config.lock.is_some() { 2 } else { 3 };
                 let name = self.hosts[server].name.clone();
-                if config.servers.len() > least && config.servers.remove(&name).is_some() {
+                // Nobody takes the only member away for good: what it alone knows would be gone with it.
+                let needed = self.seen.newest().is_some_and(|view| view.members.keys().eq([&name]));
+                if config.servers.len() > least && !needed && config.servers.remove(&name).is_some() {
                     self.removed.insert(server);
                     self.leave(server);
                 }

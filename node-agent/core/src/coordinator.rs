@@ -362,7 +362,8 @@ impl Core {
                     return None;
                 }
                 let reason = self.start_reason(known);
-                Some(Assignment { server: Some(ServerName(server.clone())), reason, ..blank() })
+                let (server, generation) = (Some(ServerName(server.clone())), group.generation);
+                Some(Assignment { server, generation, reason, ..blank() })
             }
             Action::Stop { server, then } => {
                 let reason = match decision.rule {

@@ -153,7 +153,7 @@ mutations! {
     StaleTarget: "R15",
     /// A start does not wait until every member holds the specification.
     SpecNotAwaited: "R16",
-    /// A specification older than one that was acted on is started.
+    /// A specification older than one that was acted on is started, and nobody looks whether a joiner holds the newest.
     SpecRegresses: "R16",
     /// A server starts the specification that it holds, not the one that it was told.
     StartsOtherSpec: "R16",

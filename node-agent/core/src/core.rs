@@ -145,7 +145,7 @@ impl Core {
             self.departures = departed.collect();
             let (soft, kill, end) = self.boot.deadline;
             self.lease.end = end;
-            self.lease.margins = (end > Instant::ZERO).then(|| (end.since(soft), end.since(kill)));
+            self.lease.points = (soft, kill);
             self.lock.stale = true;
         }
         if planted!(HeldForgotten) {

@@ -19,8 +19,8 @@ use crate::view::Acceptor;
 pub(crate) struct Lease {
     /// Until then; [`Instant::ZERO`]: never had one.
     pub(crate) end: Instant,
-    /// The soft stop and the kill; none after a start of the process: then as long before `end` as the settings say.
-    pub(crate) points: Option<(Instant, Instant)>,
+    /// The soft stop and the kill, by the settings that they were given under.
+    pub(crate) points: (Instant, Instant),
     /// The lock's grant in this epoch.
     pub(crate) lock_grant: Instant,
     /// The lock refused in this epoch: another server has a ballot there. For good (R8).
@@ -115,7 +115,7 @@ impl Core {
                     let margin = soft.since(self.now);
                     self.lease.smallest_margin = Some(self.lease.smallest_margin.map_or(margin, |old| old.min(margin)));
                 }
-                self.lease.points = Some((next.0, next.1));
+                self.lease.points = (next.0, next.1);
                 self.lease.end = next.2;
             }
         }
@@ -130,16 +130,8 @@ impl Core {
 
     /// (soft stop, kill, end).
     pub(crate) fn deadlines(&self) -> (Instant, Instant, Instant) {
-        let end = self.lease.end;
-        match &self.config {
-            Some(config) if end > Instant::ZERO => {
-                let before = |point: Duration| config.lease.saturating_sub(point);
-                let (soft, kill) =
-                    self.lease.points.unwrap_or_else(|| (end - before(config.soft_stop), end - before(config.kill)));
-                (soft, kill, end)
-            }
-            _ => (end, end, end),
-        }
+        let (soft, kill) = self.lease.points;
+        (soft, kill, self.lease.end)
     }
 
     /// Groups may be started and kept: before the soft stop, and acting.

@@ -105,8 +105,10 @@ impl World {
             Change::RemoveServer(server) => {
                 let least = if config.lock.is_some() { 2 } else { 3 };
                 let name = self.hosts[server].name.clone();
-                // Nobody takes the only member away for good: what it alone knows would be gone with it.
-                let needed = self.seen.newest().is_some_and(|view| view.members.keys().eq([&name]));
+                // Nobody takes a member away for good that is off or the only one: it leaves first, and others go on.
+                let off = self.hosts[server].core.is_none();
+                let needed = |view: &View| view.members.contains_key(&name) && (off || view.members.len() == 1);
+                let needed = self.seen.newest().is_some_and(|view| needed(&view));
                 if config.servers.len() > least && !needed && config.servers.remove(&name).is_some() {
                     self.removed.insert(server);
                     self.leave(server);

@@ -40,6 +40,8 @@ pub struct Core {
     pub(crate) all_adopted: Option<Instant>,
     /// H and T of views before, if their H was shorter; see [`Core::pace`].
     pub(crate) former_pace: Option<(std::time::Duration, std::time::Duration)>,
+    /// When another machine was last seen under this server's number.
+    pub(crate) namesake: Option<Instant>,
     pub(crate) groups: BTreeMap<GroupName, Arc<GroupConfig>>,
     pub(crate) now: Instant,
     pub(crate) started: Instant,
@@ -97,6 +99,7 @@ impl Core {
             retiring: BTreeMap::new(),
             all_adopted: None,
             former_pace: None,
+            namesake: None,
             groups: BTreeMap::new(),
             now,
             started: now,
@@ -178,6 +181,7 @@ impl Core {
             Input::Frame { path, frame } => self.hear(path, *frame),
             Input::Compact { path, compact } => self.hear_compact(path, compact),
             Input::Message(envelope) => self.on_message(*envelope),
+            Input::Namesake => self.namesake = Some(self.now),
             Input::Durable { token } => self.on_durable(token),
             Input::Lock { token, result } => self.lock_done(token, result),
             Input::ResourceDone { op, outcome, took } => self.resource_done(op, outcome, took),

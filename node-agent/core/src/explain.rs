@@ -110,6 +110,11 @@ impl Core {
     /// What this server, which is no member, waits for.
     pub(crate) fn why_not_admitted(&self, config: &crate::config::Config, view: &crate::view::View) -> String {
         let me = &self.boot.server;
+        if self.outdone() {
+            return format!(
+                "another machine is {me}, by its name and number, and goes on: this one is a copy, switch it off"
+            );
+        }
         if let Some(detachment) = view.detached.get(me) {
             return match &detachment.ordered {
                 _ if detachment.declared => "the specification says state: Detached".into(),

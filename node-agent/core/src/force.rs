@@ -137,6 +137,9 @@ impl Core {
         if !self.awaits_force(config, view) {
             return Err("the sub-cluster goes on, or can go on, without it".into());
         }
+        if self.outdone() {
+            return Err("another machine goes on under its name and number; switch one of the two off".into());
+        }
         if !self.machines.is_empty() || !self.durable.held.is_empty() {
             return Err("this server still holds groups of its last view".into());
         }

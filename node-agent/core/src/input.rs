@@ -49,6 +49,9 @@ pub enum Input {
     },
     /// An authenticated message arrived.
     Message(Box<Envelope>),
+    /// Another machine writes heartbeats under this server's number right now: a copy of its disk is in use. Repeated as
+    /// long as that is seen.
+    Namesake,
     /// The write with this token, and all before it, are durable.
     Durable {
         /// Token of `Output::Persist`.

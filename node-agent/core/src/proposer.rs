@@ -9,6 +9,7 @@
 //! | any | view changed | forget |
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::arbiter::Purpose;
 use crate::core::Core;
@@ -62,10 +63,17 @@ pub(crate) struct Desire {
     pub(crate) accepted_since: Option<Instant>,
 }
 
+/// How long another machine under the same number must have been silent before this one takes part. Its heartbeats are
+/// looked at once a second, and may be late while its disk is slow.
+const NAMESAKE: Duration = Duration::from_secs(10);
+
 impl Core {
     /// Lets the proposer act: want, begin, repeat, give up.
     pub(crate) fn drive_proposal(&mut self) {
         let Some(config) = self.config.clone() else { return };
+        if self.outdone() && self.proposal.is_some() {
+            self.give_up(Ballot::default());
+        }
         if let Some(proposal) = &self.proposal {
             let (began, sent) = (proposal.began, proposal.sent);
             if self.now.since(began) >= config.timeout {
@@ -79,7 +87,7 @@ impl Core {
             return;
         }
         self.watch_accepted();
-        let wanted = self.wanted_successor();
+        let wanted = self.wanted_successor().filter(|_| !self.outdone());
         let members: BTreeSet<ServerName> = match &wanted {
             Some((value, _)) => value.members.keys().cloned().collect(),
             None => BTreeSet::new(),
@@ -317,8 +325,20 @@ impl Core {
         self.emit(Output::Send { to: from, message: Box::new(Message::Accepted { order, ballot, elapsed }) });
     }
 
+    /// Another machine goes on under this server's number, and the newest view does not name this boot. One of the two is
+    /// a copy, and a copy has the vote of the other one: given by both it would count twice (I-g), with the lock as the
+    /// second vote of a quorum on either side. The one that the view names goes on; this one gives no vote, asks for
+    /// none, and writes nothing to the lock, until the other one was silent for long.
+    pub(crate) fn outdone(&self) -> bool {
+        let seen = self.namesake.is_some_and(|at| self.now.since(at) < NAMESAKE);
+        seen && !self.acting()
+    }
+
     /// Whether this server may answer for the successor of `order`: only in its own newest, durable epoch.
     fn votes_in(&self, order: (u32, Epoch)) -> bool {
+        if self.outdone() {
+            return false;
+        }
         match &self.durable.view {
             None => order == (0, 0),
             Some(view) => order == view.order() && self.stable_order() == Some(order) && self.is_acceptor_of(view),

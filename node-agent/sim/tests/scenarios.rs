@@ -146,6 +146,36 @@ fn a_clean_stop_and_start_of_everything_needs_no_operator() {
 }
 
 #[test]
+fn a_copy_of_a_server_takes_no_part_as_long_as_the_other_one_is_seen() {
+    let mut world = two();
+    expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));
+    world.power_cut(0);
+    world.power_cut(1);
+    // This boot has the ledger of b and is not named; with the lock it would be a quorum.
+    world.power_on(1);
+    for _ in 0..30 {
+        world.apply(&Fault::Namesake(1));
+        world.run_for(1000);
+        assert!(world.places("web").is_empty(), "{}", world.story(80));
+        assert!(!world.log.iter().any(|line| line.contains("ViewDecided: view 2")), "{}", world.story(80));
+    }
+    expect(&mut world, 20_000, "the other one is off", |world| world.online("web") == Some(1));
+}
+
+#[test]
+fn one_that_its_view_names_does_not_mind_a_copy_of_itself() {
+    let mut world = two();
+    expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));
+    world.power_cut(1);
+    for _ in 0..8 {
+        world.apply(&Fault::Namesake(0));
+        world.run_for(500);
+        assert_eq!(world.online("web"), Some(0), "{}", world.story(80));
+    }
+    assert_eq!(world.members(0), ["a"]);
+}
+
+#[test]
 fn three_servers_lose_one_and_go_on() {
     let mut world = three();
     expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));

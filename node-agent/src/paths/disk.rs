@@ -345,6 +345,7 @@ impl Worker {
                      confirms writes that it does not make"
                 )
             } else {
+                self.inbox.offer(Input::Namesake);
                 format!("another machine writes into slot {slot} of the area, the one of {me}: it has its number")
             };
             self.refusals.refuse(path, Some(me), reason);

@@ -97,6 +97,8 @@ pub enum Fault {
     Unkillable(usize),
     /// The object on the quorum server is deleted.
     DeleteLock,
+    /// A server sees another machine write under its number.
+    Namesake(usize),
     /// Not a fault: the members of the newest view must be connected to each other, by a LAN that works both ways.
     MembersConnected,
     /// Not a fault: within so many ms every group must run.
@@ -212,6 +214,10 @@ impl World {
             Fault::Drift(server, ppm) => self.change_rate(server, ppm),
             Fault::Unkillable(server) => self.hosts[server].unkillable = true,
             Fault::DeleteLock => self.medium.delete(),
+            Fault::Namesake(server) => {
+                let life = self.hosts[server].life;
+                self.input_if_alive(server, life, Input::Namesake);
+            }
             Fault::MembersConnected => self.check_connected(),
             Fault::Settles(_) => {} // the schedule waits
             Fault::SlowHelpers(ms) => self.helper_delay = ms.max(3),

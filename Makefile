@@ -53,7 +53,7 @@ bench: ## Measure outages, cold start, idle cost, decisions and the simulator, t
 	cargo build --release --locked -p holdfast
 	$(RELEASE_BIN) lab bench examples/two-servers $(if $(RUNS),--runs $(RUNS))
 	$(RELEASE_BIN) lab bench examples/two-servers --decisions $(if $(RUNS),--runs $(RUNS))
-	cargo run --quiet --release --locked -p holdfast-sim -- --seconds 20
+	cargo run --quiet --release --locked -p holdfast-sim -- --seconds 20 --servers 3
 
 .PHONY: chaos
 chaos: ## Random sequences of faults on real hosts, each checked for overlap (SEQUENCES=100, SEED=1; needs root)

@@ -1,11 +1,12 @@
 //! `make sim`: random schedules until the time is over; a failing one is shrunk and told.
 //!
-//!   holdfast-sim [--seconds N] [--seed N] [--plant MUTATION] [--aim MUTATION]
+//!   holdfast-sim [--seconds N] [--servers N] [--seed N] [--plant MUTATION] [--aim MUTATION]
 //!
 //!   holdfast-sim --model all|N [--ticks N] [--plant MUTATION]
 //!
 //! `make model`: every order of steps around the decision about views, within the bounds that were found to end in
 //! minutes, or with up to N faults everywhere.
+//! `--servers` takes only sub-clusters of that size (2 to 16), to compare figures.
 //! `--plant` makes a bug in the core; `--aim` tells the schedule that is aimed at one, with the bug or without it.
 
 use std::process::ExitCode;
@@ -28,6 +29,7 @@ struct Total {
 fn main() -> ExitCode {
     let mut seconds = 60;
     let mut seed = None;
+    let mut servers = None;
     let mut mutation = None;
     let mut aim = None;
     let (mut model, mut ticks) = (None, None);
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         match (arg.as_str(), number) {
             ("--seconds", Some(n)) => seconds = n,
             ("--seed", Some(n)) => seed = Some(n),
+            ("--servers", Some(n)) if (2..=16).contains(&n) => servers = Some(n as usize),
             ("--model", Some(n)) if n <= 9 => model = Some(Some(n as u8)),
             ("--model", None) if value == "all" => model = Some(None),
             ("--ticks", Some(n)) => ticks = Some(n),
@@ -46,7 +49,7 @@ fn main() -> ExitCode {
             _ => {
                 let names: Vec<&str> = Mutation::ALL.iter().map(|mutation| mutation.name()).collect();
                 eprintln!(
-                    "{arg} {value}: allowed are --seconds N, --seed N, --model all or 0 to 9, --ticks N, --plant and --aim with one of {}",
+                    "{arg} {value}: allowed are --seconds N, --servers 2 to 16, --seed N, --model all or 0 to 9, --ticks N, --plant and --aim with one of {}",
                     names.join(", ")
                 );
                 return ExitCode::from(2);
@@ -80,7 +83,11 @@ fn main() -> ExitCode {
                 Mutation::plant(mutation);
                 while Instant::now() < end {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    let run = Schedule::random(seed).run(false);
+                    let schedule = Schedule::random(seed);
+                    if servers.is_some_and(|servers| schedule.shape.servers != servers) {
+                        continue;
+                    }
+                    let run = schedule.run(false);
                     let Ok(mut total) = total.lock() else { return };
                     total.schedules += 1;
                     total.seconds += run.seconds;

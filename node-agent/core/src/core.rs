@@ -331,6 +331,10 @@ impl Core {
         self.last_sequence = sequence;
         let (lineage, epoch) = self.stable.unwrap_or((0, 0));
         let newest = self.durable.view.as_ref().map(|view| view.order());
+        // R22: half of a frame about one lineage and half about the next looks like a second chain to the others.
+        if self.stable.is_some() && newest.map(|(newest, _)| newest) != Some(lineage) {
+            return; // as soon as the new one is durable
+        }
         // R3, R6: nothing is acknowledged after an acceptance, nor between two epochs.
         let silent = self.durable.accepted.is_some() && !planted!(AcknowledgesAfterAcceptance);
         let acknowledging = !silent && newest == self.stable;

@@ -234,7 +234,9 @@ impl World {
     /// R22: once everybody hears everybody, nobody goes on in an older lineage.
     pub fn check_lineages(&mut self) {
         let newest = (0..self.hosts.len()).map(|server| self.lineage(server)).max().unwrap_or_default();
-        let behind = (0..self.hosts.len()).find(|server| self.lineage(*server) < newest);
+        // Who was removed for good is told nothing any more.
+        let behind =
+            (0..self.hosts.len()).find(|server| !self.removed.contains(server) && self.lineage(*server) < newest);
         if let Some(server) = behind {
             let name = self.hosts[server].name.clone();
             self.violation(

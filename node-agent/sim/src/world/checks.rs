@@ -245,12 +245,12 @@ impl World {
         self.check_operator(view, base.as_ref());
         let Some(base) = base else { return };
         self.check_settings(&base, view);
-        // I-c: whoever joins holds nothing.
+        // I-c: whoever joins holds nothing; the ledger of a machine without power says nothing about what runs.
         for (name, member) in view.members.iter().filter(|(name, member)| !base.admits(name, member.boot)) {
-            let holds = self
-                .hosts
-                .iter()
-                .any(|host| host.name == *name && host.ledger.boot == member.boot && !host.ledger.held.is_empty());
+            let holds = self.hosts.iter().any(|host| {
+                let same = host.name == *name && host.ledger.boot == member.boot;
+                host.powered && same && !host.ledger.held.is_empty()
+            });
             if holds {
                 return self.violation("I-c", format!("{name} joins in view {} while it holds groups", view.epoch));
             }

@@ -52,6 +52,8 @@ pub struct Host {
     pub(super) lagging: Moment,
     /// Its guard can't end what runs here.
     pub(super) unkillable: bool,
+    /// W' by the last view that had it as a member.
+    pub(super) reset: Option<Duration>,
     /// Its guard is killing what runs there.
     pub(super) killing: bool,
     pub(super) pending: VecDeque<Input>,
@@ -84,6 +86,7 @@ impl Host {
             paused: None,
             lagging: 0,
             unkillable: false,
+            reset: None,
             killing: false,
             pending: VecDeque::new(),
             next_tick: 0,
@@ -189,6 +192,10 @@ impl World {
     pub(super) fn written(&mut self, server: usize, life: u64, token: u64, state: Durable) {
         if self.hosts[server].powered && self.hosts[server].life == life {
             let adopted = self.check_ledger(server, &state);
+            let host = &mut self.hosts[server];
+            if let Some(member) = state.view.as_ref().and_then(|view| view.members.get(&host.name)) {
+                host.reset = Some(member.timing.reset);
+            }
             self.hosts[server].ledger = state;
             if adopted {
                 self.check_anchors();

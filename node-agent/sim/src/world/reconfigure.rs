@@ -47,11 +47,12 @@ impl World {
         self.other_locks.entry(place).or_insert_with(|| Medium::new(id))
     }
 
-    /// W' of a server, in ns: what its machine really keeps to under the view that it acts under.
+    /// W' of a server, in ns: what its machine really keeps to under the last view that had it as a member.
     pub(super) fn reset_of(&self, server: usize) -> u64 {
         let host = &self.hosts[server];
         let member = host.ledger.view.as_ref().and_then(|view| view.members.get(&host.name));
-        member.map_or(self.first.reset, |member| member.timing.reset).as_nanos() as u64
+        let last = host.reset.unwrap_or(self.first.reset);
+        member.map_or(last, |member| member.timing.reset).as_nanos() as u64
     }
 
     /// W' and D of a server, in ns.

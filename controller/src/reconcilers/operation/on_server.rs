@@ -73,7 +73,7 @@ pub(super) fn newest<'a>(servers: impl IntoIterator<Item = &'a Server>) -> Optio
     servers.into_iter().filter_map(lineage_of).max()
 }
 
-/// What the agents are asked for now. `newest`: the newest view that another server knows which reports.
+/// What the agents are asked for by this Operation. `newest`: the newest view that any other server that still reports knows of.
 fn request(
     operation: &Operation,
     sub: &SubCluster,

@@ -93,6 +93,8 @@ mutations! {
     AbsentObjectMade: "R5",
     /// A lock that was put back to an older state has a vote.
     RestoredLockVotes: "R5",
+    /// A lock that was put back to an older state is not told the newest view.
+    RestoredLockUntold: "R5",
     /// A lock with another identity than the view names has a vote (formatted anew, replaced).
     BlankLockVotes: "I-g",
     /// A server that lost its ledger votes as the acceptor that it was.
@@ -147,6 +149,8 @@ mutations! {
     OldEpochTaken: "R14",
     /// A move starts without the proof that the old server has stopped.
     MoveWithoutStop: "R14",
+    /// A group that is moved before its server has said anything of it counts as stopped there.
+    UnheardHasStopped: "R14",
     /// The revision starts at one with every coordinator.
     RevisionRestarts: "R14",
     /// A target computed from an older placement is carried out.
@@ -169,6 +173,8 @@ mutations! {
     RaisedAtOnce: "R21",
     /// The wait falls together with the lease, while the longer leases of before still stand.
     WaitFallsAtOnce: "R21",
+    /// The reset falls together with the wait for it, while some still keep to the longer one.
+    ResetFallsLast: "R21",
     /// The lock is changed before all members reach the new one.
     LockNotAwaited: "R21",
     /// The next step is taken before all members act under the last one.
@@ -181,10 +187,16 @@ mutations! {
     StartWithoutQuorum: "R18",
     /// A joiner that still holds groups, or does not know the newest view, is admitted.
     JoinsHolding: "R19",
+    /// A server says that it holds a group no more before its ledger says so.
+    ReleasedTooSoon: "R12",
     /// A server becomes a member although it lacks specifications that were acted on.
     JoinsBehind: "R19",
     /// A server becomes a member while a fence device is being used on it.
     JoinsUnderFire: "R19",
+    /// A fence device is used without a word to the others before.
+    FiresUnannounced: "R19",
+    /// A view is accepted that admits a server on which a fence device is being used.
+    AcceptsUnderFire: "R19",
     /// A boot that was verified off becomes a member, because it was heard of shortly before.
     JoinsOff: "R19",
     /// One server grows to two while the lock is out of reach.

@@ -271,14 +271,16 @@ pub fn at(mutation: Mutation, seed: u64) -> Option<Schedule> {
                 (4000, Fault::HealLans),
             ],
         ),
-        // The coordinator's word arrives after the next view.
+        // The coordinator's word arrives at c two views later, when web runs elsewhere.
         Mutation::OldEpochTaken => (
             shape(3, None),
             vec![
-                (0, Fault::DelayKind(Kind::Assign, 3000)),
-                (500, Move(WEB, 1)),
-                (100, PowerCut(2)),
-                (6000, PowerOn(2)),
+                (0, Fault::DelayKind(Kind::Assign, 8000)),
+                (500, Move(WEB, 2)),
+                (60 + seed * 7 % 60, Isolate(2)),
+                when(0, Moment::Adopts, 1, Mute(Kind::Assign, 20_000)),
+                (1500, Fault::HealLans),
+                (10_000, Fault::HealLans),
             ],
         ),
         // b holds a newer specification than the coordinator knows.
@@ -525,9 +527,20 @@ pub fn at(mutation: Mutation, seed: u64) -> Option<Schedule> {
                 (2000, Move(WEB, 1)),
                 (3000, PowerCut(1)),
                 (4000, PowerCut(0)),
-                (0, RestoreLock),
+                (0, RestoreLock(false)),
                 (500, PowerOn(1)),
                 (15_000, PowerOn(0)),
+            ],
+        ),
+        // The same while b is away, which has seen nothing newer; a goes on, and b, back without a LAN, reads the lock.
+        Mutation::RestoredLockUntold => (
+            disk(),
+            vec![
+                (0, PowerCut(1)),
+                (4000, RestoreLock(true)),
+                (0, CutLans(0, 1)),
+                (2000, PowerOn(1)),
+                (15_000, HealLans),
             ],
         ),
         // b reboots so fast that nobody misses it.
@@ -562,6 +575,69 @@ pub fn at(mutation: Mutation, seed: u64) -> Option<Schedule> {
         Mutation::JoinsUnderFire => (
             Shape { fencing: FencingMode::BestEffort, ..shape(3, None) },
             vec![(0, Devices(Device::Slow, true)), (0, Isolate(2)), (1100, HealLans), (6000, HealLans)],
+        ),
+        // a has asked for a view with d, and dies; b goes on with it, and decides. The next process of a, which does not
+        // hear d, has the lease of the one before, and learns of the decision late.
+        Mutation::FiresUnannounced => (
+            Shape { fencing: FencingMode::Required, ..shape(4, None) },
+            vec![
+                (0, Devices(Device::Fails, true)),
+                (0, Isolate(3)),
+                (4000, HealLans),
+                when(0, Moment::Sends(Kind::Prepare), 1, Fault::Crash(0, 60 + seed * 11 % 200)),
+                when(0, Moment::Sends(Kind::Prepare), 1, CutLans(0, 3)),
+                when(0, Moment::Sends(Kind::Prepare), 1, DelayKind(Kind::Learn, 700)),
+                when(0, Moment::Sends(Kind::Prepare), 1, Devices(Device::Works, true)),
+                (6000, HealLans),
+            ],
+        ),
+        // The same, but the decision is slow, and a begins before it.
+        Mutation::AcceptsUnderFire => (
+            Shape { fencing: FencingMode::Required, ..shape(4, None) },
+            vec![
+                (0, Devices(Device::Fails, true)),
+                (0, Isolate(3)),
+                (4000, HealLans),
+                when(0, Moment::Sends(Kind::Prepare), 1, Fault::Crash(0, 170 + seed * 11 % 120)),
+                when(0, Moment::Sends(Kind::Prepare), 1, CutLans(0, 3)),
+                when(0, Moment::Sends(Kind::Prepare), 1, DelayKind(Kind::Promise, 200 + seed * 17 % 200)),
+                when(0, Moment::Sends(Kind::Prepare), 1, Devices(Device::Works, true)),
+                (6000, HealLans),
+            ],
+        ),
+        // Ledgers are slow; db is moved on before its new server has heard that it was to come.
+        Mutation::UnheardHasStopped => (
+            shape(3, None),
+            vec![
+                (0, Fault::Fsync(90)),
+                (0, StoppedHelpers(900)),
+                (0, Move(DB, 1)),
+                when(0, Moment::Sends(Kind::Assign), 1 + (seed % 12) as u32, Move(DB, 2)),
+                (6000, HealLans),
+            ],
+        ),
+        // A stop fails on a, which is left out and killed; its next process verifies the stops, and is let in before the
+        // ledger has that.
+        Mutation::ReleasedTooSoon => (
+            Shape { fencing: FencingMode::BestEffort, ..disk() },
+            vec![
+                (0, Devices(Device::Fails, false)),
+                (0, Fault::Fsync(300)),
+                (0, FailingResources(0.0, 1.0)),
+                (0, Move(WEB, 1)),
+                (500 + seed * 31 % 600, FailingResources(0.0, 0.0)),
+                (8000, HealLans),
+            ],
+        ),
+        // The lease becomes longer and then short again; b stands still when the wait for the long ones falls.
+        Mutation::ResetFallsLast => (
+            shape(3, None),
+            vec![
+                (0, Fault::Reconfigure(Change::Timing(300), None)),
+                (6000, Fault::Reconfigure(Change::Timing(60), None)),
+                when(0, Moment::Adopts, 2, Freeze(1, 3000)),
+                (8000, HealLans),
+            ],
         ),
         // protocol-why D20: b comes back while the disk is away, and is lost again.
         Mutation::GrowsWithoutLock => (

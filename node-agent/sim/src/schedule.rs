@@ -108,7 +108,7 @@ impl Schedule {
                 fault,
                 Fault::LoseLedger(_)
                     | Fault::RevertLedger(_)
-                    | Fault::RestoreLock
+                    | Fault::RestoreLock(_)
                     | Fault::ReformatLock
                     | Fault::DeleteLock
             )
@@ -356,7 +356,7 @@ fn fault(rng: &mut StdRng, shape: Shape, rare: bool, ambush: bool) -> Fault {
         29 if rare && rng.random_bool(0.5) => match rng.random_range(0..4) {
             0 => Fault::LoseLedger(server),
             1 => Fault::RevertLedger(server),
-            2 => Fault::RestoreLock,
+            2 => Fault::RestoreLock(false),
             _ => Fault::ReformatLock,
         },
         34 => Fault::CutFrames(server, other),

@@ -1,9 +1,7 @@
 //! What a sub-cluster does in the situations that people know, on the simulated world.
 
-use holdfast_core::config::FencingMode;
 use holdfast_sim::World;
-use holdfast_sim::setup::{config, fenced, group, server_name, with_quorum_server};
-use holdfast_sim::world::Device;
+use holdfast_sim::setup::{config, group, server_name, with_quorum_server};
 use holdfast_sim::world::faults::{DiskState, Fault};
 
 fn two() -> World {
@@ -233,120 +231,6 @@ fn sixteen_servers_form_and_survive_the_loss_of_seven() {
         world.power_cut(server);
     }
     expect(&mut world, 6000, "taken over", |world| world.online("web") == Some(7));
-}
-
-fn fenced_two(mode: FencingMode) -> World {
-    // So long a wait that time is never what a takeover rests on.
-    let base = config(2, true);
-    let slow = holdfast_core::config::Config { takeover_wait: std::time::Duration::from_secs(60), ..base };
-    World::new(7, fenced(slow, mode), &[("web", group(&["a", "b"]))])
-}
-
-fn evidence_at(world: &World, server: usize) -> Option<&'static str> {
-    world.status(server)?.last_resolution?.evidence
-}
-
-#[test]
-fn a_server_that_is_verified_off_is_taken_over_without_the_wait() {
-    let mut world = fenced_two(FencingMode::BestEffort);
-    expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));
-    world.run_for(3000);
-    world.power_cut(0);
-    expect(&mut world, 2500, "taken over", |world| world.online("web") == Some(1));
-    assert_eq!((evidence_at(&world, 1), world.fences.fired.as_slice()), (Some("Power"), [0].as_slice()));
-    world.run_for(60_000);
-    assert_eq!(world.fences.fired, [0], "it is not switched off twice");
-}
-
-#[test]
-fn in_a_partition_the_loser_is_off_before_its_groups_start_elsewhere() {
-    let mut world = fenced_two(FencingMode::Required);
-    expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));
-    world.run_for(3000);
-    world.restart_after_kill = 10_000;
-    world.freeze(0, 30_000);
-    expect(&mut world, 4000, "taken over", |world| world.online("web") == Some(1));
-    assert!(!world.hosts[0].powered, "{}", world.story(80));
-    assert_eq!(evidence_at(&world, 1), Some("Power"));
-}
-
-#[test]
-fn without_its_device_required_waits_and_best_effort_goes_on_by_time() {
-    for (mode, place) in [(FencingMode::Required, None), (FencingMode::BestEffort, Some(1))] {
-        let mut world = World::new(7, fenced(config(2, true), mode), &[("web", group(&["a", "b"]))]);
-        expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));
-        world.run_for(3000);
-        world.fences.device = Device::Fails;
-        world.power_cut(0);
-        world.run_for(10_000);
-        assert_eq!(world.online("web"), place, "{mode:?}\n{}", world.story(80));
-        // The device is repaired: it is tried again.
-        world.fences.device = Device::Works;
-        expect(&mut world, 30_000, "taken over at last", |world| world.online("web") == Some(1));
-    }
-}
-
-#[test]
-fn a_call_under_way_keeps_the_victim_out_and_a_rebooted_one_is_not_hit() {
-    let mut world = fenced_two(FencingMode::Required);
-    expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));
-    world.run_for(3000);
-    world.fences.device = Device::Hangs;
-    world.power_cut(0);
-    world.run_for(1500);
-    world.power_on(0);
-    expect(&mut world, 2000, "the call is under way", |world| world.members(1) == ["b"]);
-    world.fences.device = Device::Works;
-    world.fences.reboot = true;
-    expect(&mut world, 40_000, "both are members again", |world| {
-        world.members(1) == ["a", "b"] && world.online("web").is_some()
-    });
-    assert!(world.violations.is_empty(), "{}", world.story(120));
-}
-
-#[test]
-fn a_coordinator_that_dies_while_it_fences_is_followed_by_the_next() {
-    let five = fenced(config(5, false), FencingMode::Required);
-    let mut world = World::new(7, five, &[("web", group(&["e", "d", "c", "b", "a"]))]);
-    expect(&mut world, 3000, "online", |world| world.online("web") == Some(4));
-    world.run_for(3000);
-    world.fences.device = Device::Hangs;
-    world.power_cut(4);
-    world.run_for(1500);
-    assert_eq!(world.members(0), ["a", "b", "c", "d"]);
-    world.power_cut(0);
-    world.fences.device = Device::Works;
-    expect(&mut world, 5000, "taken over", |world| world.online("web") == Some(3));
-    world.fences.fired.sort_unstable();
-    assert_eq!(world.fences.fired, [0, 4]);
-}
-
-#[test]
-fn a_server_whose_stop_fails_is_left_out_and_switched_off() {
-    let mut world = fenced_two(FencingMode::BestEffort);
-    expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));
-    world.run_for(3000);
-    world.apply(&Fault::FailingResources(0.0, 1.0));
-    let mut moved = group(&["b"]);
-    moved.generation = 2;
-    world.groups.insert("web".into(), std::sync::Arc::new(moved));
-    world.publish();
-    expect(&mut world, 5000, "taken over", |world| world.online("web") == Some(1));
-    assert_eq!((evidence_at(&world, 1), world.fences.fired.as_slice()), (Some("Power"), [0].as_slice()));
-}
-
-#[test]
-fn a_server_whose_stop_fails_stays_if_nothing_can_end_it_from_outside() {
-    let mut world = two();
-    expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));
-    world.run_for(3000);
-    world.apply(&Fault::FailingResources(0.0, 1.0));
-    let mut moved = group(&["b"]);
-    moved.generation = 2;
-    world.groups.insert("web".into(), std::sync::Arc::new(moved));
-    world.publish();
-    world.run_for(20_000);
-    assert_eq!((world.members(1), world.places("web")), (vec!["a".to_owned(), "b".to_owned()], vec![0]));
 }
 
 #[test]

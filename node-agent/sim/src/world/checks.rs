@@ -103,17 +103,22 @@ impl World {
             let host = &self.hosts[other];
             let same = host.powered && *boot == holdfast_core::names::BootId(super::host::boot_id(other, host.boot));
             let learnt = host.ledger.view.as_ref().is_some_and(|known| !known.admits(name, *boot));
+            // Who accepted its own end while it held nothing starts nothing any more (R3).
+            let accepted = host.ledger.accepted.as_ref();
+            let ended = accepted.is_some_and(|(_, value)| !value.admits(name, *boot)) && host.running.is_empty();
             let lags = !config.shared_data && self.is_lagging(other);
-            if other == server || !same || learnt || lags || !config.policy.contains(name) {
+            if other == server || !same || learnt || ended || lags || !config.policy.contains(name) {
                 continue;
             }
             if host.running.iter().any(|(running, _)| running == group) {
                 self.violation("I-c", format!("{group} starts although departed {name} holds it"));
                 continue;
             }
+            // A member again: what it may do now it does under a view that came after the end that this start rests on.
+            let again = host.ledger.view.as_ref().is_some_and(|known| known.order() > view.order());
             let reset = if config.shared_data { self.slack_of(other) } else { self.reset_of(other) };
             let over = host.deadline.2 + reset;
-            if self.now < over && host.deadline.2 > 0 {
+            if !again && self.now < over && host.deadline.2 > 0 {
                 let early = (over - self.now) / 1_000_000;
                 let proof = departed.evidence.as_ref().map_or("none written", Evidence::name);
                 let text = format!(
@@ -130,8 +135,8 @@ impl World {
     pub(super) fn check_anchors(&mut self) {
         let mut early = None;
         for (judge, host) in self.hosts.iter().enumerate() {
-            // Whoever has no authority starts nothing, whatever it thinks.
-            let judges = host.powered && host.paused.is_none() && self.now < host.deadline.0;
+            // Whoever has no authority starts nothing, whatever it thinks; nor does time prove anything to one that stood still.
+            let judges = host.powered && !self.is_lagging(judge) && self.now < host.deadline.0;
             let Some(core) = host.core.as_ref().filter(|_| judges) else { continue };
             for ((name, boot), at) in core.time_evidence() {
                 let Some(other) = self.hosts.iter().position(|host| host.name == name) else { continue };

@@ -10,6 +10,7 @@ use holdfast_core::lock::{LOCK_RING, LockLook, LockOp, LockRecord};
 use holdfast_core::names::AcceptorId;
 use holdfast_core::planted::Mutation;
 use holdfast_core::settings::LockPlace;
+use holdfast_core::view::View;
 use rand::Rng;
 
 use super::faults::DiskState;
@@ -102,6 +103,18 @@ impl World {
         let number = record.sequence;
         self.say(format!("{name}: record {number} reaches place {place}: epoch {epoch}, round {round}, lean {lean}"));
         self.medium_at(at).land((server + 1) as u8, record);
+    }
+
+    /// Every server can tell that this is an older state of the lock, or lacks nothing that was decided since. One that
+    /// was away all the time can't, and starting it first is not survived (docs/safety.md).
+    pub(super) fn seen_through(&self, old: &Medium) -> bool {
+        let newest = self.seen.newest().map(|view| view.order());
+        self.hosts.iter().enumerate().all(|(server, host)| {
+            let (slot, memory) = ((server + 1) as u8, host.ledger.lock_memory);
+            let own = old.newest().get(&slot).map_or(0, |record| record.sequence);
+            let shown = if old.swaps > 0 { old.swaps } else { own };
+            memory.lock == old.lock && memory.counter > shown || host.ledger.view.as_ref().map(View::order) == newest
+        })
     }
 
     /// The process gives an operation to the disk.

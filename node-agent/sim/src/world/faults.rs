@@ -114,7 +114,7 @@ pub enum Fault {
     /// The lock area is formatted anew.
     ReformatLock,
     /// The lock is put back to an earlier state, as from a backup.
-    RestoreLock,
+    RestoreLock(bool),
     /// The process is asked to end; started again some ms after it has.
     Leave(usize, u64),
     /// An operator moves a group (index) to a server.
@@ -232,7 +232,8 @@ impl World {
             }
             Fault::RevertLedger(server) => {
                 self.power_cut(server);
-                if let Some(old) = self.snapshots.get(&server).cloned() {
+                let survived = |old: &Durable| self.makes_up_for(old);
+                if let Some(old) = self.snapshots.get(&server).cloned().filter(survived) {
                     self.hosts[server].ledger = old;
                     self.reverted.insert(server);
                 }
@@ -240,9 +241,11 @@ impl World {
             Fault::ReformatLock => {
                 self.medium = super::disk::Medium::new(AcceptorId(self.rng.random()));
             }
-            Fault::RestoreLock => {
-                if let Some(old) = self.old_lock.clone() {
+            Fault::RestoreLock(any) => {
+                let all_see = |old: &super::disk::Medium| any || self.seen_through(old) && self.reverted.is_empty();
+                if let Some(old) = self.old_lock.clone().filter(all_see) {
                     self.medium = old;
+                    self.lock_restored = true;
                 }
             }
             Fault::Leave(server, ms) => {
@@ -262,6 +265,8 @@ impl World {
             Fault::Detach(server, stop_groups) => self.operate(server, Wanted::Detach { stop_groups }),
             Fault::Reinstate(server) => self.operate(server, Wanted::Reinstate),
             Fault::ConfirmStopped(server) => self.operate(server, Wanted::ConfirmStopped),
+            // Nobody makes a server the base that is out for good.
+            Fault::ForceReinstate(server, _) if self.removed.contains(&server) => {}
             Fault::ForceReinstate(server, alone) => self.force_reinstate(server, alone),
             Fault::Reconfigure(change, only) => self.reconfigure(change, only),
             Fault::NoWayToLock(server, place) => {
@@ -317,10 +322,12 @@ impl World {
         self.medium.restore();
         (self.fences.device, self.fences.reboot) = (Device::Works, true);
         self.unreachable.clear();
+        // Who is to go for good, and was stopped before the others could go on without it, is started again.
+        let newest = self.seen.newest();
+        let needed = |name| newest.as_ref().is_some_and(|view| view.members.contains_key(name));
+        self.removed.retain(|server| !needed(&self.hosts[*server].name));
         for server in (0..self.hosts.len()).filter(|server| !self.removed.contains(server)).collect::<Vec<_>>() {
             self.set_disk(server, DiskState::Works);
-            let life = self.hosts[server].life;
-            self.resume(server, life);
             self.power_on(server);
             self.at(self.now, Event::Thaw { server });
             if self.hosts[server].core.is_none() {
@@ -436,5 +443,14 @@ impl World {
             let input = self.specs(server);
             self.after(MS, if only.is_some() { 5 * MS } else { 2000 * MS }, Event::Input { server, life, input });
         }
+    }
+
+    /// What a ledger that is put back from a copy lacks is known to everybody else. With a decision of its own that nobody
+    /// has heard of, or with the lock put back, too, or replaced since, nothing makes up for it (docs/safety.md).
+    fn makes_up_for(&self, old: &Durable) -> bool {
+        let Some(newest) = self.seen.newest() else { return false };
+        let known = |ledger: &Durable| ledger.view.as_ref() == Some(&newest) && ledger.accepted.is_none();
+        let same_lock = old.view.as_ref().is_some_and(|view| view.settings.lock == newest.settings.lock);
+        same_lock && !self.lock_restored && self.hosts.iter().all(|host| known(&host.ledger))
     }
 }

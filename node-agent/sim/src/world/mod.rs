@@ -184,6 +184,8 @@ pub struct World {
     snapshots: BTreeMap<usize, Durable>,
     old_lock: Option<Medium>,
     reverted: BTreeSet<usize>,
+    /// The lock was put back from a copy.
+    lock_restored: bool,
     seen: checks::Seen,
     seen_order: BTreeMap<usize, (u32, u64)>,
     /// What the checks found.
@@ -245,6 +247,7 @@ impl World {
             snapshots: BTreeMap::new(),
             old_lock: None,
             reverted: BTreeSet::new(),
+            lock_restored: false,
             seen: checks::Seen::default(),
             seen_order: BTreeMap::new(),
             violations: Vec::new(),

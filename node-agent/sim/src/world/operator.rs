@@ -22,6 +22,8 @@ pub(super) struct Operator {
     pub(super) standing: BTreeSet<Order>,
     /// Boots whose end he confirmed, by an order or by forcing another server.
     confirmed: BTreeSet<(ServerName, BootId)>,
+    /// Servers of which he said by name that they have stopped, and the lineage that he said it in.
+    lost: BTreeSet<(ServerName, u32)>,
     /// Servers that he ordered back, and for which view.
     reinstated: BTreeSet<(ServerName, (u32, u64))>,
     /// He is forcing a server: nobody else touches anything meanwhile.
@@ -74,6 +76,7 @@ impl World {
                     return;
                 }
                 self.believe(server);
+                self.operator.lost.insert((self.hosts[server].name.clone(), view.0));
             }
             Wanted::Reinstate => drop(self.operator.reinstated.insert((self.hosts[server].name.clone(), view))),
             _ => {}
@@ -193,7 +196,9 @@ impl World {
             let earlier = self.operator.forced.get(&(view.lineage - 1));
             let again = earlier.zip(member.as_ref()).is_some_and(|(earlier, base)| {
                 let back = |view: &View| view.lineage == earlier.lineage && view.members.contains_key(base);
-                earlier.detached.contains_key(base) && !self.seen.any(back)
+                // That one is lost for good, and he has said so.
+                let lost = |name: &ServerName| self.operator.lost.contains(&(name.clone(), earlier.lineage));
+                earlier.detached.contains_key(base) && !self.seen.any(back) && !earlier.members.keys().all(lost)
             });
             if again {
                 let text =
@@ -234,9 +239,11 @@ impl World {
     /// R22: once everybody hears everybody, nobody goes on in an older lineage.
     pub fn check_lineages(&mut self) {
         let newest = (0..self.hosts.len()).map(|server| self.lineage(server)).max().unwrap_or_default();
-        // Who was removed for good is told nothing any more.
-        let behind =
-            (0..self.hosts.len()).find(|server| !self.removed.contains(server) && self.lineage(*server) < newest);
+        // Who was removed for good, and who is declared in no view yet, is told nothing.
+        let told = self.seen.newest().map(|view| view.settings.servers).unwrap_or_default();
+        let behind = (0..self.hosts.len())
+            .find(|server| told.contains_key(&self.hosts[*server].name) && self.lineage(*server) < newest)
+            .filter(|server| !self.removed.contains(server));
         if let Some(server) = behind {
             let name = self.hosts[server].name.clone();
             self.violation(

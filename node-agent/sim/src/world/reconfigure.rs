@@ -110,7 +110,11 @@ impl World {
                 let off = self.hosts[server].core.is_none();
                 let needed = |view: &View| view.members.contains_key(&name) && (off || view.members.len() == 1);
                 let needed = self.seen.newest().is_some_and(|view| needed(&view));
-                if config.servers.len() > least && !needed && config.servers.remove(&name).is_some() {
+                // Somebody has to be left that the groups may run on.
+                let all_gone = self.groups.values().any(|group| {
+                    group.policy.iter().all(|other| *other == name || !config.servers.contains_key(other))
+                });
+                if config.servers.len() > least && !needed && !all_gone && config.servers.remove(&name).is_some() {
                     self.removed.insert(server);
                     self.leave(server);
                 }

@@ -238,6 +238,17 @@ impl Core {
                 if let Some(server) = pending {
                     return Current::On { server: server.0, phase: Phase::Starting };
                 }
+                // A start that was taken back: who was told may have begun with it, until it says that it has heard.
+                let leaving =
+                    assignment.filter(|_| this_epoch && !planted!(UnheardHasStopped)).and_then(|assignment| {
+                        let from = assignment.previous.as_ref().filter(|_| assignment.server.is_none())?;
+                        let report = self.coordinator.reports.get(from)?;
+                        let heard = report.groups.get(name).map_or(report.highest, |group| group.tag);
+                        (heard < assignment.tag).then(|| from.clone())
+                    });
+                if let Some(server) = leaving {
+                    return Current::On { server: server.0, phase: Phase::Stopping };
+                }
                 let servers = self.doubtful(view, name, group);
                 if servers.is_empty() || planted!(UnknownIsOffline) {
                     Current::Offline

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, LockKind, PathKind};
 use crate::names::{PathName, ServerName};
+use crate::planted::planted;
 use crate::view::{MemberTiming, View};
 
 /// Most servers of a sub-cluster: slots on a lock.
@@ -134,11 +135,13 @@ impl Settings {
 }
 
 impl MemberTiming {
-    /// The shorter promise and the longer wait of two. The points of a lease stay together: they fit each other.
+    /// The shorter promises (lease and reset) and the longer wait of two: who still keeps to the longer ones is waited for
+    /// all the same. The points of a lease stay together: they fit each other.
     pub fn with(&self, other: &MemberTiming, drain: Duration) -> MemberTiming {
         let pace = if other.lease < self.lease { other } else { self };
-        let reset = self.reset.max(other.reset);
-        let wait = self.takeover_wait.max(other.takeover_wait).max(least_wait(pace.lease, reset, drain));
+        let longer = self.reset.max(other.reset);
+        let reset = if planted!(ResetFallsLast) { longer } else { self.reset.min(other.reset) };
+        let wait = self.takeover_wait.max(other.takeover_wait).max(least_wait(pace.lease, longer, drain));
         MemberTiming {
             lease: pace.lease,
             soft_stop: pace.soft_stop,

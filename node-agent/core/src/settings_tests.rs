@@ -69,6 +69,8 @@ proptest! {
                 // R21: a lease that grows, grows only where the wait has grown before.
                 let needed = least_wait(timing.lease, timing.reset, next.settings.drain);
                 prop_assert!(timing.lease <= old.lease || last && old.takeover_wait >= needed);
+                // Who has not heard of the last step yet keeps to the promises before it, and the wait for it falls now.
+                prop_assert!(!last || timing.takeover_wait >= least_wait(old.lease, old.reset, next.settings.drain));
                 if !last {
                     prop_assert!(timing.takeover_wait >= old.takeover_wait);
                     prop_assert!(timing.takeover_wait >= least_wait(timing.lease, timing.reset, drain));

@@ -50,6 +50,8 @@ pub(crate) struct Lock {
     pub(crate) problem: Option<String>,
     /// The problem is only that the last access had no good answer.
     pub(crate) unanswered: bool,
+    /// The problem is only that it went back to an older state (D9): it can still be told what is known.
+    pub(crate) outdated: bool,
     /// It carries another chain of our lineage.
     pub(crate) rival: bool,
     /// Completion of the last good operation.
@@ -142,7 +144,11 @@ impl Core {
         let tells = matches!(wanted, Purpose::Refresh | Purpose::Claim);
         let view = self.durable.view.clone();
         let view = view.filter(|view| tells || view.acceptors.contains_key(&Acceptor::Lock));
-        let known = self.lock.id.filter(|_| self.lock.problem.is_none() || swaps && self.lock.unanswered);
+        // A lock that went back to an older state has no vote, but is told what it lacks: a server that was away, and can't
+        // know, must not decide by it (found by the simulator, seed 6118).
+        let lacks = wanted == Purpose::Refresh && self.lock.outdated && !planted!(RestoredLockUntold);
+        let usable = self.lock.problem.is_none() || swaps && self.lock.unanswered || lacks;
+        let known = self.lock.id.filter(|_| usable);
         let record = match (wanted, known, view) {
             (Purpose::Look, _, _) => None,
             (_, Some(lock), Some(view)) => self.next_number(swaps).map(|number| (lock, view, number)),
@@ -247,7 +253,7 @@ impl Core {
                     self.note("PathDown", None, true, format!("the {noun} can't be used: {problem}"));
                 }
                 self.lock.problem = Some(problem);
-                self.lock.unanswered = true;
+                (self.lock.unanswered, self.lock.outdated) = (true, false);
                 if let Some(number) = self.lock.writing.take() {
                     // Durable, so that the next process goes on above it, too.
                     self.lock.ring.failed(self.now, number);
@@ -270,19 +276,22 @@ impl Core {
         self.remember_leaning(&look);
         self.lock.records = look.records.clone();
         self.remember_counter(&look);
-        self.lock.problem = self.lock_problem(&look);
+        let (foreign, distrusted) = (self.lock_problem(&look), self.distrusts(&look));
+        self.lock.outdated = foreign.is_none() && distrusted.is_some();
+        self.lock.problem = foreign.or(distrusted);
         self.lock.rival =
             look.records.values().any(|record| self.is_rival_chain(record.view.lineage, record.view.chain));
         self.lock.unanswered = false;
         if self.learn_from_lock(&look) {
             return; // everything that was under way belongs to an older epoch
         }
-        if self.lock.problem.is_some() {
-            self.ballot_failed(purpose);
-            return;
-        }
         let Some(view) = self.durable.view.clone() else { return };
-        self.recover_own_record(&look, &view);
+        if self.lock.problem.is_none() || self.lock.outdated {
+            self.recover_own_record(&look, &view);
+        }
+        if self.lock.problem.is_some() {
+            return self.ballot_failed(purpose);
+        }
         let rival = self.highest_rival(&look, &view);
         match purpose {
             Purpose::Ballot(ballot, phase) => self.lock_answered(ballot, phase, &look, rival),
@@ -338,13 +347,6 @@ impl Core {
                 look.lock
             ));
         }
-        if self.durable.lock_memory.distrusted && !planted!(RestoredLockVotes) {
-            return Some(format!(
-                "the lock {} went back to an older state: it was restored from a copy and has forgotten promises; \
-                 make a new lock",
-                look.lock
-            ));
-        }
         if let Some(record) =
             look.records.values().find(|record| view.is_none_or(|view| record.cluster != view.cluster))
         {
@@ -359,6 +361,18 @@ impl Core {
         }
         if !look.damaged.is_empty() {
             return Some(format!("the blocks of slots {:?} can't be read whole", look.damaged));
+        }
+        None
+    }
+
+    /// D9: it shows less than this server has seen of it.
+    fn distrusts(&self, look: &LockLook) -> Option<String> {
+        if self.durable.lock_memory.distrusted && !planted!(RestoredLockVotes) {
+            let lock = look.lock;
+            return Some(format!(
+                "the lock {lock} went back to an older state: it was restored from a copy and has forgotten promises; \
+                 make a new lock"
+            ));
         }
         None
     }

@@ -101,6 +101,7 @@ impl Core {
         if let Some(proposal) = &mut self.proposal {
             proposal.own_token = proposal.own_token.saturating_sub(by);
         }
+        self.releasing.values_mut().for_each(|(token, _)| *token -= by);
         self.machines.values_mut().for_each(|machine| machine.gate = machine.gate.saturating_sub(by));
         by
     }

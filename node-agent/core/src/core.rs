@@ -57,6 +57,12 @@ pub struct Core {
     pub(crate) desire: Desire,
     pub(crate) departures: BTreeMap<DepartedKey, Departure>,
     pub(crate) fences: BTreeMap<DepartedKey, crate::fencing::Call>,
+    /// Calls that are to begin, with the sequence of the first heartbeat that says so.
+    pub(crate) announced: BTreeMap<DepartedKey, Option<u64>>,
+    /// Groups that were stopped, until that is durable: ledger write and tag.
+    pub(crate) releasing: BTreeMap<GroupName, (u64, crate::view::Tag)>,
+    /// Boots that a fence device has ended.
+    pub(crate) ended: BTreeSet<DepartedKey>,
     pub(crate) machines: BTreeMap<GroupName, Machine>,
     pub(crate) inspections: BTreeMap<GroupName, Inspection>,
     pub(crate) failures: BTreeMap<GroupName, (crate::status::Failure, Instant)>,
@@ -113,6 +119,9 @@ impl Core {
             desire: Desire::default(),
             departures: BTreeMap::new(),
             fences: BTreeMap::new(),
+            announced: BTreeMap::new(),
+            releasing: BTreeMap::new(),
+            ended: BTreeSet::new(),
             machines: BTreeMap::new(),
             inspections: BTreeMap::new(),
             failures: BTreeMap::new(),
@@ -244,11 +253,12 @@ impl Core {
         self.renew_lease();
         self.drive_proposal();
         self.drive_force();
+        // Before a lean on the lock: it ends what may not go on under it.
+        self.drive_fencing();
         self.schedule_lock();
         self.look_at_coming_lock();
         self.renew_lease();
         self.watch_evidence();
-        self.drive_fencing();
         self.drive_machines();
         self.send_report();
         self.drive_coordinator();
@@ -285,6 +295,12 @@ impl Core {
 
     fn on_message(&mut self, envelope: Envelope) {
         let Envelope { from, boot, message } = envelope;
+        if self.is_new_to_view(&from) {
+            if let Message::Learn { view, elapsed } = message {
+                self.on_learn(view, elapsed);
+            }
+            return;
+        }
         let known = self.peers.get(&from).and_then(|peer| peer.frame.as_ref());
         // Only the incarnation whose heartbeats arrive is listened to.
         if known.is_none_or(|frame| frame.boot != boot) {
@@ -307,6 +323,14 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// A server that the specification has, and the newest view that is known here has not: who was away while the others
+    /// were replaced learns from those that came (R6; found by the simulator, seed 15037).
+    fn is_new_to_view(&self, from: &ServerName) -> bool {
+        let unknown = |config: &Arc<Config>| !config.servers.contains_key(from);
+        let declared = |wanted: &Arc<Config>| wanted.servers.contains_key(from);
+        self.config.as_ref().is_some_and(unknown) && self.wanted.as_ref().is_some_and(declared)
     }
 
     /// The next heartbeat goes out now, not at its time: others wait for what it says.
@@ -367,6 +391,7 @@ impl Core {
             candidate: self.desire.members.clone(),
             reports: self.coordinator.reports.iter().map(|(name, report)| (name.clone(), report.number)).collect(),
         };
+        self.announced_with(sequence);
         self.emit_now(Output::Heartbeat(Box::new(frame)));
     }
 
@@ -406,7 +431,9 @@ impl Core {
                 self.outputs.push_back(output);
             }
         }
-        if self.stable != before {
+        let releasing = self.releasing.len();
+        self.releasing.retain(|_, (token, _)| *token > self.written);
+        if self.stable != before || self.releasing.len() < releasing {
             self.beat_soon();
         }
         self.advance_proposal();

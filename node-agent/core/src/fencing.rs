@@ -2,7 +2,9 @@
 //!
 //! | state of a call | event | next |
 //! |---|---|---|
-//! | – | the view left a boot of a server out without evidence; this server coordinates under a lease | `Firing` |
+//! | – | the view left a boot of a server out without evidence; this server coordinates under a lease | `Announced` |
+//! | `Announced` | a quorum admits nobody against it ([`crate::fence_exclusion`]) | `Firing` |
+//! | `Announced` | anything of the above ends, or a value admits the server | – |
 //! | `Firing` | verified off | `Restoring`: evidence Power |
 //! | `Firing` | every level failed | `Failed`: again after [`AGAIN`] while nothing else proves it |
 //! | `Firing`, `Restoring` | this server has no lease any more | cancelled, then as it ends |
@@ -50,11 +52,12 @@ impl Core {
     pub(crate) fn drive_fencing(&mut self) {
         let (Some(view), Some(config)) = (self.durable.view.clone(), self.config.clone()) else { return };
         self.fences.retain(|key, call| call.state.in_flight() || view.departed.contains_key(key));
-        if self.lost_lease() {
-            return self.cancel_fencing();
+        if self.lost_lease() || self.leans_now(&config) {
+            self.announced.clear();
+            return self.call_back(|_| true);
         }
         if !self.coordinates() || !self.leased() {
-            return;
+            return self.announced.clear();
         }
         if planted!(FiresBeforeDecision) {
             let silent = |name: &&ServerName| self.verdict(name) == crate::peers::Verdict::Suspected;
@@ -63,12 +66,20 @@ impl Core {
                 self.fire((name.clone(), view.members[&name].boot));
             }
         }
+        self.announced.retain(|key, _| view.departed.contains_key(key));
         for key in view.departed.keys().filter(|key| config.fencing.covers(&key.0)) {
             match self.fence_due(&view, key) {
-                Some(due) if due <= self.now => self.fire(key.clone()),
+                Some(due) if due <= self.now => {
+                    if self.may_fire(&view, key) {
+                        self.announced.remove(key);
+                        self.fire(key.clone());
+                    }
+                    continue;
+                }
                 Some(due) => self.wake(due),
                 None => {}
             }
+            self.announced.remove(key);
         }
     }
 
@@ -80,8 +91,8 @@ impl Core {
         }
         let proven = self.departures.get(key).is_some_and(|departure| departure.seen.is_some());
         let by_a_member = || view.members.keys().any(|name| self.says_it_fires(name, &key.0));
-        let again = planted!(FiresTwice) && !self.fires(&key.0);
-        if (proven || self.evidence(key).is_some() || self.fires(&key.0) || by_a_member()) && !again {
+        let again = planted!(FiresTwice) && !self.has_call(&key.0);
+        if (proven || self.evidence(key).is_some() || self.has_call(&key.0) || by_a_member()) && !again {
             return None;
         }
         match self.fences.get(key) {
@@ -106,12 +117,13 @@ impl Core {
         self.beat_soon();
     }
 
-    fn cancel_fencing(&mut self) {
+    /// Cancels the calls for these boots.
+    pub(crate) fn call_back(&mut self, which: impl Fn(&DepartedKey) -> bool) {
         let open: Vec<OpId> = self
             .fences
-            .values_mut()
-            .filter(|call| call.state.in_flight() && !call.cancelled)
-            .map(|call| {
+            .iter_mut()
+            .filter(|(key, call)| which(key) && call.state.in_flight() && !call.cancelled)
+            .map(|(_, call)| {
                 call.cancelled = true;
                 call.op
             })
@@ -132,6 +144,10 @@ impl Core {
         call.off = Some(now);
         let key = key.clone();
         self.proven_off(&key);
+        // Whatever boot was heard last has ended, too, if it had booted again meanwhile. What still arrives of it is late.
+        let heard = self.peers.get(&key.0).and_then(|peer| peer.frame.as_ref());
+        self.ended.extend(heard.map(|frame| (key.0.clone(), frame.boot)));
+        self.ended.insert(key.clone());
         self.note("FenceDone", None, false, format!("{} is verified off: {message}", key.0));
         self.beat_soon();
     }
@@ -187,14 +203,8 @@ impl Core {
     }
 
     /// A call of ours for this server is in flight.
-    fn fires(&self, server: &ServerName) -> bool {
+    pub(crate) fn has_call(&self, server: &ServerName) -> bool {
         self.fences.iter().any(|(key, call)| key.0 == *server && call.state.in_flight())
-    }
-
-    /// The newest frame of `peer` says that a call of its is in flight.
-    fn says_it_fires(&self, peer: &ServerName, server: &ServerName) -> bool {
-        let frame = self.peers.get(peer).and_then(|peer| peer.frame.as_ref());
-        frame.is_some_and(|frame| frame.fences.iter().any(|(key, state)| key.0 == *server && state.in_flight()))
     }
 
     /// R19: nothing was heard of this server since it was verified off, whichever boot of it that ended.
@@ -202,33 +212,19 @@ impl Core {
         let heard = self.peers.get(server).map_or(Instant::ZERO, |peer| peer.received);
         let key = (server.clone(), boot);
         let says = |frame: &Frame| frame.fences.get(&key).is_some_and(|state| state.is_off());
-        let off = self.fences.iter().any(|(key, call)| key.0 == *server && call.off.is_some_and(|off| heard <= off))
+        let off = self.ended.contains(&key)
+            || self.fences.iter().any(|(key, call)| key.0 == *server && call.off.is_some_and(|off| heard <= off))
             || self.peers.values().filter_map(|peer| peer.frame.as_ref()).any(says);
         off && !planted!(JoinsOff)
-    }
-
-    /// R19, D28: a call for this server may be under way: ours, one that a peer speaks of, or one that a departed peer
-    /// began after its last word. The last two end with the peer's authority.
-    pub(crate) fn fence_in_flight(&self, config: &Config, server: &ServerName) -> bool {
-        let departed = self.durable.view.iter().flat_map(|view| view.departed.keys());
-        let silenced = |key: &&DepartedKey| self.evidence(key).is_some() || self.time_is_over(key);
-        let lost = |key: &&DepartedKey| key.0 != *server && !silenced(key);
-        let ended = |name: &ServerName| {
-            let boot = self.peers.get(name).and_then(|peer| peer.frame.as_ref()).map(|frame| frame.boot);
-            departed.clone().any(|key| key.0 == *name && Some(key.1) == boot && silenced(&key))
-        };
-        if planted!(JoinsUnderFire) {
-            return false;
-        }
-        self.fires(server)
-            || config.fencing.covers(server) && departed.clone().any(|key| lost(&key))
-            || self.peers.keys().any(|name| self.says_it_fires(name, server) && !ended(name))
     }
 
     /// What frames say about calls.
     pub(crate) fn fence_states(&self) -> BTreeMap<DepartedKey, FenceState> {
         let said = self.fences.iter().filter(|(_, call)| !(call.cancelled && call.state == FenceState::Failed));
-        said.map(|(key, call)| (key.clone(), call.state)).collect()
+        let said = said.map(|(key, call)| (key.clone(), call.state));
+        let ended = self.ended.iter().map(|key| (key.clone(), FenceState::Off));
+        let announced = self.announced.keys().map(|key| (key.clone(), FenceState::Announced));
+        ended.chain(said).chain(announced).collect()
     }
 
     /// For people: the newest call per server.

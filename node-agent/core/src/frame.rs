@@ -73,6 +73,8 @@ pub struct Frame {
 /// How far a call of fence devices is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum FenceState {
+    /// Nothing has begun: the others are to admit nobody against it first.
+    Announced,
     /// The server is to be switched off.
     Firing,
     /// It is verified off; what follows (switching it on again) has not ended.
@@ -84,9 +86,9 @@ pub enum FenceState {
 }
 
 impl FenceState {
-    /// The call may still reach the server.
+    /// The call may reach the server, now or in a moment.
     pub fn in_flight(self) -> bool {
-        matches!(self, FenceState::Firing | FenceState::Restoring)
+        matches!(self, FenceState::Announced | FenceState::Firing | FenceState::Restoring)
     }
 
     /// The server was verified off.

@@ -345,7 +345,10 @@ impl Core {
         }
         self.durable.held.remove(name);
         self.inspections.insert(name.clone(), Inspection { done: true, ..Inspection::default() });
-        self.persist();
+        let token = self.persist();
+        if !planted!(ReleasedTooSoon) {
+            self.releasing.insert(name.clone(), (token, machine.assignment.tag));
+        }
         self.emit_now(Output::Released { group: name.clone() });
         self.note("GroupStopped", Some(name.clone()), false, "verified stopped".into());
         self.beat_soon();
@@ -441,11 +444,13 @@ impl Core {
         });
     }
 
-    /// Groups that this server may hold, with their tags: what frames say.
+    /// Groups that this server may hold, with their tags: what frames say. One that was stopped is in it until the ledger
+    /// says so: a new process would go on with it (found by the simulator, seed 7374).
     pub(crate) fn held_tags(&self) -> BTreeMap<GroupName, Tag> {
+        let releasing = self.releasing.iter().map(|(name, (_, tag))| (name.clone(), *tag));
         let held = self.durable.held.iter().map(|(name, assignment)| (name.clone(), assignment.tag));
         let machines = self.machines.iter().map(|(name, machine)| (name.clone(), machine.assignment.tag));
-        let mut tags: BTreeMap<GroupName, Tag> = held.collect();
+        let mut tags: BTreeMap<GroupName, Tag> = releasing.chain(held).collect();
         tags.extend(machines);
         tags
     }

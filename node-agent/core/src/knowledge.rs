@@ -104,6 +104,7 @@ impl Core {
         self.lock.own = Default::default();
         self.lock.stale = true;
         self.proposal = None;
+        self.announced.clear();
         self.desire = Default::default();
         let old_departures = std::mem::take(&mut self.departures);
         self.departures = view
@@ -115,7 +116,8 @@ impl Core {
                 let known = old_departures.get(key).filter(|_| !again || planted!(EvidenceReused)).cloned();
                 let anchor = known.as_ref().map(|departure| departure.anchor);
                 let anchor = anchor.or_else(|| anchors.get(&key.0).copied()).unwrap_or(self.now);
-                (key.clone(), Departure { anchor, seen: known.and_then(|departure| departure.seen) })
+                let ended = (self.ended.contains(key) && !planted!(JoinsOff)).then_some((Evidence::Power, self.now));
+                (key.clone(), Departure { anchor, seen: known.and_then(|departure| departure.seen).or(ended) })
             })
             .collect();
         self.coordinator.new_epoch();

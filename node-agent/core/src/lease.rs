@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::config::LockKind;
+use crate::config::{Config, LockKind};
 use crate::core::Core;
 use crate::output::Output;
 use crate::planted::planted;
@@ -147,9 +147,7 @@ impl Core {
         if !has_lock || planted!(NeverLeans) || !self.acting() || self.lease.lock_refused || self.withdrawn() {
             return false;
         }
-        let two_retries = 2 * (config.renew + config.io_timeout);
-        let soft = self.quorum_grant(false) + config.soft_stop;
-        let begin = (soft - two_retries).max(self.lease.lean_not_before);
+        let begin = self.lean_due(&config);
         if self.now < begin {
             self.wake(begin);
             return false;
@@ -160,5 +158,17 @@ impl Core {
             return false;
         }
         true
+    }
+
+    /// When the servers' acknowledgements alone leave less than two retries before the soft stop.
+    fn lean_due(&self, config: &Config) -> Instant {
+        let two_retries = 2 * (config.renew + config.io_timeout);
+        (self.quorum_grant(false) + config.soft_stop - two_retries).max(self.lease.lean_not_before)
+    }
+
+    /// The lease rests on the lock, or is about to.
+    pub(crate) fn leans_now(&self, config: &Config) -> bool {
+        let has_lock = self.durable.view.as_ref().is_some_and(|view| view.acceptors.contains_key(&Acceptor::Lock));
+        has_lock && self.now >= self.lean_due(config)
     }
 }

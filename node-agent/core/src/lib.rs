@@ -41,6 +41,7 @@ mod coordinator;
 mod core;
 mod detach;
 mod explain;
+mod fence_exclusion;
 mod fencing;
 mod force;
 mod group;

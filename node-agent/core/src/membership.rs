@@ -167,24 +167,28 @@ impl Core {
                 })
         };
         let i_am_done = (self.leaving || wants_out(me)) && self.machines.is_empty() && self.durable.held.is_empty();
-        let staying: BTreeSet<ServerName> =
+        let mut staying: BTreeSet<ServerName> =
             clique.iter().filter(|name| !(gone(name) || i_am_done && *name == me)).cloned().collect();
         if staying.is_empty() {
-            // R20: the last one turns off the light; the members stay, so that they can start again.
-            let mut value = self.successor(view);
-            value.stopped = true;
-            return (clique.len() == view.members.len() || view.members.len() == 1).then_some(value);
+            let all = clique.len() == view.members.len() || view.members.len() == 1;
+            let kept = Self::members_among(view, &clique);
+            let heir = config.servers.keys().filter(|name| !clique.contains(*name));
+            if all && !heir.into_iter().any(|name| self.may_join(config, view, &kept, name).is_ok()) {
+                // R20: the last one turns off the light; the members stay, so that they can start again.
+                let mut value = self.successor(view);
+                value.stopped = true;
+                return Some(value);
+            }
+            // Whoever waits outside is let in before the last one goes, and who was lost, and can't be asked, is left out.
+            staying.clone_from(&clique);
         }
         if !staying.contains(me) {
             return None; // the others decide the view without us
         }
-        let mut members: BTreeMap<ServerName, Member> = view
-            .members
-            .iter()
-            .filter(|(name, _)| staying.contains(*name))
-            .map(|(n, m)| (n.clone(), m.clone()))
-            .collect();
-        if !self.leaving {
+        let mut members = Self::members_among(view, &staying);
+        // Who leaves lets nobody in, unless nobody else is there to do it.
+        let alone = staying.iter().all(|name| name == me || self.leaves(name) || wants_out(name));
+        if !self.leaving || alone {
             for name in config.servers.keys().filter(|name| !staying.contains(*name)) {
                 if self.may_join(config, view, &members, name).is_ok()
                     && let Some(frame) = self.present(name)
@@ -218,6 +222,11 @@ impl Core {
             value.departed.insert((name.clone(), member.boot), departed);
         }
         self.complete(view, value, members)
+    }
+
+    fn members_among(view: &View, names: &BTreeSet<ServerName>) -> BTreeMap<ServerName, Member> {
+        let chosen = view.members.iter().filter(|(name, _)| names.contains(*name));
+        chosen.map(|(name, member)| (name.clone(), member.clone())).collect()
     }
 
     /// Fills members and acceptors in. A server that comes back with the boot that departed is no departed one any
@@ -376,7 +385,10 @@ impl Core {
             let barred = frame.barred && !config.automatic_return && !view.members.contains_key(name);
             let lock =
                 !config.has_lock() || frame.lock.is_none() || self.lock.id.is_none() || frame.lock == self.lock.id;
-            let stays_out = barred || detached(name) || self.is_to_be_removed(name);
+            let fired_at = !view.members.contains_key(name) && self.fence_in_flight(config, name);
+            // R16: members hold what was acted on. Who was none may lack it, and go on alone later.
+            let behind = !view.members.contains_key(name) && self.spec_behind(frame).is_some();
+            let stays_out = barred || detached(name) || self.is_to_be_removed(name) || fired_at || behind;
             if frame.intent == Intent::Join && !stays_out && frame.held.is_empty() && lock {
                 members.insert(name.clone(), self.member_of(frame));
             }

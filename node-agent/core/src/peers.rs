@@ -244,9 +244,7 @@ impl Core {
         }
         peer.lives(moment(frame.sequence), now);
         let newest = peer.frame.as_ref().is_none_or(|known| known.sequence < frame.sequence);
-        if newest {
-            peer.frame = Some(frame.clone());
-        }
+        let before = if newest { peer.frame.replace(frame.clone()) } else { None };
         if let Some(view) = &self.durable.view {
             let acceptor = crate::view::Acceptor::Server(frame.from.clone());
             let word = Word {
@@ -263,6 +261,7 @@ impl Core {
             let order = (frame.lineage, frame.epoch);
             self.watch_departed(&frame.from, |b| b == frame.boot, order, frame.held.is_empty(), frame.is_virtual);
             self.learn_fencing(&frame);
+            self.answer_announcement(before.as_ref(), &frame);
             self.compare_knowledge(&frame.from, order);
         }
     }

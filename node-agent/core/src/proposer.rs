@@ -313,6 +313,10 @@ impl Core {
             let promised = self.durable.promised;
             return self.emit(Output::Send { to: from, message: Box::new(Message::Refused { order, promised }) });
         }
+        self.yield_fencing(&value);
+        if self.admits_under_fire(&value) {
+            return; // the proposer asks again
+        }
         self.yield_to(order, ballot);
         if self.durable.accepted.as_ref().map(|(accepted, _)| *accepted) != Some(ballot) {
             // From this line on we acknowledge nobody in this epoch, and our own vote is withdrawn from our lease.
@@ -456,8 +460,14 @@ impl Core {
             {
                 proposal.value = value.clone();
             }
+            let value = proposal.value.clone();
+            self.yield_fencing(&value);
+            if self.admits_under_fire(&value) {
+                return self.give_up(Ballot::default());
+            }
+            let Some(proposal) = &mut self.proposal else { return };
             proposal.phase = 2;
-            let (ballot, value, base) = (proposal.ballot, proposal.value.clone(), proposal.base.clone());
+            let (ballot, base) = (proposal.ballot, proposal.base.clone());
             if self.is_acceptor_of(&base) {
                 self.durable.accepted = Some((ballot, value.clone()));
                 let anchors = self.acceptance_anchors(&value);

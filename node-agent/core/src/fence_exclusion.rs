@@ -79,7 +79,7 @@ impl Core {
     /// What a value admits comes before a call of ours: nothing is announced any more, and what has begun is called
     /// back. It is accepted once that has ended.
     pub(crate) fn yield_fencing(&mut self, value: &View) {
-        if planted!(AcceptsUnderFire) || planted!(JoinsUnderFire) {
+        if Self::admits_blindly() {
             return;
         }
         let admitted = self.admitted_by(value);
@@ -89,10 +89,16 @@ impl Core {
 
     /// Whether `value` admits a server on which a fence device may be in use: an acceptor of it would break its word.
     pub(crate) fn admits_under_fire(&self, value: &View) -> bool {
-        if planted!(AcceptsUnderFire) || planted!(JoinsUnderFire) {
+        if Self::admits_blindly() {
             return false;
         }
         self.admitted_by(value).iter().any(|name| self.under_fire(name))
+    }
+
+    /// For planted bugs only.
+    fn admits_blindly() -> bool {
+        let accepts = planted!(AcceptsUnderFire);
+        accepts || planted!(JoinsUnderFire)
     }
 
     fn admitted_by(&self, value: &View) -> BTreeSet<ServerName> {

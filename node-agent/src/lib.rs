@@ -4,6 +4,7 @@
 //! thread of its own and is never asked to wait for anything.
 
 pub mod api_sync;
+pub mod ask;
 pub mod boot;
 pub mod bootstrap;
 pub mod cgroup;
@@ -22,6 +23,7 @@ pub mod helper;
 pub mod inbox;
 pub mod ledger;
 pub mod local_socket;
+pub mod metadata;
 pub mod notes;
 pub mod paths;
 pub mod quorum;

@@ -1,70 +1,14 @@
-//! What a fence agent says about itself: its `metadata` action, XML after the resource-agent DTD as fence-agents prints it
-//! (FenceAgentAPI.md of the fence-agents project), and what that means for a device's parameters.
+//! What the metadata of a fence agent (FenceAgentAPI.md of the fence-agents project) means for its use and for a device's
+//! parameters.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-/// One parameter.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Parameter {
-    /// The agent can't work without it.
-    pub required: bool,
-    /// Older name of another parameter.
-    pub deprecated: bool,
-    /// The older name that it replaces.
-    pub obsoletes: Option<String>,
-    /// It has a value when none is given.
-    pub has_default: bool,
-    /// The values that it takes; empty: any.
-    pub options: Vec<String>,
-}
-
-/// What an agent is and takes.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Metadata {
-    /// Its own name.
-    pub name: String,
-    /// One line about it.
-    pub description: String,
-    /// Parameters by name.
-    pub parameters: BTreeMap<String, Parameter>,
-    /// Actions.
-    pub actions: BTreeSet<String>,
-}
+pub use crate::metadata::Metadata;
 
 /// Parameters that Holdfast gives itself.
 pub const OWN: [&str; 4] = ["action", "plug", "port", "nodename"];
 
 impl Metadata {
-    /// Reads what the agent printed.
-    ///
-    /// # Errors
-    /// What is wrong with the text.
-    pub fn parse(text: &str) -> Result<Metadata, String> {
-        let options = roxmltree::ParsingOptions { allow_dtd: true, ..roxmltree::ParsingOptions::default() };
-        let document = roxmltree::Document::parse_with_options(text.trim_start(), options)
-            .map_err(|e| format!("its metadata is no XML: {e}"))?;
-        let root = document.root_element();
-        if root.tag_name().name() != "resource-agent" {
-            return Err(format!("its metadata begins with <{}>, not with <resource-agent>", root.tag_name().name()));
-        }
-        let mut found = Metadata {
-            name: root.attribute("name").unwrap_or_default().to_owned(),
-            description: root.attribute("shortdesc").unwrap_or_default().to_owned(),
-            ..Metadata::default()
-        };
-        for node in root.descendants() {
-            match (node.tag_name().name(), node.attribute("name")) {
-                ("parameter", Some(name)) => drop(found.parameters.insert(name.to_owned(), parameter(node))),
-                ("action", Some(name)) => drop(found.actions.insert(name.to_owned())),
-                _ => {}
-            }
-        }
-        if found.actions.is_empty() {
-            return Err("its metadata names no actions".to_owned());
-        }
-        Ok(found)
-    }
-
     /// Why what this agent does is no proof that a server is off; none: it is one.
     pub fn no_proof(&self) -> Option<String> {
         let name = &self.name;
@@ -106,7 +50,7 @@ impl Metadata {
         }
         let missing = self.parameters.iter().filter(|(name, parameter)| {
             let older = parameter.obsoletes.as_ref().is_some_and(|older| given.contains_key(older));
-            let needed = parameter.required && !parameter.deprecated && !parameter.has_default;
+            let needed = parameter.required && !parameter.deprecated && parameter.default.is_none();
             needed && !OWN.contains(&name.as_str()) && !older && !given.contains_key(*name)
         });
         wrong.extend(missing.map(|(name, _)| {
@@ -132,23 +76,6 @@ impl Metadata {
             target.insert("nodename".to_owned(), server.to_owned());
         }
         target
-    }
-}
-
-fn parameter(node: roxmltree::Node<'_, '_>) -> Parameter {
-    let flag = |name: &str| node.attribute(name).is_some_and(|value| value == "1");
-    let content = node.children().find(|child| child.has_tag_name("content"));
-    Parameter {
-        required: flag("required"),
-        deprecated: flag("deprecated"),
-        obsoletes: node.attribute("obsoletes").map(str::to_owned),
-        has_default: content.is_some_and(|content| content.attribute("default").is_some()),
-        options: content
-            .iter()
-            .flat_map(|content| content.children().filter(|child| child.has_tag_name("option")))
-            .filter_map(|option| option.attribute("value"))
-            .map(str::to_owned)
-            .collect(),
     }
 }
 

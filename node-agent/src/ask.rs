@@ -1,0 +1,184 @@
+//! Runs one program that answers and ends: parameters on standard input, what it prints, its exit code, within a time.
+//! In a control group of its own nothing of it goes on behind its answer.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::cgroup::Cgroup;
+use crate::spawn::{self, Exit, Spawn};
+
+/// What is read of the output; the rest is dropped. Metadata of the largest agent has about 50 KiB.
+const OUTPUT: usize = 128 << 10;
+/// A pipe takes so much at once.
+pub const INPUT: usize = 60 << 10;
+/// How long what was killed may take to be gone before it counts as hanging in the kernel.
+const KILL_WAIT: Duration = Duration::from_secs(2);
+/// How often a program that says nothing is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+/// Longest text about a run, in characters.
+const SAID: usize = 300;
+
+/// One run.
+#[derive(Debug)]
+pub struct Ask<'a> {
+    /// The program, with its directory.
+    pub program: &'a Path,
+    /// Arguments, without the program's own name.
+    pub args: &'a [String],
+    /// All variables that it gets.
+    pub environment: &'a [(String, String)],
+    /// Standard input, at most [`INPUT`] bytes.
+    pub input: &'a str,
+    /// Longest time.
+    pub timeout: Duration,
+    /// Where it runs; none: among the caller's processes (a person runs it).
+    pub cgroup: Option<&'a Cgroup>,
+    /// Set: end it at once.
+    pub cancel: &'a AtomicBool,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// How it ended.
+    pub exit: Exit,
+    /// What it printed on standard output, as it is.
+    pub output: String,
+    /// The last line that says something, of its errors first, then of its output; at most 300 characters.
+    pub last_line: String,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Silence {
+    /// A sentence.
+    pub problem: String,
+    /// As in [`Answer`].
+    pub last_line: String,
+}
+
+impl Silence {
+    fn of(problem: impl ToString) -> Silence {
+        Silence { problem: problem.to_string(), last_line: String::new() }
+    }
+}
+
+/// Carries it out. Returns when nothing of it is left.
+///
+/// # Errors
+/// It could not be started, took too long, or was cancelled.
+pub fn ask(ask: &Ask<'_>) -> Result<Answer, Silence> {
+    let (their_input, our_output) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(Silence::of)?;
+    let (our_input, their_output) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(Silence::of)?;
+    let (our_errors, their_errors) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(Silence::of)?;
+    for end in [&our_input, &our_errors] {
+        fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(Silence::of)?;
+    }
+    // It fits into the pipe, so this waits for nobody.
+    nix::unistd::write(&our_output, ask.input.as_bytes()).map_err(Silence::of)?;
+    drop(our_output);
+    let directory = ask.cgroup.map(Cgroup::open).transpose().map_err(Silence::of)?;
+    let program = ask.program.display().to_string();
+    let args: Vec<String> = std::iter::once(&program).chain(ask.args).cloned().collect();
+    let child = spawn::spawn(&Spawn {
+        program: ask.program,
+        args: &args,
+        environment: ask.environment,
+        directory: Path::new("/"),
+        stdio: [Some(their_input.as_fd()), Some(their_output.as_fd()), Some(their_errors.as_fd())],
+        identity: None,
+        cgroup: directory.as_ref().map(AsFd::as_fd),
+    })
+    .map_err(|e| Silence::of(format!("{program} can't be run: {e}")))?;
+    drop((their_input, their_output, their_errors));
+
+    let until = Instant::now() + ask.timeout;
+    let mut collected = Collected::new(our_input, our_errors);
+    let mut problem = None;
+    let exit = loop {
+        collected.wait(&child.pidfd, LOOK);
+        if let Some(exit) = child.reap() {
+            collected.read();
+            break Some(exit);
+        }
+        if ask.cancel.load(Ordering::Relaxed) {
+            problem = Some("it was called back".to_owned());
+        } else if Instant::now() >= until {
+            problem = Some(format!("no answer within {:?}", ask.timeout));
+        }
+        if problem.is_some() {
+            spawn::signal(&child.pidfd, nix::libc::SIGKILL);
+            break None;
+        }
+    };
+    // Nothing may go on behind an answer.
+    if let Some(cgroup) = ask.cgroup {
+        if let Err(e) = cgroup.kill(KILL_WAIT) {
+            tracing::error!(program, "{e}; waiting for it");
+            while cgroup.populated().unwrap_or(true) {
+                std::thread::sleep(LOOK);
+            }
+        }
+        cgroup.remove();
+    }
+    let last_line = collected.last_line();
+    match exit.or_else(|| child.wait(None).filter(|_| problem.is_none())) {
+        Some(exit) => Ok(Answer { exit, output: String::from_utf8_lossy(&collected.output).into_owned(), last_line }),
+        None => Err(Silence { problem: problem.unwrap_or_else(|| "its end was not seen".to_owned()), last_line }),
+    }
+}
+
+struct Collected {
+    streams: [OwnedFd; 2],
+    output: Vec<u8>,
+    errors: Vec<u8>,
+}
+
+impl Collected {
+    fn new(output: OwnedFd, errors: OwnedFd) -> Collected {
+        Collected { streams: [output, errors], output: Vec::new(), errors: Vec::new() }
+    }
+
+    /// Waits for output or the process's end.
+    fn wait(&mut self, pidfd: &OwnedFd, limit: Duration) {
+        let mut watched = [
+            PollFd::new(pidfd.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.streams[0].as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.streams[1].as_fd(), PollFlags::POLLIN),
+        ];
+        let _ = poll(&mut watched, PollTimeout::try_from(limit).unwrap_or(PollTimeout::ZERO));
+        let closed = watched[1..].iter().any(|fd| fd.revents().is_some_and(|e| e.contains(PollFlags::POLLHUP)));
+        self.read();
+        // A stream that was closed is always ready: it must not make this spin.
+        if closed {
+            spawn::ended(pidfd, Some(limit));
+        }
+    }
+
+    fn read(&mut self) {
+        for (stream, into) in self.streams.iter().zip([&mut self.output, &mut self.errors]) {
+            let mut buffer = [0_u8; 4096];
+            while let Ok(count @ 1..) = nix::unistd::read(stream, &mut buffer) {
+                let room = OUTPUT.saturating_sub(into.len());
+                into.extend(buffer.iter().take(count.min(room)));
+            }
+        }
+    }
+
+    /// The last line that says something, errors first.
+    fn last_line(&self) -> String {
+        [&self.errors, &self.output]
+            .into_iter()
+            .find_map(|text| {
+                let text = String::from_utf8_lossy(text).into_owned();
+                let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty());
+                line.map(|line| line.chars().filter(|c| !c.is_control()).take(SAID).collect())
+            })
+            .unwrap_or_default()
+    }
+}

@@ -58,6 +58,11 @@ if [ "$purpose" = test ]; then
     need curl curl
     need kubectl kubernetes-client
     need fence_dummy fence-agents
+    # Its agents are no programs of PATH.
+    if ! [ -e /usr/lib/ocf/resource.d/heartbeat/Dummy ]; then
+        programs+=(heartbeat:Dummy)
+        packages+=(resource-agents)
+    fi
 fi
 
 # Kept away from init systems while packages unpack: nginx and etcd must not start because a test wants their programs.

@@ -85,6 +85,6 @@ fuzz! {
     ledger: stored::LedgerSlot;
     lock_object: stored::LockObject;
     kill_list: stored::KillLines;
-    fence_metadata: stored::FenceMetadata;
+    agent_metadata: stored::AgentMetadata;
     mount_table: stored::MountTable;
 }

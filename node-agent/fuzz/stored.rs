@@ -1,12 +1,14 @@
 //! What stands on the own disk, in the Lease of a quorum server, and what other programs print.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use holdfast_agent::fencing::metadata::Metadata;
 use holdfast_agent::guard::kill_list;
 use holdfast_agent::ledger;
+use holdfast_agent::metadata::Metadata;
 use holdfast_agent::quorum::object::{BLANK, Object};
 use holdfast_agent::resources::mounts;
+use holdfast_agent::resources::ocf::agents::{self, Name};
 use holdfast_core::durable::Durable;
 use holdfast_core::names::{AcceptorId, BootId};
 use holdfast_core::view::Ballot;
@@ -110,25 +112,45 @@ impl Target for KillLines {
 }
 
 /// What a fence agent prints about itself.
-pub(crate) struct FenceMetadata;
+pub(crate) struct AgentMetadata;
 
-const METADATA: &str = r#"<?xml version="1.0" ?><resource-agent name="fence_x" shortdesc="a switch"><parameters>
+const FENCE_AGENT: &str = r#"<?xml version="1.0" ?><resource-agent name="fence_x" shortdesc="a switch"><parameters>
 <parameter name="ip" required="1"><getopt mixed="-a" /><content type="string" default="x" /></parameter>
 <parameter name="password" required="0"><content type="string" /></parameter></parameters>
 <actions><action name="on" automatic="0"/><action name="off" /><action name="status" /></actions></resource-agent>"#;
 
-impl Target for FenceMetadata {
+const RESOURCE_AGENT: &str = r#"<?xml version="1.0"?><!DOCTYPE resource-agent SYSTEM "ra-api-1.dtd">
+<resource-agent name="X" version="1.0"><shortdesc lang="en">An &lt;agent&gt;</shortdesc><parameters>
+<parameter name="ip" unique="1" required="1"><shortdesc lang="en">Its address</shortdesc><content type="string" default=""/></parameter>
+</parameters><actions><action name="start" timeout="20s"/><action name="stop" timeout="100"/>
+<action name="monitor" depth="10" timeout="30000ms" interval="1min"/><action name="monitor" depth="0" timeout="30s" interval="15s"/>
+</actions></resource-agent>"#;
+
+impl Target for AgentMetadata {
     fn valid(&self) -> Vec<Vec<u8>> {
-        vec![METADATA.as_bytes().to_vec()]
+        [FENCE_AGENT, RESOURCE_AGENT].map(|text| text.as_bytes().to_vec()).to_vec()
     }
 
     fn takes(&self, input: &[u8]) -> bool {
-        Metadata::parse(&text(input)).is_ok_and(|found| found.actions.contains("off"))
+        Metadata::parse(&text(input)).is_ok_and(|found| found.actions.contains("on") || found.actions.contains("start"))
     }
 
     fn check(&self, input: &[u8]) {
-        if let Ok(found) = Metadata::parse(&text(input)) {
-            assert_eq!(Metadata::parse(&format!("\n {}", text(input).trim_start())), Ok(found));
+        let Ok(found) = Metadata::parse(&text(input)) else { return };
+        assert_eq!(Metadata::parse(&format!("\n {}", text(input).trim_start())), Ok(found.clone()));
+        for proposed in &found.proposed {
+            let known = found.proposed(&proposed.action).expect("an action that is there has times");
+            assert!(known.depth <= proposed.depth);
+            // What the API takes.
+            for time in [proposed.timeout, proposed.interval].into_iter().flatten() {
+                assert!(!time.is_zero() && time <= Duration::from_secs(24 * 3600), "{time:?}");
+            }
+        }
+        // A resource that gives every parameter and no other is refused only for what the agent is.
+        let all = found.parameters.keys().map(|name| (name.clone(), "x".to_owned())).collect();
+        let name = Name::parse("test:X").expect("a name");
+        for refusal in agents::refusals(&name, &found, &all) {
+            assert!(refusal.starts_with("ocf.type: "), "{refusal}");
         }
     }
 }

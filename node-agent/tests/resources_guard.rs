@@ -143,6 +143,37 @@ fn the_groups_of_a_frozen_agent_are_gone_shortly_after_the_deadline() {
 }
 
 #[test]
+fn what_an_agent_of_another_maker_holds_in_no_process_is_stopped_by_its_own_stop() {
+    own_network();
+    sh(
+        "ip link add eth0 type veth peer name eth1; ip link set eth0 up; ip link set eth1 up; ip addr add 192.0.2.1/24 dev eth0",
+    );
+    let server = Server::new();
+    let pair = Pair::start(&server);
+    let state = server.run_dir.path().join("dummy.state");
+    let dummy =
+        resource(serde_json::json!({"name": "dummy", "ocf": {"type": "Dummy", "parameters": {"state": state}}}));
+    let parameters = serde_json::json!({"ip": "192.0.2.10", "cidr_netmask": "24", "nic": "eth0"});
+    let addr = resource(serde_json::json!({"name": "addr", "ocf": {"type": "IPaddr2", "parameters": parameters}}));
+    // Refused, so never started: nobody may be asked to stop what its parameters don't name.
+    let wrong = resource(serde_json::json!({"name": "wrong", "ocf": {"type": "Nothing"}}));
+    common::failed(server.run(Action::Start, &wrong));
+    for spec in [&dummy, &addr] {
+        assert_eq!(server.run(Action::Start, spec), Outcome::Running, "{}", spec.name);
+    }
+    assert!(state.exists() && sh("ip -br addr show dev eth0").contains("192.0.2.10"));
+    kill(Pid::from_raw(pair.agent.id() as i32), Signal::SIGSTOP).unwrap();
+    deadline(&server, clock::now() + Duration::from_millis(50));
+    let began = clock::now();
+    eventually("the guard has finished", Duration::from_secs(10), || {
+        KillList::of(server.run_dir.path()).entries().unwrap().is_empty() && !server.page.enforcing()
+    });
+    println!("all stopped {:?} after", clock::now().since(began));
+    assert!(!state.exists() && !sh("ip -br addr show dev eth0").contains("192.0.2.10"));
+    assert!(sh("ip -br addr show dev eth0").contains("192.0.2.1/24"), "the server's own address stays");
+}
+
+#[test]
 fn a_group_is_let_alone_while_its_deadline_moves_on_and_a_guard_without_a_list_lets_the_agent_live() {
     let server = Server::new();
     let mut pair = Pair::start(&server);

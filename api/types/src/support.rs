@@ -73,11 +73,10 @@ pub fn unsupported_group(spec: &FailoverGroupSpec) -> Vec<FieldError> {
 }
 
 fn resource(resource: &Resource, at: &str, r: &mut Refusals) {
-    let use_built = "use filesystem, floatingIP, process or script";
+    let use_built = "use filesystem, floatingIP, process, script or ocf";
     for (member, given) in [
         ("virtualIP", resource.virtual_ip.is_some()),
         ("systemd", resource.systemd.is_some()),
-        ("ocf", resource.ocf.is_some()),
         ("volumeGroup", resource.volume_group.is_some()),
         ("mirrorDisk", resource.mirror_disk.is_some()),
         ("nfsExport", resource.nfs_export.is_some()),
@@ -92,6 +91,10 @@ fn resource(resource: &Resource, at: &str, r: &mut Refusals) {
     if let Some(process) = &resource.process {
         let secrets = !process.environment_from.is_empty();
         r.add(secrets, format!("{at}.process.environmentFrom"), "", "use environment");
+    }
+    if let Some(ocf) = &resource.ocf {
+        r.add(!ocf.parameters_from.is_empty(), format!("{at}.ocf.parametersFrom"), "", "use parameters");
+        r.add(!ocf.depths.is_empty(), format!("{at}.ocf.depths"), "", REMOVE);
     }
     if let Some(script) = &resource.script {
         let mut source = |name: &str, source: &ScriptSource| {

@@ -193,7 +193,16 @@ fn what_is_not_built_is_named() {
     );
     assert_eq!(
         support::unsupported_group(&much)[3].to_string(),
-        "spec.resources[0].systemd: Unsupported value: this version does not carry it out; use filesystem, floatingIP, process or script"
+        "spec.resources[0].systemd: Unsupported value: this version does not carry it out; use filesystem, floatingIP, process, script or ocf"
+    );
+    let agent = |ocf: Value| {
+        let found = support::unsupported_group(&group(json!([{"name": "app", "ocf": ocf}])));
+        fields(&found).into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(agent(json!({"type": "apache", "parameters": {"configfile": "/etc/a.conf"}})), [] as [&str; 0]);
+    assert_eq!(
+        agent(json!({"type": "apache", "parametersFrom": ["s"], "depths": [{"depth": 10}]})),
+        ["spec.resources[0].ocf.parametersFrom", "spec.resources[0].ocf.depths"]
     );
     let operation =
         |value: Value| serde_json::from_value::<OperationSpec>(value).expect("the operation is well formed");

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::SelectAll;
@@ -25,6 +26,7 @@ use crate::guard_keeper::GuardKeeper;
 use crate::inbox::{self, Inbox};
 use crate::paths::keys::Keys;
 use crate::paths::seal::Keyring;
+use crate::resources::ocf::agents;
 use crate::spec_cache::{SpecCache, quorum_secret_name};
 use crate::{boot, clock};
 
@@ -48,6 +50,8 @@ pub struct Follower {
     /// Timeout of the watchdog that the guard holds, as it was read back.
     watchdog: watch::Receiver<Option<Duration>>,
     guard: GuardKeeper,
+    /// What OCF agents of this server propose.
+    agents: agents::Known,
     /// Groups that the API has; unknown before it was asked.
     present: Option<BTreeSet<String>>,
     /// Orders that were handed on.
@@ -68,7 +72,8 @@ impl Follower {
         guard: GuardKeeper,
     ) -> Follower {
         let (orders, refused) = (BTreeSet::new(), BTreeMap::new());
-        Follower { config, cache, keys, inbox, running, watchdog, guard, present: None, orders, refused }
+        let agents = agents::Known::default();
+        Follower { config, cache, keys, inbox, running, watchdog, guard, agents, present: None, orders, refused }
     }
 
     fn knows_sub_cluster(&self) -> bool {
@@ -117,8 +122,14 @@ impl Follower {
         }
         // The guard first: the times depend on the watchdog that it can arm.
         let watchdog = self.cache.specs().sub_cluster.clone().and_then(|spec| self.guard.configure(&spec));
-        let (specs, me) = (self.cache.specs(), self.config.server_name());
-        let made = convert::adoption(specs, &me, watchdog, &self.running, &self.config.credentials);
+        let me = self.config.server_name();
+        let mut specs = self.cache.specs().clone();
+        for group in specs.groups.values_mut() {
+            if let Some(with_times) = self.agents.with_proposed_times(group) {
+                *group = Arc::new(with_times);
+            }
+        }
+        let made = convert::adoption(&specs, &me, watchdog, &self.running, &self.config.credentials);
         match made {
             Ok((adoption, left_out)) => {
                 self.said("sub-cluster", None);

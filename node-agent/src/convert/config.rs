@@ -306,7 +306,11 @@ pub fn group_config(object: &api::FailoverGroup, sub_cluster: &api::SubCluster) 
         priority: spec.placement.priority,
         failback: spec.placement.failback.mode == api::FailbackMode::Automatic,
         resources: resources(spec)?,
-        shared_data: spec.resources.iter().any(|r| r.filesystem.as_ref().is_some_and(|f| f.disk.is_some())),
+        // What an agent of another maker writes to nobody knows here: it counts as shared.
+        shared_data: spec
+            .resources
+            .iter()
+            .any(|r| r.ocf.is_some() || r.filesystem.as_ref().is_some_and(|f| f.disk.is_some())),
         restart_on_change: spec.change.on_restart_needed == api::OnRestartNeeded::Restart,
         digest: digest(spec)?,
         stop_when_no_server_left: spec.recovery.no_server_left == api::NoServerLeftAction::Stop,
@@ -426,6 +430,7 @@ fn needs(spec: &api::FailoverGroupSpec, resource: &api::Resource, other: &str) -
             used.extend(source.args.iter().map(String::as_str));
         }
     }
+    used.extend(resource.ocf.iter().flat_map(|ocf| ocf.parameters.values().map(String::as_str)));
     used.into_iter().any(|path| Path::new(path).starts_with(&below.mount_point))
 }
 

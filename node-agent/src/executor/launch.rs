@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Settings;
 use crate::cgroup::Cgroup;
 use crate::helper::{Request, Verb};
-use crate::resources::{Plan, Verdict, script};
+use crate::resources::{Plan, Verdict, execute};
 use crate::spawn::{self, Child, Exit, Spawn};
 
 /// How long the kernel may take to end a killed helper.
@@ -77,8 +77,13 @@ fn killed_on_timeout(settings: &Settings, request: &Request) -> Vec<Cgroup> {
     let mut all = vec![settings.cgroups.helper(request.op)];
     let resource = settings.cgroups.resource(&request.group, &request.resource);
     match (&request.plan, request.verb) {
-        (Plan::Script(_), Verb::Start) => all.push(resource.child(script::RUN)),
-        (Plan::Script(_), _) => all.push(resource.child(&script::operation_group(request.op))),
+        // A start's own check runs beside it, and ends with it.
+        (Plan::Script(_) | Plan::Ocf(_), verb) => {
+            if verb == Verb::Start {
+                all.push(resource.child(execute::RUN));
+            }
+            all.push(resource.child(&execute::operation_group(request.op)));
+        }
         (Plan::Process(_) | Plan::FloatingIp(_), Verb::Start) => all.push(resource),
         _ => {}
     }

@@ -267,6 +267,7 @@ fn carry_out(
         cgroup: cgroup.path().to_owned(),
         address: None,
         mount: None,
+        ocf: None,
     };
     kill_list.hold(&entry).map_err(|e| format!("not begun, because the kill list can't be written: {e}"))?;
     // Looked at when the guard already knows: from here on it ends the call if authority ends.

@@ -1,5 +1,5 @@
 //! The emergency stop (R23, protocol-why D7): SIGKILL to agent and helpers, then to groups; addresses dropped; file
-//! systems shut down without writing anything back; unmounted; all of it verified.
+//! systems shut down without writing anything back; unmounted; OCF agents told to stop; all of it verified.
 //!
 //! What may hang (a file system on a dead disk) is done by a child each, so that nothing keeps the others from being
 //! stopped and the guard from noticing.
@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::libc;
@@ -16,8 +17,10 @@ use super::kill_list::{Entry, MountEntry};
 use super::say;
 use crate::cgroup::{Cgroup, Hierarchy};
 use crate::deadline::{DeadlinePage, Party, Role};
-use crate::resources::filesystem;
+use crate::helper::state_dir;
 use crate::resources::netlink::Netlink;
+use crate::resources::plan::OcfPlan;
+use crate::resources::{filesystem, ocf};
 use crate::spawn::{self, Child, Exit};
 
 /// How long a round waits for one child; one that takes longer goes on beside the next rounds.
@@ -30,6 +33,18 @@ pub(super) struct Enforcement {
     agent: Option<(Party, OwnedFd)>,
     entries: Vec<Entry>,
     mounts: Vec<MountWork>,
+    agents: Vec<AgentWork>,
+    run_dir: PathBuf,
+}
+
+/// A resource that only its agent can stop.
+struct AgentWork {
+    group: String,
+    resource: String,
+    plan: OcfPlan,
+    /// The attempt under way, and whether nobody was left when it began who could have started it again meanwhile.
+    stop: Option<(Child, bool)>,
+    done: bool,
 }
 
 struct MountWork {
@@ -42,7 +57,7 @@ struct MountWork {
 
 impl Enforcement {
     /// Kills the agent and all helpers: from here on nobody acts for the old authority.
-    pub(super) fn begin(page: &DeadlinePage, cgroups: Hierarchy, entries: Vec<Entry>) -> Enforcement {
+    pub(super) fn begin(page: &DeadlinePage, cgroups: Hierarchy, entries: Vec<Entry>, run_dir: &Path) -> Enforcement {
         let agent = page.party(Role::Agent);
         let agent = agent.and_then(|a| spawn::pidfd(a.pid).ok().map(|fd| (a, fd))).filter(|(a, _)| a.exists());
         if let Some((_, pidfd)) = &agent {
@@ -66,7 +81,15 @@ impl Enforcement {
                 })
             })
             .collect();
-        Enforcement { cgroups, agent, entries, mounts }
+        let agents = entries
+            .iter()
+            .rev()
+            .filter_map(|entry| {
+                let (group, resource, plan) = (entry.group.clone(), entry.resource.clone(), entry.ocf.clone()?);
+                Some(AgentWork { group, resource, plan, stop: None, done: false })
+            })
+            .collect();
+        Enforcement { cgroups, agent, entries, mounts, agents, run_dir: run_dir.to_owned() }
     }
 
     /// One attempt at everything that isn't verified yet. Gives what is left, nothing when all is verified stopped.
@@ -91,6 +114,7 @@ impl Enforcement {
         // Only now, with nobody left who could act, does "gone" stay true.
         let quiet = left.is_empty();
         left.extend(self.drop_addresses());
+        self.stop_agents(quiet, &mut left);
         self.unmount(quiet, &mut left);
         if left.is_empty() {
             for group in self.entries.iter().map(|e| e.group.as_str()).collect::<BTreeSet<_>>() {
@@ -105,6 +129,37 @@ impl Enforcement {
         let all: BTreeSet<IpAddr> = self.entries.iter().filter_map(|e| e.address).collect();
         let dropped = |address| Netlink::open().and_then(|mut netlink| netlink.delete_everywhere(address));
         all.into_iter().filter_map(|address| Some(format!("address {address}: {}", dropped(address).err()?))).collect()
+    }
+
+    /// All at once, each in a child. An agent may need a file system that is shut down already: then its stop fails, and
+    /// is tried again when that is unmounted.
+    fn stop_agents(&mut self, quiet: bool, left: &mut Vec<String>) {
+        let Ok(cgroup) = self.cgroups.guard().open() else { return };
+        for (number, work) in self.agents.iter_mut().enumerate().filter(|(_, work)| !work.done) {
+            if work.stop.is_none() {
+                let (group, resource, plan) = (work.group.clone(), work.resource.clone(), work.plan.clone());
+                let state = state_dir(&self.run_dir, &group, &resource);
+                let own = self.cgroups.guard().child(&format!("stop-{number}"));
+                let child = spawn::fork_into(cgroup.as_fd(), &[], move || {
+                    end_with(i32::from(!ocf::emergency_stop(&plan, &group, &resource, &state, &own)));
+                });
+                work.stop = child.ok().map(|child| (child, quiet));
+            }
+            let ended = work.stop.as_ref().map(|(child, _)| child.wait(Some(CHILD_WAIT)));
+            match ended {
+                Some(None) => {
+                    left.push(format!("the agent of {}/{} has not stopped it yet", work.group, work.resource))
+                }
+                Some(Some(exit)) => {
+                    let began_quiet = work.stop.take().is_some_and(|(_, quiet)| quiet);
+                    work.done = exit == Exit::Code(0) && began_quiet;
+                    if !work.done {
+                        left.push(format!("the agent of {}/{} could not stop it", work.group, work.resource));
+                    }
+                }
+                None => left.push(format!("the agent of {}/{} can't be called", work.group, work.resource)),
+            }
+        }
     }
 
     /// All at once, each in a child: stops the kernel from writing back.

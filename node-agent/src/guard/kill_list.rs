@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::resources::plan::{FilesystemPlan, Plan};
+use crate::resources::plan::{FilesystemPlan, OcfPlan, Plan};
 
 /// Something that may run here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,9 @@ pub struct Entry {
     /// File system to shut down and unmount.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mount: Option<MountEntry>,
+    /// Agent whose own stop has to be called: what it started may be in no process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ocf: Option<OcfPlan>,
 }
 
 /// A file system of the list.
@@ -44,13 +47,18 @@ pub struct MountEntry {
 impl Entry {
     /// The entry of a resource.
     pub fn new(group: &str, resource: &str, cgroup: &Path, plan: &Plan) -> Entry {
-        let (mut address, mut mount) = (None, None);
+        let (mut address, mut mount, mut ocf) = (None, None, None);
         match plan {
             Plan::Filesystem(plan) => mount = Some(MountEntry { plan: plan.clone() }),
             Plan::FloatingIp(plan) => address = Some(plan.address),
+            Plan::Ocf(plan) => {
+                // Taken away at once, as every address; its agent's stop comes on top.
+                address = plan.address();
+                ocf = Some(plan.clone());
+            }
             Plan::Process(_) | Plan::Script(_) => {}
         }
-        Entry { group: group.to_owned(), resource: resource.to_owned(), cgroup: cgroup.to_owned(), address, mount }
+        Entry { group: group.to_owned(), resource: resource.to_owned(), cgroup: cgroup.to_owned(), address, mount, ocf }
     }
 }
 
@@ -60,7 +68,7 @@ pub fn read(text: &[u8]) -> Vec<Entry> {
     for line in text.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
         // A line that was not finished belongs to a start that never happened: it waits for the whole line.
         match serde_json::from_slice(line) {
-            Ok(Line::Hold(entry)) if !live.contains(&entry) => live.push(entry),
+            Ok(Line::Hold(entry)) if !live.contains(&entry) => live.push(*entry),
             Ok(Line::Released(group)) => live.retain(|entry| entry.group != group),
             Ok(Line::Hold(_)) | Err(_) => {}
         }
@@ -78,7 +86,7 @@ fn alone() -> MutexGuard<'static, ()> {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Line {
-    Hold(Entry),
+    Hold(Box<Entry>),
     Released(String),
 }
 
@@ -121,7 +129,7 @@ impl KillList {
         if self.entries()?.contains(entry) {
             return Ok(());
         }
-        self.append(&Line::Hold(entry.clone()))
+        self.append(&Line::Hold(Box::new(entry.clone())))
     }
 
     /// Forgets the entries of a group.
@@ -172,6 +180,7 @@ mod tests {
             cgroup: format!("/sys/fs/cgroup/holdfast/groups/{group}/{resource}").into(),
             address: Some("192.0.2.10".parse().unwrap()),
             mount: None,
+            ocf: None,
         }
     }
 

@@ -426,7 +426,7 @@ impl Guard {
         say(&format!("authority has ended and {} resources may run: stopping them", self.held.len()));
         self.page.set_enforcing(true);
         let cgroups = Hierarchy::at(&self.settings.cgroup);
-        let mut enforcement = enforce::Enforcement::begin(&self.page, cgroups, self.held.clone());
+        let mut enforcement = enforce::Enforcement::begin(&self.page, cgroups, self.held.clone(), &self.run_dir);
         loop {
             self.page.checkpoint(Role::Guard);
             let left = enforcement.round();

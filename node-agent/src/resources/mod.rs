@@ -1,16 +1,18 @@
-//! The drivers of resources: probe, start, stop, monitor of file systems, floating addresses, processes and scripts.
+//! The drivers of resources: probe, start, stop, monitor of file systems, floating addresses, processes, scripts and OCF agents.
 //!
 //! They run in a helper process, block, and say what they verified. An operation is idempotent: a start of what runs
 //! and a stop of what is stopped succeed. Nothing here decides *whether* something may run: the helper has asked the
 //! deadline page before, and what follows a failure is the core's decision.
 
 pub mod account;
+pub mod execute;
 pub mod filesystem;
 pub mod floating_ip;
 pub mod holders;
 pub mod mounts;
 pub mod neighbour;
 pub mod netlink;
+pub mod ocf;
 pub mod plan;
 pub mod process;
 pub mod script;
@@ -161,5 +163,6 @@ pub fn run(plan: &Plan, action: Action, job: &Job) -> Verdict {
         Plan::FloatingIp(plan) => floating_ip::run(plan, action, job),
         Plan::Process(plan) => process::run(plan, action, job),
         Plan::Script(plan) => script::run(plan, action, job),
+        Plan::Ocf(plan) => ocf::run(plan, action, job),
     }
 }

@@ -13,6 +13,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
+use super::ocf::agents::Name;
+
 /// A resource, ready to be carried out on this server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -25,6 +27,8 @@ pub enum Plan {
     Process(ProcessPlan),
     /// Scripts.
     Script(ScriptPlan),
+    /// An agent of another maker.
+    Ocf(OcfPlan),
 }
 
 /// A file system.
@@ -141,6 +145,38 @@ pub enum Source {
     Inline(String),
 }
 
+/// An OCF resource agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OcfPlan {
+    /// Whose agent.
+    pub provider: String,
+    /// Which.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Its parameters.
+    pub parameters: BTreeMap<String, String>,
+    /// Time between two checks, which agents are told.
+    pub interval: Duration,
+    /// Longest time for a stop that the guard asks for.
+    pub stop: Duration,
+}
+
+impl OcfPlan {
+    /// The agent.
+    pub fn agent(&self) -> Name {
+        Name { provider: self.provider.clone(), kind: self.kind.clone() }
+    }
+
+    /// The address that it holds, if it is one of the agents for that.
+    pub fn address(&self) -> Option<IpAddr> {
+        let for_addresses =
+            self.provider == "heartbeat" && matches!(self.kind.as_str(), "IPaddr2" | "IPaddr" | "IPv6addr");
+        let parameter = if self.kind == "IPv6addr" { "ipv6addr" } else { "ip" };
+        self.parameters.get(parameter).filter(|_| for_addresses)?.parse().ok()
+    }
+}
+
 /// What this server knows of a LAN path.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PathFacts {
@@ -185,9 +221,12 @@ impl Plan {
         if let Some(spec) = &resource.script {
             return script(spec).map(Plan::Script);
         }
+        if let Some(spec) = &resource.ocf {
+            return ocf(spec, resource).map(Plan::Ocf);
+        }
         Err(wrong(
             &resource.name,
-            "has no member that this version carries out; allowed are filesystem, floatingIP, process and script",
+            "has no member that this version carries out; allowed are filesystem, floatingIP, process, script and ocf",
         ))
     }
 }
@@ -300,6 +339,23 @@ fn script(spec: &api::Script) -> Result<ScriptPlan, PlanError> {
     })
 }
 
+fn ocf(spec: &api::Ocf, resource: &api::Resource) -> Result<OcfPlan, PlanError> {
+    Name::new(&spec.provider, &spec.type_).map_err(|problem| wrong("ocf", problem))?;
+    if !spec.parameters_from.is_empty() {
+        return Err(wrong("ocf.parametersFrom", "is not carried out by this version; use parameters"));
+    }
+    if !spec.depths.is_empty() {
+        return Err(wrong("ocf.depths", "is not carried out by this version; remove the field"));
+    }
+    Ok(OcfPlan {
+        provider: spec.provider.clone(),
+        kind: spec.type_.clone(),
+        parameters: spec.parameters.clone(),
+        interval: resource.check_interval(),
+        stop: resource.stop_timeout(),
+    })
+}
+
 fn program(field: &str, spec: &api::ScriptSource) -> Result<Program, PlanError> {
     let source = match (&spec.path, &spec.inline, &spec.config_map) {
         (Some(path), None, None) => Source::Path(path.into()),
@@ -385,6 +441,8 @@ mod tests {
         let signal =
             refused(serde_json::json!({"name": "p", "process": {"command": ["/bin/x"], "stopSignal": "SIGFOO"}}));
         assert!(signal.contains("process.stopSignal: is \"SIGFOO\""), "{signal}");
+        let agent = refused(serde_json::json!({"name": "o", "ocf": {"type": "../../../../bin/sh"}}));
+        assert!(agent.contains("the type is \"../../../../bin/sh\""), "{agent}");
         let secrets =
             refused(serde_json::json!({"name": "p", "process": {"command": ["/bin/x"], "environmentFrom": ["s"]}}));
         assert!(secrets.contains("process.environmentFrom"), "{secrets}");

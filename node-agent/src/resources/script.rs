@@ -2,33 +2,24 @@
 //!
 //! Without a check, the state is what the last successful start or stop said, kept per boot in the run directory.
 
-use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
-use std::os::fd::AsFd;
+use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use holdfast_core::Action;
 
+use super::execute::{self, Execute, RUN, operation_group};
 use super::plan::{Program, ScriptPlan, Source};
 use super::{Job, State, Verdict, account};
 use crate::cgroup::Cgroup;
-use crate::spawn::{self, Exit, Spawn};
+use crate::spawn::Exit;
 
 /// Exit code of a check: not running.
 const NOT_RUNNING: i32 = 7;
 /// How long what a successful stop leaves behind may take to end by itself.
 const AFTER_STOP: Duration = Duration::from_millis(500);
 const KILL_WAIT: Duration = Duration::from_secs(5);
-
-/// Control group, below the resource's, of the start script and all that it leaves running.
-pub const RUN: &str = "run";
-
-/// Control group, below the resource's, of an operation that must not end what runs when it is killed.
-pub fn operation_group(op: u64) -> String {
-    format!("op-{op}")
-}
 
 /// Carries an operation out.
 pub fn run(plan: &ScriptPlan, action: Action, job: &Job) -> Verdict {
@@ -42,7 +33,7 @@ pub fn run(plan: &ScriptPlan, action: Action, job: &Job) -> Verdict {
 fn look(plan: &ScriptPlan, job: &Job) -> Verdict {
     let Some(check) = &plan.check else { return remembered(job) };
     let cgroup = job.cgroup().child(&operation_group(job.op));
-    let verdict = match execute(plan, check, "check", &cgroup, job) {
+    let verdict = match script(plan, check, "check", &cgroup, job) {
         Ok((Exit::Code(0), _)) => Verdict::running(),
         Ok((Exit::Code(NOT_RUNNING), said)) => Verdict::stopped().with(said),
         Ok((exit, said)) => Verdict::failed(sentence("check", exit, &said)),
@@ -83,7 +74,7 @@ fn start(plan: &ScriptPlan, job: &Job) -> Verdict {
         return Verdict::failed(problem);
     }
     let cgroup = job.cgroup().child(RUN);
-    match execute(plan, &plan.start, "start", &cgroup, job) {
+    match script(plan, &plan.start, "start", &cgroup, job) {
         Ok((Exit::Code(0), said)) => match remember(job, "started") {
             Ok(()) => Verdict::running().with(said),
             Err(problem) => Verdict::failed(problem),
@@ -98,21 +89,17 @@ fn stop(plan: &ScriptPlan, job: &Job) -> Verdict {
         return Verdict::failed(problem);
     }
     let cgroup = job.cgroup().child(&operation_group(job.op));
-    let said = match execute(plan, &plan.stop, "stop", &cgroup, job) {
+    let said = match script(plan, &plan.stop, "stop", &cgroup, job) {
         Ok((Exit::Code(0), said)) => said,
         Ok((exit, said)) => return Verdict::failed(sentence("stop", exit, &said)),
         Err(problem) => return Verdict::failed(problem),
     };
     let all = job.cgroup();
-    let mut message = said;
-    if all.wait_empty(AFTER_STOP.min(job.left())).is_err() {
-        let left = all.pids();
-        if let Err(error) = all.kill(KILL_WAIT.min(job.left())) {
-            return Verdict::unknown(error.to_string());
-        }
-        let list: Vec<String> = left.iter().take(10).map(ToString::to_string).collect();
-        message = format!("the stop script left processes {} running; they were killed", list.join(", "));
-    }
+    let message = match execute::end_leftovers(&all, AFTER_STOP.min(job.left()), KILL_WAIT.min(job.left())) {
+        Ok(None) => said,
+        Ok(Some(left)) => format!("the stop script {left}"),
+        Err(problem) => return Verdict::unknown(problem),
+    };
     let _ = fs::remove_file(job.state.join("script.state"));
     all.remove();
     Verdict::stopped().with(message)
@@ -124,7 +111,7 @@ fn sentence(what: &str, exit: Exit, said: &str) -> String {
 }
 
 /// Runs one script to its end; gives how it ended and the last line that it printed.
-fn execute(
+fn script(
     plan: &ScriptPlan,
     program: &Program,
     what: &str,
@@ -143,32 +130,20 @@ fn execute(
         }
     };
     args.extend(program.args.clone());
-    let output = job.state.join(format!("{what}.log"));
-    // Anew for each run: it is bounded by the run's length and shows the last one.
-    let mut log = File::options().read(true).write(true).create(true).truncate(true).open(&output).map_err(text)?;
     let mut environment = job.told_environment();
     environment.extend(account.environment);
     environment.extend(plan.environment.clone());
-    let directory = cgroup.open().map_err(|e| e.to_string())?;
-    let child = spawn::spawn(&Spawn {
+    let (exit, tail) = execute::to_end(&Execute {
+        what,
         program: &path,
         args: &args,
         environment: &environment,
         directory: &plan.directory,
-        stdio: [None, Some(log.as_fd()), Some(log.as_fd())],
         identity: account.identity.as_ref(),
-        cgroup: Some(directory.as_fd()),
-    })
-    .map_err(|e| format!("the {what} script can't be run: {e}"))?;
-    // The executor kills this process and the script when the time is over.
-    let exit = child.wait(None).ok_or_else(|| format!("the end of the {what} script was not seen"))?;
-    let length = log.metadata().map(|m| m.len()).unwrap_or(0);
-    let mut tail = Vec::new();
-    let _ = log.seek(SeekFrom::Start(length.saturating_sub(4096)));
-    let _ = log.take(4096).read_to_end(&mut tail);
-    let tail = String::from_utf8_lossy(&tail);
-    let last = tail.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-    Ok((exit, last.trim().chars().take(300).collect()))
+        cgroup,
+        state: &job.state,
+    })?;
+    Ok((exit, execute::last_line(&tail)))
 }
 
 /// Puts an inline script into the run directory, for its user's eyes only, and says what to execute: the interpreter of

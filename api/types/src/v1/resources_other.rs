@@ -49,19 +49,20 @@ pub struct Systemd {
     pub unit: String,
 }
 
-/// An OCF resource agent (U14). Promotable agents are not taken.
+/// An OCF resource agent (U14), run as root. Promotable agents are not carried out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Ocf {
-    /// Its provider. Default heartbeat.
+    /// Its provider, a directory of /usr/lib/ocf/resource.d. Default heartbeat.
     #[serde(default = "heartbeat")]
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[A-Za-z0-9_+-][A-Za-z0-9._+-]*$"))]
     pub provider: String,
     /// Its name, for example apache. A change restarts the group.
     #[serde(rename = "type")]
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[A-Za-z0-9_+-][A-Za-z0-9._+-]*$"))]
     pub type_: String,
-    /// Its parameters, checked against its metadata.
+    /// Its parameters, checked against its metadata on the server that is to start it: `holdfast agents describe` lists
+    /// them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::parameters")]
     pub parameters: BTreeMap<String, String>,

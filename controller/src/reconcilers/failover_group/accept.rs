@@ -120,6 +120,16 @@ fn allowed(spec: &FailoverGroupSpec, sub: &SubClusterSpec) -> Result<(), Rejecti
             );
             return Err(Rejection::new(accepted::POLICY_VIOLATION, message));
         }
+        // Agents of other makers run as root, by their contract.
+        if resource.ocf.is_some() && !allows(&policy.run_as, "root") {
+            let message = format!(
+                "{}.ocf: agents run as root, sub-cluster {} allows {} in spec.groupPolicy.runAs",
+                path(resource),
+                spec.sub_cluster,
+                allowed_names(&policy.run_as)
+            );
+            return Err(Rejection::new(accepted::RUN_AS_NOT_ALLOWED, message));
+        }
         let run_as = resource.process.as_ref().map(|process| &process.run_as);
         let run_as = run_as.or(resource.script.as_ref().map(|script| &script.run_as));
         if let Some(run_as) = run_as.filter(|run_as| !allows(&policy.run_as, &run_as.user)) {
@@ -217,6 +227,13 @@ mod tests {
         let (reason, message) = verdict(|_, sub| sub.spec.group_policy.run_as = vec!["ledger".into()]).unwrap_err();
         assert_eq!(reason, "RunAsNotAllowed");
         assert!(message.contains("runAs.user: root, sub-cluster db allows ledger"), "{message}");
+        let (reason, message) = verdict(|group, sub| {
+            sub.spec.group_policy.run_as = vec!["ledger".into()];
+            group.spec.resources = resources(json!([{"name": "addr", "ocf": {"type": "IPaddr2"}}]));
+        })
+        .unwrap_err();
+        assert_eq!(reason, "RunAsNotAllowed");
+        assert!(message.contains("agents run as root, sub-cluster db allows ledger"), "{message}");
         let (reason, message) =
             verdict(|_, sub| sub.spec.group_policy.resource_types = vec!["filesystem".into()]).unwrap_err();
         assert_eq!(reason, "PolicyViolation");

@@ -1,0 +1,68 @@
+//! Resource agents of another maker, unchanged, in a group: moved, and taken over after a power cut.
+
+use holdfast_lab::{CLIENT, boottime_ns, wait_for};
+use serde_yaml::Value;
+
+use crate::harness::{GROUP, LIMIT, Trial};
+
+/// An address that IPaddr2 holds; the web server of the group answers on it, too.
+const ADDRESS: &str = "192.0.2.20";
+/// Dummy's sign that it is started, where the package puts it.
+const STATE: &str = "/run/resource-agents/Dummy-web.note.state";
+
+fn with_agents(documents: &mut [(std::path::PathBuf, Value)]) {
+    let more = format!(
+        "[{{name: front, dependsOn: [nginx], stage: Address, ocf: {{type: IPaddr2, \
+         parameters: {{ip: {ADDRESS}, cidr_netmask: '24', nic: pub}}}}}}, {{name: note, ocf: {{type: Dummy}}}}]"
+    );
+    let more: Vec<Value> = serde_yaml::from_str(&more).expect("YAML");
+    let group = documents.iter_mut().map(|(_, document)| document).find(|document| document["kind"] == "FailoverGroup");
+    let resources = group.and_then(|group| group["spec"]["resources"].as_sequence_mut());
+    resources.expect("the example's group").extend(more);
+}
+
+/// Waits until the client is answered on the agent's address by this server.
+fn answered_by(trial: &Trial, server: &str) {
+    wait_for(&format!("{server} to answer on {ADDRESS}"), LIMIT, |last| {
+        let url = format!("http://{ADDRESS}/");
+        let page = trial.host(CLIENT).exec(&["curl", "--silent", "--max-time", "1", &url]);
+        *last = format!("{page:?}");
+        Ok(page.is_ok_and(|page| page.trim() == server).then_some(()))
+    })
+    .expect("the address is there");
+}
+
+/// What the agents have left on a host, by the kernel's and the file system's word.
+fn left(trial: &Trial, server: &str) -> Vec<String> {
+    let host = trial.host(server);
+    let addresses = host.exec(&["ip", "-o", "address"]).expect("its addresses");
+    let mut found: Vec<String> =
+        addresses.lines().filter(|line| line.contains(&format!(" {ADDRESS}/"))).map(str::to_owned).collect();
+    found.extend(host.path(STATE).expect("it is on").exists().then(|| STATE.to_owned()));
+    found
+}
+
+#[test]
+fn agents_of_another_maker_are_moved_and_taken_over_with_their_group() {
+    let trial = Trial::start_with("ocf", "two-servers", holdfast_lab::ClusterOptions::default(), with_agents);
+    let first = trial.active();
+    let second = trial.others(&first).remove(0);
+    answered_by(&trial, &first);
+    assert_eq!((left(&trial, &first).len(), left(&trial, &second).len()), (2, 0));
+
+    trial.cluster.holdfast(&["move", GROUP, "--to", &second, "--namespace", "ha"]).expect("it is moved");
+    answered_by(&trial, &second);
+    assert_eq!((left(&trial, &first).len(), left(&trial, &second).len()), (0, 2), "{:?}", left(&trial, &first));
+
+    let (epoch, before) = (trial.epoch(), boottime_ns());
+    trial.cluster.power_cut(&second).expect("a power cut");
+    trial.served_by(std::slice::from_ref(&first), before);
+    answered_by(&trial, &first);
+    assert_eq!(left(&trial, &first).len(), 2);
+    trial.cluster.wait_online(GROUP, Some(&first), LIMIT).expect("the status follows");
+    trial.cluster.power_on(&second).expect("power");
+    trial.all_return(epoch + 1);
+    assert_eq!(left(&trial, &second), Vec::<String>::new());
+    assert_eq!(trial.history(), [first.clone(), second, first]);
+    trial.cluster.close().expect("the lab goes");
+}

@@ -74,6 +74,9 @@ pub(crate) enum Command {
     /// Show the fence devices, and look whether they work
     #[command(subcommand)]
     Fence(FenceCommand),
+    /// Show the OCF resource agents of this server, and what they take
+    #[command(subcommand)]
+    Agents(AgentsCommand),
     /// Clusters made of network namespaces on this machine, and faults for them
     Lab(LabArgs),
 }
@@ -353,6 +356,23 @@ pub(crate) struct FenceTestArgs {
     /// The agent's file
     #[arg(long, value_name = "FILE", default_value = "/etc/holdfast/agent.yaml")]
     pub(crate) config: PathBuf,
+}
+
+/// `holdfast agents …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AgentsCommand {
+    /// List the OCF resource agents that are installed here
+    List,
+    /// Show the parameters and times of one of them
+    Describe(AgentsDescribeArgs),
+}
+
+/// `holdfast agents describe`.
+#[derive(Debug, Args)]
+pub(crate) struct AgentsDescribeArgs {
+    /// The agent as PROVIDER:TYPE, for example heartbeat:IPaddr2
+    #[arg(value_name = "AGENT")]
+    pub(crate) name: String,
 }
 
 /// Where a cluster area is.

@@ -17,7 +17,7 @@ mod logging;
 mod manifest;
 mod printer;
 
-use args::{Cli, Command, FenceCommand};
+use args::{AgentsCommand, Cli, Command, FenceCommand};
 use commands::server::Parts;
 use errors::{Failure, Result};
 use printer::Printer;
@@ -80,6 +80,8 @@ fn run(command: Command) -> Result {
         Command::Lock(command) => commands::quorum_lock::run(command, printer),
         Command::Fence(FenceCommand::List(args)) => short(commands::fence::list(args, printer)),
         Command::Fence(FenceCommand::Test(args)) => commands::fence::test(&args, printer),
+        Command::Agents(AgentsCommand::List) => commands::agents::list(printer),
+        Command::Agents(AgentsCommand::Describe(args)) => commands::agents::describe(&args, printer),
         Command::Lab(args) => commands::lab::run(args),
         Command::Kubeconfig(args) => commands::kubeconfig::run(&args, printer),
     }

@@ -172,3 +172,29 @@ fn a_reader_that_goes_away_is_no_error() {
     let output = child.wait_with_output().expect("it ends");
     assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()));
 }
+
+#[test]
+fn agents_of_other_makers_are_listed_and_described() {
+    // The commands of docs/operations.md.
+    let document =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operations.md")).expect("docs");
+    for command in ["holdfast agents list\n", "holdfast agents describe heartbeat:IPaddr2\n"] {
+        assert!(document.contains(command), "{command}");
+    }
+    let nowhere = Path::new("/nonexistent");
+    let list =
+        check(nowhere, &["agents", "list"], 0, &["heartbeat:IPaddr2", "Manages virtual IPv4 and IPv6 addresses"]);
+    let stateful = list.lines().find(|line| line.starts_with("heartbeat:Stateful")).expect("it is listed");
+    assert!(stateful.contains("can't be used, promotable"), "{stateful}");
+    let described = check(nowhere, &["agents", "describe", "heartbeat:IPaddr2"], 0, &[]);
+    for line in ["  start    20s", "  monitor  20s, every 10s", "  ip (required): IPv4 or IPv6 address"] {
+        assert!(described.lines().any(|found| found == line), "no {line:?} in\n{described}");
+    }
+    check(
+        nowhere,
+        &["agents", "describe", "heartbeat:Nothing"],
+        1,
+        &["no agent heartbeat:Nothing", "holdfast agents list"],
+    );
+    check(nowhere, &["agents", "describe", "../../bin:sh"], 1, &["the provider is", "heartbeat:IPaddr2"]);
+}

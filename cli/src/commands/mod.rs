@@ -1,6 +1,7 @@
 //! One file per verb.
 
 pub(crate) mod agent;
+pub(crate) mod agents;
 pub(crate) mod apply;
 pub(crate) mod crds;
 pub(crate) mod delete;

@@ -1,6 +1,8 @@
-//! Resource agents of another maker, unchanged, in a group: moved, and taken over after a power cut.
+//! Resource agents of another maker, unchanged, in a group: moved, and taken over after a power cut, and
+//! from a frozen Holdfast; and what is refused.
 
-use holdfast_lab::{CLIENT, boottime_ns, wait_for};
+use holdfast_api::v1::GroupPhase;
+use holdfast_lab::{AGENT, CLIENT, boottime_ns, wait_for};
 use serde_yaml::Value;
 
 use crate::harness::{GROUP, LIMIT, Trial};
@@ -64,5 +66,56 @@ fn agents_of_another_maker_are_moved_and_taken_over_with_their_group() {
     trial.all_return(epoch + 1);
     assert_eq!(left(&trial, &second), Vec::<String>::new());
     assert_eq!(trial.history(), [first.clone(), second, first]);
+    trial.cluster.close().expect("the lab goes");
+}
+
+#[test]
+fn the_guard_calls_the_agents_stop_where_holdfast_itself_is_frozen() {
+    let trial = Trial::start_with("ocf-frozen", "two-servers", holdfast_lab::ClusterOptions::default(), with_agents);
+    let first = trial.active();
+    let second = trial.others(&first).remove(0);
+    answered_by(&trial, &first);
+    trial.host(&first).leave_service(AGENT).expect("its supervisor looks away");
+    let before = boottime_ns();
+    trial.host(&first).freeze_agent().expect("an agent to freeze");
+    trial.served_by(std::slice::from_ref(&second), before);
+    answered_by(&trial, &second);
+    // Its address went at once. The rest is the agent's own to stop, which without a watchdog has no deadline.
+    assert!(left(&trial, &first).iter().all(|found| found == STATE), "{:?}", left(&trial, &first));
+    wait_for("the guard to have called the agents", LIMIT, |last| {
+        *last = format!("{:?}", left(&trial, &first));
+        Ok(left(&trial, &first).is_empty().then_some(()))
+    })
+    .expect("nothing of the agents is left");
+    assert_eq!(left(&trial, &second).len(), 2);
+    trial.cluster.wait_online(GROUP, Some(&second), LIMIT).expect("the status follows");
+    assert_eq!(trial.history(), [first, second]);
+    trial.cluster.close().expect("the lab goes");
+}
+
+/// A second group, of one agent with a misspelt parameter.
+const WRONG: &str = "{apiVersion: holdfast.dev/v1, kind: FailoverGroup, metadata: {name: wrong, namespace: ha}, \
+    spec: {subCluster: shop, resources: [{name: note, ocf: {type: Dummy, parameters: {stat: /tmp/x}}}]}}";
+
+#[test]
+fn a_resource_that_its_agent_would_not_understand_is_refused_by_name_and_disturbs_nobody() {
+    let trial = Trial::two("ocf-wrong");
+    let (active, before) = (trial.active(), boottime_ns());
+    let file = trial.host(&active).state_dir().join("wrong.yaml");
+    std::fs::write(&file, WRONG).expect("a manifest");
+    trial.cluster.holdfast(&["apply", "-f", &file.to_string_lossy()]).expect("it is taken");
+    let status = wait_for("both servers to refuse it", LIMIT, |last| {
+        let status = trial.cluster.group("wrong")?.status.unwrap_or_default();
+        *last = format!("{status:?}");
+        Ok((status.failures.len() == 2 && status.phase == Some(GroupPhase::Failed)).then_some(status))
+    })
+    .expect("the status says so");
+    for failure in &status.failures {
+        let text = "ocf.parameters.stat: heartbeat:Dummy has none of that name; it takes";
+        assert!(failure.resource == "note" && failure.message.contains(text), "{failure:?}");
+    }
+    trial.undisturbed_since(before);
+    trial.all_active();
+    assert_eq!(trial.history(), [active]);
     trial.cluster.close().expect("the lab goes");
 }

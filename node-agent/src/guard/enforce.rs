@@ -114,8 +114,9 @@ impl Enforcement {
         // Only now, with nobody left who could act, does "gone" stay true.
         let quiet = left.is_empty();
         left.extend(self.drop_addresses());
-        self.stop_agents(quiet, &mut left);
+        self.call_agents(quiet);
         self.unmount(quiet, &mut left);
+        self.hear_agents(&mut left);
         if left.is_empty() {
             for group in self.entries.iter().map(|e| e.group.as_str()).collect::<BTreeSet<_>>() {
                 self.cgroups.group(group).remove();
@@ -133,31 +134,33 @@ impl Enforcement {
 
     /// All at once, each in a child. An agent may need a file system that is shut down already: then its stop fails, and
     /// is tried again when that is unmounted.
-    fn stop_agents(&mut self, quiet: bool, left: &mut Vec<String>) {
+    fn call_agents(&mut self, quiet: bool) {
         let Ok(cgroup) = self.cgroups.guard().open() else { return };
-        for (number, work) in self.agents.iter_mut().enumerate().filter(|(_, work)| !work.done) {
-            if work.stop.is_none() {
-                let (group, resource, plan) = (work.group.clone(), work.resource.clone(), work.plan.clone());
-                let state = state_dir(&self.run_dir, &group, &resource);
-                let own = self.cgroups.guard().child(&format!("stop-{number}"));
-                let child = spawn::fork_into(cgroup.as_fd(), &[], move || {
-                    end_with(i32::from(!ocf::emergency_stop(&plan, &group, &resource, &state, &own)));
-                });
-                work.stop = child.ok().map(|child| (child, quiet));
-            }
-            let ended = work.stop.as_ref().map(|(child, _)| child.wait(Some(CHILD_WAIT)));
-            match ended {
-                Some(None) => {
-                    left.push(format!("the agent of {}/{} has not stopped it yet", work.group, work.resource))
-                }
-                Some(Some(exit)) => {
-                    let began_quiet = work.stop.take().is_some_and(|(_, quiet)| quiet);
+        for (number, work) in self.agents.iter_mut().enumerate().filter(|(_, w)| !w.done && w.stop.is_none()) {
+            let (group, resource, plan) = (work.group.clone(), work.resource.clone(), work.plan.clone());
+            let state = state_dir(&self.run_dir, &group, &resource);
+            let own = self.cgroups.guard().child(&format!("stop-{number}"));
+            let child = spawn::fork_into(cgroup.as_fd(), &[], move || {
+                end_with(i32::from(!ocf::emergency_stop(&plan, &group, &resource, &state, &own)));
+            });
+            work.stop = child.ok().map(|child| (child, quiet));
+        }
+    }
+
+    /// What the agents that were called have come to.
+    fn hear_agents(&mut self, left: &mut Vec<String>) {
+        for work in self.agents.iter_mut().filter(|w| !w.done) {
+            let of = format!("the agent of {}/{}", work.group, work.resource);
+            match work.stop.as_ref().map(|(child, quiet)| (child.wait(Some(CHILD_WAIT)), *quiet)) {
+                None => left.push(format!("{of} can't be called")),
+                Some((None, _)) => left.push(format!("{of} has not stopped it yet")),
+                Some((Some(exit), began_quiet)) => {
+                    work.stop = None;
                     work.done = exit == Exit::Code(0) && began_quiet;
                     if !work.done {
-                        left.push(format!("the agent of {}/{} could not stop it", work.group, work.resource));
+                        left.push(format!("{of} could not stop it"));
                     }
                 }
-                None => left.push(format!("the agent of {}/{} can't be called", work.group, work.resource)),
             }
         }
     }

@@ -47,6 +47,25 @@ fn times_come_from_the_agent_where_the_resource_gives_none() {
 }
 
 #[test]
+fn a_group_gets_the_times_of_the_agents_that_are_here() {
+    let group = |kind: &str| -> api::FailoverGroup {
+        serde_json::from_value(serde_json::json!({
+            "apiVersion": "holdfast.dev/v1", "kind": "FailoverGroup", "metadata": {"name": "g"},
+            "spec": {"subCluster": "s", "resources": [{"name": "x", "ocf": {"type": kind}}]}}))
+        .unwrap()
+    };
+    let known = Known::default();
+    let times = |kind: &str| {
+        let group = known.with_proposed_times(&group(kind)).unwrap();
+        let resource = &group.spec.resources[0];
+        (resource.start_timeout().as_secs(), resource.stop_timeout().as_secs(), resource.check_interval().as_secs())
+    };
+    assert_eq!(times("exportfs"), (40, 120, 10), "as `holdfast agents describe heartbeat:exportfs` says");
+    assert_eq!(times("exportfs"), (40, 120, 10), "remembered");
+    assert_eq!(times("Nothing"), (60, 60, 10), "what holds for every other resource");
+}
+
+#[test]
 fn a_name_leads_nowhere_else() {
     assert_eq!(Name::parse("IPaddr2").unwrap().path(), Path::new("/usr/lib/ocf/resource.d/heartbeat/IPaddr2"));
     assert_eq!(Name::parse("ocf:heartbeat:db2").unwrap().to_string(), "heartbeat:db2");

@@ -74,11 +74,7 @@ impl Silence {
 /// It could not be started, took too long, or was cancelled.
 pub fn ask(ask: &Ask<'_>) -> Result<Answer, Silence> {
     let (their_input, our_output) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(Silence::of)?;
-    let (our_input, their_output) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(Silence::of)?;
-    let (our_errors, their_errors) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(Silence::of)?;
-    for end in [&our_input, &our_errors] {
-        fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(Silence::of)?;
-    }
+    let (mut collected, [their_output, their_errors]) = Collected::pipes(OUTPUT).map_err(Silence::of)?;
     // It fits into the pipe, so this waits for nobody.
     nix::unistd::write(&our_output, ask.input.as_bytes()).map_err(Silence::of)?;
     drop(our_output);
@@ -98,7 +94,6 @@ pub fn ask(ask: &Ask<'_>) -> Result<Answer, Silence> {
     drop((their_input, their_output, their_errors));
 
     let until = Instant::now() + ask.timeout;
-    let mut collected = Collected::new(our_input, our_errors);
     let mut problem = None;
     let exit = loop {
         collected.wait(&child.pidfd, LOOK);
@@ -133,19 +128,30 @@ pub fn ask(ask: &Ask<'_>) -> Result<Answer, Silence> {
     }
 }
 
-struct Collected {
+/// What a program has printed so far, up to a limit; the rest is read and forgotten, so that it never waits.
+pub(crate) struct Collected {
     streams: [OwnedFd; 2],
-    output: Vec<u8>,
-    errors: Vec<u8>,
+    limit: usize,
+    /// Its standard output.
+    pub(crate) output: Vec<u8>,
+    /// Its standard error.
+    pub(crate) errors: Vec<u8>,
 }
 
 impl Collected {
-    fn new(output: OwnedFd, errors: OwnedFd) -> Collected {
-        Collected { streams: [output, errors], output: Vec::new(), errors: Vec::new() }
+    /// Collects at most `limit` bytes of each stream; the two ends are for the program.
+    pub(crate) fn pipes(limit: usize) -> nix::Result<(Collected, [OwnedFd; 2])> {
+        let (output, their_output) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+        let (errors, their_errors) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+        for end in [&output, &errors] {
+            fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        }
+        let collected = Collected { streams: [output, errors], limit, output: Vec::new(), errors: Vec::new() };
+        Ok((collected, [their_output, their_errors]))
     }
 
     /// Waits for output or the process's end.
-    fn wait(&mut self, pidfd: &OwnedFd, limit: Duration) {
+    pub(crate) fn wait(&mut self, pidfd: &OwnedFd, limit: Duration) {
         let mut watched = [
             PollFd::new(pidfd.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.streams[0].as_fd(), PollFlags::POLLIN),
@@ -160,18 +166,19 @@ impl Collected {
         }
     }
 
-    fn read(&mut self) {
+    /// Takes what is there.
+    pub(crate) fn read(&mut self) {
         for (stream, into) in self.streams.iter().zip([&mut self.output, &mut self.errors]) {
             let mut buffer = [0_u8; 4096];
             while let Ok(count @ 1..) = nix::unistd::read(stream, &mut buffer) {
-                let room = OUTPUT.saturating_sub(into.len());
+                let room = self.limit.saturating_sub(into.len());
                 into.extend(buffer.iter().take(count.min(room)));
             }
         }
     }
 
     /// The last line that says something, errors first.
-    fn last_line(&self) -> String {
+    pub(crate) fn last_line(&self) -> String {
         [&self.errors, &self.output]
             .into_iter()
             .find_map(|text| {

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use holdfast_core::message::Envelope;
-use holdfast_core::names::{GroupName, PathName, ResourceName, ServerName};
+use holdfast_core::names::{GroupName, MonitorName, PathName, ResourceName, ServerName};
 use holdfast_core::settings::{LockPlace, PathSetting};
 use holdfast_core::status::Status;
 use holdfast_core::time::Instant;
@@ -51,12 +51,29 @@ pub struct Operation {
     pub timeout: Duration,
 }
 
+/// A check of a monitor.
+#[derive(Debug)]
+pub struct Check {
+    /// To be answered.
+    pub op: OpId,
+    /// Group.
+    pub group: GroupName,
+    /// Monitor.
+    pub monitor: MonitorName,
+    /// Generation of the specification.
+    pub generation: u64,
+    /// After this the check has failed.
+    pub timeout: Duration,
+}
+
 /// What the loop needs of this machine beside ledger and paths. None of it may block.
 pub trait Effects: Send {
     /// New specifications are in force.
     fn adopt(&mut self, adoption: &Adoption);
     /// Starts an operation; its answer comes as an event.
     fn operate(&mut self, operation: Operation);
+    /// Starts a check of a monitor; its answer comes as an event.
+    fn check(&mut self, check: Check);
     /// Switches a server off; answers by events.
     fn fence(&mut self, op: OpId, server: &ServerName);
     /// Ends such a call; it still answers.
@@ -304,6 +321,9 @@ impl<E: Effects> Driver<E> {
                 Output::Deadline { soft, kill, end } => self.effects.deadline(soft, kill, end),
                 Output::Resource { op, group, resource, generation, action, context, timeout } => {
                     self.effects.operate(Operation { op, group, resource, generation, action, context, timeout });
+                }
+                Output::Check { op, group, monitor, generation, timeout } => {
+                    self.effects.check(Check { op, group, monitor, generation, timeout });
                 }
                 Output::Fence { op, server } => self.effects.fence(op, &server),
                 Output::FenceCancel { op } => self.effects.cancel_fence(op),

@@ -12,7 +12,7 @@ use holdfast_core::names::{GroupName, ResourceName, ServerName};
 use holdfast_core::time::Instant;
 
 use crate::deadline::{Deadline, DeadlinePage, Role};
-use crate::driver_loop::{Effects, Operation};
+use crate::driver_loop::{Check, Effects, Operation};
 use crate::executor::{self, Executor, RunningGroup};
 use crate::fencing::{Fencer, topology::topology};
 use crate::inbox::Adoption;
@@ -22,7 +22,13 @@ use crate::resources::plan::PathFacts;
 /// The executor shows that it works every second; so long a silence is no delay any more.
 const EXECUTOR: Duration = Duration::from_secs(4);
 
-type Resources = BTreeMap<ResourceName, api::Resource>;
+/// One generation of a group.
+#[derive(Default)]
+struct Spec {
+    resources: BTreeMap<ResourceName, api::Resource>,
+    /// None of one that ran before this process: what was started is remembered, not how it was monitored.
+    monitors: Option<Vec<api::Monitor>>,
+}
 
 /// Executor, page and the specifications that operations may be about.
 pub struct Machine {
@@ -31,7 +37,7 @@ pub struct Machine {
     fencing: tokio::sync::watch::Receiver<crate::fencing::View>,
     page: Arc<DeadlinePage>,
     network: Network,
-    specs: BTreeMap<GroupName, BTreeMap<u64, Resources>>,
+    specs: BTreeMap<GroupName, BTreeMap<u64, Spec>>,
 }
 
 impl Machine {
@@ -42,11 +48,15 @@ impl Machine {
         page: Arc<DeadlinePage>,
         running: &[RunningGroup],
     ) -> Machine {
-        let mut specs: BTreeMap<GroupName, BTreeMap<u64, Resources>> = BTreeMap::new();
+        let mut specs: BTreeMap<GroupName, BTreeMap<u64, Spec>> = BTreeMap::new();
         for group in running {
             for (name, resource) in &group.resources {
                 let generations = specs.entry(group.group.clone()).or_default();
-                generations.entry(resource.generation).or_default().insert(name.clone(), resource.spec.clone());
+                generations
+                    .entry(resource.generation)
+                    .or_default()
+                    .resources
+                    .insert(name.clone(), resource.spec.clone());
             }
         }
         Machine { executor, fencer, fencing, page, network: Network::new(), specs }
@@ -64,14 +74,15 @@ impl Effects for Machine {
         for (name, group) in &adoption.specs {
             let generation = adoption.groups.get(name).map_or(0, |config| config.generation);
             let resources = group.spec.resources.iter().map(|r| (ResourceName(r.name.clone()), r.clone())).collect();
-            self.specs.entry(name.clone()).or_default().insert(generation, resources);
+            let spec = Spec { resources, monitors: Some(group.spec.monitors.clone()) };
+            self.specs.entry(name.clone()).or_default().insert(generation, spec);
         }
     }
 
     fn operate(&mut self, operation: Operation) {
         let Operation { op, group, resource, generation, action, context, timeout } = operation;
         let generations = self.specs.get(&group);
-        let spec = generations.and_then(|g| g.get(&generation)).and_then(|r| r.get(&resource)).cloned();
+        let spec = generations.and_then(|g| g.get(&generation)).and_then(|s| s.resources.get(&resource)).cloned();
         let network = self.network.clone();
         self.executor.submit(executor::Operation {
             op,
@@ -84,6 +95,15 @@ impl Effects for Machine {
             timeout,
             network,
         });
+    }
+
+    fn check(&mut self, check: Check) {
+        let Check { op, group, monitor, generation, timeout } = check;
+        let generations = self.specs.get(&group);
+        let asked = generations.and_then(|g| g.get(&generation)).and_then(|spec| spec.monitors.as_ref());
+        let newest = || generations?.values().rev().find_map(|spec| spec.monitors.as_ref());
+        let spec = asked.or_else(newest).and_then(|all| all.iter().find(|spec| spec.name == monitor.0)).cloned();
+        self.executor.check(executor::Check { op, group, monitor, spec, timeout });
     }
 
     fn fence_devices(&self) -> crate::fencing::View {

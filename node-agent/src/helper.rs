@@ -1,4 +1,5 @@
-//! The hidden program `holdfast helper`: carries out one operation on one resource and ends.
+//! The hidden program `holdfast helper`: carries out one operation on one resource, or one check of a
+//! monitor, and ends.
 //!
 //! Every effect on the server happens in such a process, inside a control group of its own, so that a frozen or hung
 //! operation can be killed without a trace (protocol-why D6). Right before it acts on a start it looks at the deadline
@@ -16,9 +17,20 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::Hierarchy;
 use crate::clock;
 use crate::deadline::DeadlinePage;
+use crate::monitors;
 use crate::resources::{self, Job, Plan, Told, Verdict};
 
-/// What a helper is told.
+/// What a helper is asked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Question {
+    /// Do something with a resource.
+    Operation(Box<Request>),
+    /// Carry a check of a monitor out.
+    Check(Box<monitors::Request>),
+}
+
+/// An operation on a resource.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Request {
@@ -89,9 +101,10 @@ pub fn helper_main() -> ExitCode {
     let request = std::io::stdin()
         .read_to_string(&mut text)
         .map_err(|e| e.to_string())
-        .and_then(|_| serde_json::from_str::<Request>(&text).map_err(|e| e.to_string()));
+        .and_then(|_| serde_json::from_str::<Question>(&text).map_err(|e| e.to_string()));
     let verdict = match request {
-        Ok(request) => carry_out(request),
+        Ok(Question::Operation(request)) => carry_out(*request),
+        Ok(Question::Check(request)) => monitors::run(&request),
         Err(problem) => {
             eprintln!("holdfast helper is started by the agent, with a request on standard input: {problem}");
             return ExitCode::from(2);

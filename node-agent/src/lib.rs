@@ -24,6 +24,7 @@ pub mod inbox;
 pub mod ledger;
 pub mod local_socket;
 pub mod metadata;
+pub mod monitors;
 pub mod notes;
 pub mod paths;
 pub mod quorum;

@@ -163,7 +163,7 @@ fn nothing_starts_after_the_deadline_and_the_helper_looks_for_itself() {
         run_dir: server.run_dir.path().to_owned(),
         cgroup: server.cgroups.base().to_owned(),
     };
-    let text = serde_json::to_string(&request).unwrap();
+    let text = serde_json::to_string(&holdfast_agent::helper::Question::Operation(Box::new(request))).unwrap();
     let file = server.run_dir.path().join("request");
     std::fs::write(&file, text).unwrap();
     let answer = common::sh(&format!("{} helper < {}", common::HANDS, file.display()));

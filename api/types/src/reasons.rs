@@ -96,6 +96,8 @@ pub mod accepted {
         TIMING_INEQUALITY = "TimingInequality",
         /// Fence devices and levels do not fit together.
         FENCING_INVALID = "FencingInvalid",
+        /// A monitor's pattern or address is none; the message says which and why.
+        MONITOR_INVALID = "MonitorInvalid",
         /// The master sub-cluster can't be stopped.
         MASTER_CANNOT_STOP = "MasterCannotStop",
         /// The group names a sub-cluster, or the sub-cluster a super-cluster, that does not exist (yet).

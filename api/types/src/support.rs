@@ -7,9 +7,9 @@
 use crate::{
     error::{ErrorKind, FieldError},
     v1::{
-        ControllerBrakes, DataServiceSpec, ExecPolicy, Failback, FailoverGroupSpec, FilesystemType, OperationMode,
-        OperationSpec, OperationType, RecoveryAction, Reservation, Resource, ScriptSource, SubClusterBrakes,
-        SubClusterSpec, SubClusterState, SuperClusterSpec, TargetKind,
+        ControllerBrakes, DataServiceSpec, ExecPolicy, Failback, FailoverGroupSpec, FilesystemType, Monitor,
+        MonitorAction, MonitorScope, OperationMode, OperationSpec, OperationType, RecoveryAction, Reservation,
+        Resource, ScriptSource, SubClusterBrakes, SubClusterSpec, SubClusterState, SuperClusterSpec, TargetKind,
     },
 };
 
@@ -68,8 +68,33 @@ pub fn unsupported_group(spec: &FailoverGroupSpec) -> Vec<FieldError> {
     for (i, one) in spec.resources.iter().enumerate() {
         resource(one, &format!("spec.resources[{i}]"), &mut r);
     }
-    r.add(!spec.monitors.is_empty(), "spec.monitors", "", REMOVE);
+    for (i, one) in spec.monitors.iter().enumerate() {
+        monitor(one, &format!("spec.monitors[{i}]"), &mut r);
+    }
     r.0
+}
+
+fn monitor(monitor: &Monitor, at: &str, r: &mut Refusals) {
+    for (member, given) in [
+        ("process", monitor.process.is_some()),
+        ("icmp", monitor.icmp.is_some()),
+        ("link", monitor.link.is_some()),
+        ("diskIO", monitor.disk_io.is_some()),
+        ("address", monitor.address.is_some()),
+        ("usage", monitor.usage.is_some()),
+        ("journal", monitor.journal.is_some()),
+    ] {
+        r.add(given, format!("{at}.{member}"), "", "use exec, http or tcp");
+    }
+    let everywhere = monitor.scope == MonitorScope::Everywhere;
+    r.add(everywhere, format!("{at}.scope"), monitor.scope, "use Online");
+    let on_server = matches!(monitor.action, MonitorAction::FailoverAll | MonitorAction::ServerDown);
+    r.add(on_server, format!("{at}.action"), monitor.action, "use Restart, Failover, Stop or Report");
+    if let Some(http) = &monitor.http {
+        let https = http.url.starts_with("https:");
+        r.add(https, format!("{at}.http.url"), &http.url, "use http://, or exec with a program that speaks https");
+        r.add(http.ca_secret.is_some(), format!("{at}.http.caSecret"), "", REMOVE);
+    }
 }
 
 fn resource(resource: &Resource, at: &str, r: &mut Refusals) {

@@ -204,6 +204,30 @@ fn what_is_not_built_is_named() {
         agent(json!({"type": "apache", "parametersFrom": ["s"], "depths": [{"depth": 10}]})),
         ["spec.resources[0].ocf.parametersFrom", "spec.resources[0].ocf.depths"]
     );
+    much = group(json!([{"name": "app", "process": {"command": ["/a"]}}]));
+    much.monitors = serde_json::from_value(json!([
+        {"name": "ok", "http": {"url": "http://192.0.2.10/"}, "action": "Stop"},
+        {"name": "tls", "http": {"url": "https://192.0.2.10/", "caSecret": "ca"}, "action": "Report"},
+        {"name": "disk", "usage": {"of": "Memory", "maxPercent": 90}, "action": "ServerDown"},
+        {"name": "all", "tcp": {"address": "a:1"}, "action": "Report", "scope": "Everywhere"},
+    ]))
+    .expect("well formed");
+    let errors: Vec<String> = support::unsupported_group(&much).iter().map(ToString::to_string).collect();
+    let unbuilt = "this version does not carry it out";
+    assert_eq!(
+        errors,
+        [
+            format!(
+                "spec.monitors[1].http.url: Unsupported value: https://192.0.2.10/: {unbuilt}; use http://, or exec with a program that speaks https"
+            ),
+            format!("spec.monitors[1].http.caSecret: Unsupported value: {unbuilt}; remove the field"),
+            format!("spec.monitors[2].usage: Unsupported value: {unbuilt}; use exec, http or tcp"),
+            format!(
+                "spec.monitors[2].action: Unsupported value: ServerDown: {unbuilt}; use Restart, Failover, Stop or Report"
+            ),
+            format!("spec.monitors[3].scope: Unsupported value: Everywhere: {unbuilt}; use Online"),
+        ]
+    );
     let operation =
         |value: Value| serde_json::from_value::<OperationSpec>(value).expect("the operation is well formed");
     let target = json!({"kind": "FailoverGroup", "name": "pg"});
@@ -248,4 +272,45 @@ fn a_quorum_server_that_the_sub_cluster_itself_carries_is_refused() {
     assert_eq!(validation::quorum_server_of_group(&with("https://w"), &address("192.0.2.10/24")), None);
     let found = validation::quorum_server_of_group(&with("https://w"), &address("192.0.2.99/24")).expect("a circle");
     assert!(found.contains("resource addr holds 192.0.2.99"), "{found}");
+}
+
+#[test]
+fn patterns_and_addresses_of_monitors_are_checked_before_they_are_used() {
+    let mut spec = group(json!([{"name": "app", "process": {"command": ["/a"]}}]));
+    let mut told = |monitor: Value| {
+        let mut monitor = monitor;
+        monitor["name"] = "m".into();
+        monitor["action"] = "Report".into();
+        spec.monitors = vec![serde_json::from_value(monitor).expect("well formed")];
+        holdfast_api::validation::validate_group(&spec).iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    };
+    for good in
+        ["http://192.0.2.10/", "http://db.example:8080/healthz?deep=1", "http://[2001:db8::10]:8080", "http://a"]
+    {
+        assert_eq!(told(json!({"http": {"url": good, "body": "^ok"}})), "");
+    }
+    for good in ["192.0.2.10:5432", "db.example:1", "[2001:db8::10]:65535"] {
+        assert_eq!(told(json!({"tcp": {"address": good}})), "");
+    }
+    for (bad, part) in [
+        ("http://", "is no URL"),
+        ("http://a:99999/", "the port is 1..65535"),
+        ("http://u:p@a/", "a user or password can't be given"),
+        ("http:///x", "is no URL"),
+    ] {
+        let text = told(json!({"http": {"url": bad}}));
+        assert!(text.starts_with("spec.monitors[0].http.url: Invalid value: ") && text.contains(part), "{bad}: {text}");
+    }
+    for (bad, part) in [("2001:db8::10:5432", "in brackets"), ("a:0", "1..65535"), (":80", "not empty")] {
+        let text = told(json!({"tcp": {"address": bad}}));
+        assert!(
+            text.starts_with("spec.monitors[0].tcp.address: Invalid value: ") && text.contains(part),
+            "{bad}: {text}"
+        );
+    }
+    let text = told(json!({"exec": {"command": ["/a"], "output": "up("}}));
+    assert!(
+        text.contains("spec.monitors[0].exec.output") && text.contains("no regular expression: unclosed group"),
+        "{text}"
+    );
 }

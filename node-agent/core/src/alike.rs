@@ -109,7 +109,7 @@ impl Core {
     /// Counts lock operations and resource operations anew, if nothing of an older one can be answered any more. `open`:
     /// the token of the lock operation under way, outside of this core. Returns its new token.
     pub fn recount_operations(&mut self, open: Option<u64>) -> Option<u64> {
-        if self.ops.is_empty() && self.fences.is_empty() {
+        if self.ops.is_empty() && self.checks.is_empty() && self.fences.is_empty() {
             self.next_op = 0;
         }
         match (&mut self.lock.busy, open) {

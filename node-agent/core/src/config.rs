@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{PathName, ResourceName, ServerName};
+use crate::names::{MonitorName, PathName, ResourceName, ServerName};
 use crate::settings::LockPlace;
 use crate::view::{Epoch, MemberTiming};
 
@@ -183,6 +183,8 @@ pub struct GroupConfig {
     pub failback: bool,
     /// Resources by name.
     pub resources: BTreeMap<ResourceName, ResourceConfig>,
+    /// Monitors by name.
+    pub monitors: BTreeMap<MonitorName, MonitorConfig>,
     /// Holds data on a shared disk: time on a virtual machine is no evidence for it unless allowed.
     pub shared_data: bool,
     /// `change.onRestartNeeded: Restart`.
@@ -260,4 +262,32 @@ pub struct ResourceConfig {
     pub monitor_threshold: u32,
     /// Its recovery.
     pub recovery: Recovery,
+}
+
+/// A monitor of a group as the core sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct MonitorConfig {
+    /// From the end of one check to the next.
+    pub interval: Duration,
+    /// Time for one check.
+    pub timeout: Duration,
+    /// Failures in a row that count.
+    pub threshold: u32,
+    /// Successes in a row after which all is well again.
+    pub success_threshold: u32,
+    /// From the moment at which the group is Online to the first check.
+    pub initial_delay: Duration,
+    /// What follows when it fails.
+    pub action: MonitorAction,
+}
+
+/// What follows when a monitor fails.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum MonitorAction {
+    /// The resource has failed: restarts and what comes after them as if it had said so itself.
+    Restart(ResourceName),
+    /// The group has failed here, at once. The limits of the group hold; `then` is what comes, `restarts` is not used.
+    Fail(Recovery),
+    /// It is said, and nothing is done.
+    Report,
 }

@@ -9,14 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use holdfast_planner as planner;
 use holdfast_planner::{Action, Current, Decision, Declared, Phase, Rule, ServerState};
 
-use crate::config::{Config, GroupConfig, Then};
+use crate::config::{Config, GroupConfig, MonitorAction, Recovery, Then};
 use crate::core::Core;
 use crate::frame::Intent;
 use crate::message::{Assignment, Message, Reason};
 use crate::names::{GroupName, ServerName};
 use crate::output::Output;
 use crate::planted::planted;
-use crate::status::{Failure, GroupPhase, GroupReport, PlacedGroup};
+use crate::status::{Failure, GroupPhase, GroupReport, Part, PlacedGroup};
 use crate::time::Instant;
 use crate::transition::History;
 use crate::view::{DepartedKey, Epoch, Tag, View};
@@ -189,7 +189,7 @@ impl Core {
         if let Some((_, report)) = self.holders(name).next()
             && let Some(failure) = &report.failure
         {
-            let recovery = group.resources.get(&failure.resource).map(|resource| &resource.recovery);
+            let recovery = recovery_of(group, failure);
             let history = self.coordinator.history.get(name);
             let too_often = recovery.is_some_and(|recovery| {
                 let recoveries = history.map_or(0, |history| history.recoveries(self.now, recovery.failover_window));
@@ -261,8 +261,8 @@ impl Core {
                 if stopping && planted!(MoveWithoutStop) {
                     return Current::Offline;
                 }
-                let reported = report.failure.as_ref().and_then(|failure| group.resources.get(&failure.resource));
-                let only_reported = reported.is_some_and(|resource| resource.recovery.then == Then::Report);
+                let recovery = report.failure.as_ref().and_then(|failure| recovery_of(group, failure));
+                let only_reported = recovery.is_some_and(|recovery| recovery.then == Then::Report);
                 let phase = match report.phase {
                     _ if stopping => Phase::Stopping,
                     GroupPhase::Stuck => Phase::Stuck,
@@ -452,5 +452,17 @@ impl Core {
             })
         };
         self.known_groups().into_iter().filter_map(|name| Some((name.clone(), place(&name)?))).collect()
+    }
+}
+
+/// What follows a failure, within which limits. None for what the newest specification does not have any more: it can't
+/// fail again where the group starts next.
+fn recovery_of<'a>(group: &'a GroupConfig, failure: &Failure) -> Option<&'a Recovery> {
+    match &failure.part {
+        Part::Resource(name) => group.resources.get(name).map(|resource| &resource.recovery),
+        Part::Monitor(name) => match &group.monitors.get(name)?.action {
+            MonitorAction::Fail(recovery) => Some(recovery),
+            MonitorAction::Restart(_) | MonitorAction::Report => None,
+        },
     }
 }

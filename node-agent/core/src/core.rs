@@ -14,7 +14,7 @@ use crate::input::{Boot, Input};
 use crate::knowledge::Departure;
 use crate::lease::Lease;
 use crate::message::{Envelope, Message};
-use crate::names::{GroupName, PathName, ResourceName, ServerName};
+use crate::names::{GroupName, MonitorName, PathName, ResourceName, ServerName};
 use crate::output::{Note, OpId, Output};
 use crate::peers::{Links, Peer, moment};
 use crate::planted::planted;
@@ -69,6 +69,8 @@ pub struct Core {
     pub(crate) reporter: Reporter,
     pub(crate) coordinator: Coordinator,
     pub(crate) ops: BTreeMap<OpId, (GroupName, ResourceName)>,
+    /// Checks of monitors that are under way.
+    pub(crate) checks: BTreeMap<OpId, (GroupName, MonitorName)>,
     pub(crate) next_op: OpId,
     pub(crate) leaving: bool,
     /// What operators ordered through this server.
@@ -128,6 +130,7 @@ impl Core {
             reporter: Reporter::default(),
             coordinator: Coordinator::default(),
             ops: BTreeMap::new(),
+            checks: BTreeMap::new(),
             next_op: 0,
             leaving: false,
             given: BTreeSet::new(),

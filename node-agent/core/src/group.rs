@@ -7,7 +7,9 @@
 //! | `Starting` | running / anything else | `Running` / failure |
 //! | `Running` | monitor fails often enough, process exits | failure |
 //! | failure | restarts left | `NeedsStop`, with everything that requires it; then `Stopped`, then again |
+//! | `Running` | a monitor of the group with action Restart fails | failure |
 //! | failure | none left | not critical: `GivenUp`; critical: the group has failed here |
+//! | any | a monitor of the group with action Failover or Stop fails | the group has failed here |
 //! | any | group not wanted, everything after it stopped | `Stopping` |
 //! | `Stopping` | stopped / anything else | `Stopped` / `Stuck`, tried again (a failed stop never counts as stopped) |
 
@@ -15,12 +17,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{GroupConfig, ResourceConfig};
+use crate::config::{GroupConfig, MonitorAction, ResourceConfig};
 use crate::input::Outcome;
 use crate::message::Assignment;
-use crate::names::ResourceName;
+use crate::monitors::Monitors;
+use crate::names::{MonitorName, ResourceName};
 use crate::output::{Action, OpId};
-use crate::status::{Failure, GroupPhase, GroupReport, ResourceReport, Step};
+use crate::status::{Failure, GroupPhase, GroupReport, Part, ResourceReport, Step};
 use crate::time::Instant;
 
 /// A stop that failed is tried again after this time: it often only had to wait for somebody's process.
@@ -66,6 +69,7 @@ pub(crate) struct Machine {
     pub(crate) gate: u64,
     wanted: bool,
     resources: BTreeMap<ResourceName, Resource>,
+    monitors: Monitors,
     failure: Option<Failure>,
     began: Instant,
     steps: Vec<Step>,
@@ -108,6 +112,7 @@ impl Machine {
             gate,
             wanted: true,
             resources,
+            monitors: Monitors::default(),
             failure: None,
             began: now,
             steps: Vec::new(),
@@ -142,9 +147,10 @@ impl Machine {
     }
 
     /// A specification with the same digest replaces the old one: what changed needs no restart.
-    pub(crate) fn refresh(&mut self, config: &Arc<GroupConfig>) {
+    pub(crate) fn refresh(&mut self, now: Instant, config: &Arc<GroupConfig>) {
         if config.digest == self.config.digest && config.generation != self.config.generation {
             self.config = config.clone();
+            self.monitors.begin_anew(now);
         }
     }
 
@@ -186,6 +192,7 @@ impl Machine {
             digest: self.config.digest,
             phase: self.phase(),
             resources: self.resources.iter().map(|(name, state)| (name.clone(), resource(state))).collect(),
+            monitors: self.monitors.report(&self.config),
             failure: self.failure.clone(),
             steps: self.steps.clone(),
             message: self.message.clone(),
@@ -234,6 +241,43 @@ impl Machine {
             }
         }
         requests
+    }
+
+    /// The checks of monitors that are due. `may_start`: the lease covers new activity; without it nothing new begins.
+    pub(crate) fn checks(
+        &mut self,
+        now: Instant,
+        may_start: bool,
+        wake: &mut Vec<Instant>,
+    ) -> Vec<(MonitorName, Duration)> {
+        let online = may_start && self.phase() == GroupPhase::Online;
+        self.monitors.due(now, online, &self.config, wake)
+    }
+
+    /// A check was given to the executor.
+    pub(crate) fn check_begun(&mut self, name: &MonitorName, op: OpId) {
+        self.monitors.begun(name, op);
+    }
+
+    /// A check ended. Gives what is to be told if its monitor fails now.
+    pub(crate) fn checked(&mut self, now: Instant, name: &MonitorName, op: OpId, outcome: Outcome) -> Option<String> {
+        let settings = self.config.monitors.get(name).cloned()?;
+        let seen = self.monitors.done(now, name, op, outcome, &settings)?;
+        // The group may have left Online since the monitors were looked at last: then it is being dealt with already.
+        if self.phase() != GroupPhase::Online {
+            return None;
+        }
+        let part = Part::Monitor(name.clone());
+        let message = format!("{part}: {seen}");
+        match settings.action {
+            MonitorAction::Restart(resource) => self.exited(now, &resource, message.clone()),
+            MonitorAction::Fail(_) => {
+                self.message.clone_from(&message);
+                self.failure = Some(Failure { part, count: 1, message: seen });
+            }
+            MonitorAction::Report => {}
+        }
+        Some(message)
     }
 
     /// An operation was given to the executor.
@@ -336,7 +380,7 @@ impl Machine {
             resource.give_up = true;
         } else {
             self.message = format!("{name}: {message}");
-            self.failure = Some(Failure { resource: name.clone(), count: count + 1, message });
+            self.failure = Some(Failure { part: Part::Resource(name.clone()), count: count + 1, message });
         }
     }
 
@@ -358,7 +402,7 @@ impl Machine {
         }
     }
 
-    /// A started resource failed by itself.
+    /// A started resource failed by itself, or a monitor says that it has.
     pub(crate) fn exited(&mut self, now: Instant, name: &ResourceName, message: String) {
         if self.resources.get(name).is_some_and(|resource| resource.state == State::Running) {
             self.failed(now, name, message);

@@ -10,7 +10,7 @@ use crate::core::Core;
 use crate::group::{Machine, STUCK_RETRY};
 use crate::input::Outcome;
 use crate::message::{Assignment, Message, Reason};
-use crate::names::{GroupName, ResourceName};
+use crate::names::{GroupName, MonitorName, ResourceName};
 use crate::output::{Action, Context, OpId, Output};
 use crate::planted::planted;
 use crate::status::{Failure, GroupPhase, GroupReport, ResourceReport};
@@ -53,7 +53,7 @@ impl Core {
     ) {
         for (name, config) in &groups {
             if let Some(machine) = self.machines.get_mut(name) {
-                machine.refresh(config);
+                machine.refresh(self.now, config);
             }
         }
         if planted!(AbsenceIsDeletion) {
@@ -163,8 +163,28 @@ impl Core {
         op
     }
 
+    fn check_op(&mut self, group: &GroupName, monitor: MonitorName, generation: u64, timeout: Duration) -> OpId {
+        self.next_op += 1;
+        let op = self.next_op;
+        self.checks.insert(op, (group.clone(), monitor.clone()));
+        self.emit_now(Output::Check { op, group: group.clone(), monitor, generation, timeout });
+        op
+    }
+
+    /// The executor's answer to a check.
+    fn check_done(&mut self, group: &GroupName, monitor: &MonitorName, op: OpId, outcome: Outcome) {
+        let now = self.now;
+        let Some(machine) = self.machines.get_mut(group) else { return };
+        if let Some(message) = machine.checked(now, monitor, op, outcome) {
+            self.note("MonitorFailed", Some(group.clone()), true, message);
+        }
+    }
+
     /// The executor's answer.
     pub(crate) fn resource_done(&mut self, op: OpId, outcome: Outcome, took: Duration) {
+        if let Some((group, monitor)) = self.checks.remove(&op) {
+            return self.check_done(&group, &monitor, op, outcome);
+        }
         let Some((group, resource)) = self.ops.remove(&op) else { return };
         if self.inspected(&group, op, &outcome) {
             return;
@@ -308,6 +328,7 @@ impl Core {
                 continue;
             }
             let requests = machine.requests(now, leased, &mut wake);
+            let checks = machine.checks(now, leased, &mut wake);
             let generation = machine.config.generation;
             let assignment = machine.assignment.clone();
             for request in requests {
@@ -317,6 +338,12 @@ impl Core {
                     self.resource_op(&name, &request.resource, generation, request.action, context, request.timeout);
                 if let Some(machine) = self.machines.get_mut(&name) {
                     machine.begun(now, &request.resource, request.action, op);
+                }
+            }
+            for (monitor, timeout) in checks {
+                let op = self.check_op(&name, monitor.clone(), generation, timeout);
+                if let Some(machine) = self.machines.get_mut(&name) {
+                    machine.check_begun(&monitor, op);
                 }
             }
             for at in wake {
@@ -377,6 +404,7 @@ impl Core {
                 digest: 0,
                 phase: GroupPhase::Stuck,
                 resources: BTreeMap::new(),
+                monitors: BTreeMap::new(),
                 failure: None,
                 steps: Vec::new(),
                 message: "this server may hold it, but has lost its specification".into(),
@@ -400,6 +428,7 @@ impl Core {
                 digest: config.digest,
                 phase: if inspection.found.is_empty() { GroupPhase::Offline } else { GroupPhase::Stuck },
                 resources: inspection.found.iter().map(|(name, message)| (name.clone(), stuck(message))).collect(),
+                monitors: BTreeMap::new(),
                 failure,
                 steps: Vec::new(),
                 message: String::new(),

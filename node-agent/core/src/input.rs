@@ -64,7 +64,7 @@ pub enum Input {
         /// What was seen, or why it failed.
         result: Result<LockLook, String>,
     },
-    /// A resource operation ended.
+    /// A resource operation or check ended.
     ResourceDone {
         /// Which.
         op: OpId,

@@ -50,6 +50,7 @@ mod input;
 mod knowledge;
 mod lease;
 mod membership;
+mod monitors;
 mod output;
 mod peers;
 #[cfg(not(feature = "planted"))]

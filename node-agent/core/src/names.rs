@@ -53,6 +53,10 @@ name! {
     /// Name of a resource inside its group.
     ResourceName
 }
+name! {
+    /// Name of a monitor inside its group.
+    MonitorName
+}
 
 macro_rules! id {
     ($(#[$doc:meta])* $type:ident) => {

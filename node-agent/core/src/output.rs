@@ -6,7 +6,7 @@ use crate::durable::Durable;
 use crate::frame::Frame;
 use crate::lock::LockOp;
 use crate::message::{Message, Reason};
-use crate::names::{GroupName, ResourceName, ServerName};
+use crate::names::{GroupName, MonitorName, ResourceName, ServerName};
 use crate::settings::LockPlace;
 use crate::time::Instant;
 use crate::view::Tag;
@@ -67,6 +67,21 @@ pub enum Output {
         /// What scripts are told.
         context: Context,
         /// After this the helper and all that it started for this operation is killed and the outcome is Unknown.
+        timeout: Duration,
+    },
+    /// Carry out a check of a group's monitor in a helper; answer [`crate::Input::ResourceDone`]: `Running` if all is well,
+    /// `Failed` if not, `Unknown` if the check itself could not be carried out. It must be over before any stop of a
+    /// resource of the group begins: it may hold files of the group.
+    Check {
+        /// To be answered.
+        op: OpId,
+        /// Group.
+        group: GroupName,
+        /// Monitor.
+        monitor: MonitorName,
+        /// Generation of the specification to use.
+        generation: u64,
+        /// Without an answer until then the check has failed.
         timeout: Duration,
     },
     /// Switch this server off by its fence devices, level by level, as the newest specification has them; answer

@@ -1,13 +1,14 @@
 //! What a core says about itself: the source of every status field.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use holdfast_planner::Decision;
 use serde::{Deserialize, Serialize};
 
 use crate::message::{Assignment, Reason};
-use crate::names::{GroupName, PathName, ResourceName, ServerName};
+use crate::names::{GroupName, MonitorName, PathName, ResourceName, ServerName};
 use crate::time::Instant;
 use crate::view::{Tag, View};
 
@@ -26,6 +27,8 @@ pub struct GroupReport {
     pub phase: GroupPhase,
     /// Per resource.
     pub resources: BTreeMap<ResourceName, ResourceReport>,
+    /// Per monitor.
+    pub monitors: BTreeMap<MonitorName, MonitorReport>,
     /// Why it failed here, if it did: the planner looks for another server.
     pub failure: Option<Failure>,
     /// Steps of the last start, in order of their end, counted from its beginning.
@@ -37,12 +40,30 @@ pub struct GroupReport {
 /// A failure of a group on a server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Failure {
-    /// The resource.
-    pub resource: ResourceName,
+    /// What failed.
+    pub part: Part,
     /// How often.
     pub count: u32,
     /// What was seen.
     pub message: String,
+}
+
+/// The part of a group that a failure is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Part {
+    /// A resource.
+    Resource(ResourceName),
+    /// A monitor.
+    Monitor(MonitorName),
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Part::Resource(name) => write!(f, "{name}"),
+            Part::Monitor(name) => write!(f, "monitor {name}"),
+        }
+    }
 }
 
 /// Phase of a group.
@@ -88,6 +109,42 @@ pub struct ResourceReport {
     pub restarts: u32,
     /// Last thing that was seen.
     pub message: String,
+}
+
+/// One monitor.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct MonitorReport {
+    /// What it says.
+    pub phase: MonitorPhase,
+    /// Failures in a row, counted up to the threshold.
+    pub failures: u32,
+    /// What is wrong, if anything.
+    pub message: String,
+}
+
+/// What a monitor says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum MonitorPhase {
+    /// The group is not Online here.
+    Inactive,
+    /// Not enough is known yet, or the last check could not be carried out.
+    Unknown,
+    /// All is well.
+    Passing,
+    /// The threshold of failures was reached.
+    Failing,
+}
+
+impl MonitorPhase {
+    /// The word for it in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            MonitorPhase::Inactive => "Inactive",
+            MonitorPhase::Unknown => "Unknown",
+            MonitorPhase::Passing => "Passing",
+            MonitorPhase::Failing => "Failing",
+        }
+    }
 }
 
 /// A step of a time chart.

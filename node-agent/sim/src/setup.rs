@@ -50,6 +50,7 @@ pub fn group(servers: &[&str]) -> GroupConfig {
             ("app".into(), resource(&["data"])),
             ("addr".into(), resource(&["data"])),
         ]),
+        monitors: BTreeMap::new(),
         shared_data: true,
         restart_on_change: false,
         digest: 1,

@@ -12,8 +12,10 @@ use std::time::Duration;
 use holdfast_api::timing::Timing;
 use holdfast_api::v1 as api;
 use holdfast_api::validation::resource_graph;
-use holdfast_core::config::{Config, GroupConfig, LockKind, PathKind, Recovery, ResourceConfig, Target, Then};
-use holdfast_core::names::{GroupName, PathName, ResourceName, ServerName};
+use holdfast_core::config::{
+    Config, GroupConfig, LockKind, MonitorAction, MonitorConfig, PathKind, Recovery, ResourceConfig, Target, Then,
+};
+use holdfast_core::names::{GroupName, MonitorName, PathName, ResourceName, ServerName};
 use holdfast_core::orders::{Order, Wanted};
 use holdfast_core::settings::LockPlace;
 use sha2::{Digest, Sha256};
@@ -306,6 +308,7 @@ pub fn group_config(object: &api::FailoverGroup, sub_cluster: &api::SubCluster) 
         priority: spec.placement.priority,
         failback: spec.placement.failback.mode == api::FailbackMode::Automatic,
         resources: resources(spec)?,
+        monitors: monitors(spec),
         // What an agent of another maker writes to nobody knows here: it counts as shared.
         shared_data: spec
             .resources
@@ -404,6 +407,42 @@ fn resources(spec: &api::FailoverGroupSpec) -> Result<BTreeMap<ResourceName, Res
         Ok((ResourceName(resource.name.clone()), config))
     };
     spec.resources.iter().map(one).collect()
+}
+
+fn monitors(spec: &api::FailoverGroupSpec) -> BTreeMap<MonitorName, MonitorConfig> {
+    let failure = |then| {
+        let group = &spec.recovery;
+        MonitorAction::Fail(Recovery {
+            restarts: 0,
+            window: group.window.get(),
+            then,
+            max_failovers: u32::from(group.max_failovers),
+            failover_window: group.failover_window.get(),
+            decay: group.failure_decay.get(),
+        })
+    };
+    let one = |monitor: &api::Monitor| {
+        let action = match monitor.action {
+            api::MonitorAction::Restart => {
+                let resource = monitor.resource.as_deref().unwrap_or_default();
+                MonitorAction::Restart(ResourceName::from(resource))
+            }
+            api::MonitorAction::Failover => failure(Then::Failover),
+            api::MonitorAction::Stop => failure(Then::Stop),
+            // The others are refused, see `holdfast_api::support`.
+            _ => MonitorAction::Report,
+        };
+        let config = MonitorConfig {
+            interval: monitor.interval.get(),
+            timeout: monitor.timeout.get(),
+            threshold: u32::from(monitor.threshold),
+            success_threshold: u32::from(monitor.success_threshold),
+            initial_delay: monitor.initial_delay.get(),
+            action,
+        };
+        (MonitorName(monitor.name.clone()), config)
+    };
+    spec.monitors.iter().map(one).collect()
 }
 
 /// Whether a resource can't go on while another one, which it starts after, is restarted: it names it, or it lives in a

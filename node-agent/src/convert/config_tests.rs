@@ -92,6 +92,30 @@ fn only_what_needs_a_restart_changes_the_digest() {
 }
 
 #[test]
+fn monitors_act_within_the_limits_of_the_group_and_need_no_restart() {
+    let with = |o: &mut serde_json::Value| {
+        o["spec"]["recovery"] = json!({"maxFailovers": 7, "then": "Report"});
+        o["spec"]["monitors"] = json!([
+            {"name": "a", "tcp": {"address": "192.0.2.10:1"}, "action": "Restart", "resource": "postgres"},
+            {"name": "b", "tcp": {"address": "192.0.2.10:1"}, "action": "Failover", "interval": "2s", "threshold": 5},
+            {"name": "c", "tcp": {"address": "192.0.2.10:1"}, "action": "Stop"},
+            {"name": "d", "tcp": {"address": "192.0.2.10:1"}, "action": "Report"}]);
+    };
+    let config = group_config(&group(with), &sub_cluster(|_| {})).unwrap();
+    let fail = |name: &str| match &config.monitors[name].action {
+        MonitorAction::Fail(recovery) => (recovery.then, recovery.max_failovers),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(config.monitors["a"].action, MonitorAction::Restart("postgres".into()));
+    assert_eq!((fail("b"), fail("c")), ((Then::Failover, 7), (Then::Stop, 7)));
+    assert_eq!(config.monitors["d"].action, MonitorAction::Report);
+    assert_eq!((config.monitors["b"].interval, config.monitors["b"].threshold), (Duration::from_secs(2), 5));
+    assert_eq!((config.monitors["c"].timeout, config.monitors["c"].threshold), (Duration::from_secs(5), 3));
+    let without = group_config(&group(|o| o["spec"]["recovery"] = json!({})), &sub_cluster(|_| {})).unwrap();
+    assert_eq!(config.digest, without.digest);
+}
+
+#[test]
 fn only_an_operations_target_reaches_the_core() {
     let target = |target: serde_json::Value| {
         group_config(&group(|o| o["status"] = json!({"target": target})), &sub_cluster(|_| {})).unwrap().target

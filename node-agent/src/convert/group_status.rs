@@ -9,8 +9,8 @@ use holdfast_api::reasons::{condition, ready, stalled};
 use holdfast_api::v1 as api;
 use holdfast_core::config::GroupConfig;
 use holdfast_core::message::Reason;
-use holdfast_core::names::{GroupName, ServerName};
-use holdfast_core::status::{GroupPhase, MemberState, PlacedGroup, Step, Transition};
+use holdfast_core::names::{GroupName, MonitorName, ServerName};
+use holdfast_core::status::{GroupPhase, MemberState, MonitorPhase, PlacedGroup, Step, Transition};
 use holdfast_core::view::View;
 use holdfast_planner as planner;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -55,6 +55,7 @@ pub fn group_status(
     let same = new.phase == old.phase && new.server == old.server;
     new.since = old.since.clone().filter(|_| same).or(Some(Time(now)));
     new.resources = resources(placed, config, old, now);
+    new.monitors = monitors(placed, config);
     if let Some(spec) = spec {
         new.claims = holdfast_api::claims::texts(&spec.spec);
     }
@@ -100,6 +101,21 @@ fn resources(
     names.into_iter().map(one).collect()
 }
 
+fn monitors(placed: &PlacedGroup, config: Option<&GroupConfig>) -> Vec<api::MonitorStatus> {
+    let reports = placed.report.as_ref().map(|report| &report.monitors);
+    let one = |name: &MonitorName| {
+        let report = reports.and_then(|reports| reports.get(name));
+        let phase = report.map_or(MonitorPhase::Inactive, |report| report.phase);
+        api::MonitorStatus {
+            name: name.0.clone(),
+            state: word(api::MonitorState::ALL, phase.name(), api::MonitorState::as_str).unwrap_or_default(),
+            failures: report.map_or(0, |report| report.failures),
+            message: report.map(|report| clip(&report.message)).unwrap_or_default(),
+        }
+    };
+    config.into_iter().flat_map(|config| config.monitors.keys()).map(one).collect()
+}
+
 fn holds(placed: &PlacedGroup, old: &api::FailoverGroupStatus, now: Timestamp) -> Vec<api::Hold> {
     let one = |type_: &String| {
         let before = old.holds.iter().find(|h| h.type_ == *type_);
@@ -122,15 +138,15 @@ fn holds(placed: &PlacedGroup, old: &api::FailoverGroupStatus, now: Timestamp) -
 
 fn failures(placed: &PlacedGroup, old: &api::FailoverGroupStatus, now: Timestamp) -> Vec<api::Failure> {
     let one = |(server, failure): (&ServerName, &holdfast_core::status::Failure)| {
-        let same =
-            |f: &&api::Failure| f.server == server.0 && f.resource == failure.resource.0 && f.count == failure.count;
+        let part = failure.part.to_string();
+        let same = |f: &&api::Failure| f.server == server.0 && f.resource == part && f.count == failure.count;
         let last_time = old.failures.iter().find(same).and_then(|f| f.last_time.clone()).or(Some(Time(now)));
         api::Failure {
             server: server.0.clone(),
-            resource: failure.resource.0.clone(),
             count: failure.count,
             last_time,
             message: clip(&failure.message),
+            resource: part,
         }
     };
     placed.failures.iter().take(FAILURES).map(one).collect()
@@ -256,8 +272,7 @@ fn set_conditions(
     let declared = config.is_some_and(|c| c.online) && !stopped;
     let place = new.server.clone().unwrap_or_default();
     let report = placed.report.as_ref().map(|r| r.message.as_str()).unwrap_or_default();
-    let failed =
-        placed.failures.iter().map(|(s, f)| format!("{} on {s}: {}", f.resource, f.message)).collect::<Vec<_>>();
+    let failed = placed.failures.iter().map(|(s, f)| format!("{} on {s}: {}", f.part, f.message)).collect::<Vec<_>>();
     let rule = placed.decision.as_ref().map(|d| d.rule);
     let no_server = matches!(rule, Some(planner::Rule::NoServerLeft));
     let told = |text: String| if report.is_empty() { text } else { format!("{text}: {report}") };

@@ -61,6 +61,7 @@ fn placed(phase: GroupPhase, server: Option<&str>) -> PlacedGroup {
         digest: 0,
         phase,
         resources: [("data".into(), resource(GroupPhase::Online))].into(),
+        monitors: BTreeMap::new(),
         failure: None,
         steps: Vec::new(),
         message: String::new(),

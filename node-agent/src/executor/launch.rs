@@ -10,11 +10,13 @@ use nix::fcntl::OFlag;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::unix::pipe;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::Settings;
 use crate::cgroup::Cgroup;
-use crate::helper::{Request, Verb};
+use crate::helper::{Question, Request, Verb};
+use crate::monitors;
 use crate::resources::{Plan, Verdict, execute};
 use crate::spawn::{self, Child, Exit, Spawn};
 
@@ -58,7 +60,8 @@ pub(super) async fn helper(settings: &Settings, request: Request, until: Instant
     let cgroup = settings.cgroups.helper(request.op);
     let victims = killed_on_timeout(settings, &request);
     let limit = request.timeout;
-    let verdict = match timeout_at(until, talk(settings, &cgroup, &request)).await {
+    let question = Question::Operation(Box::new(request));
+    let verdict = match timeout_at(until, talk(settings, &cgroup, &question)).await {
         Ok(Ok(verdict)) => verdict,
         Ok(Err(problem)) => Verdict::unknown(format!("the helper could not be run: {problem}")),
         Err(_) => {
@@ -66,7 +69,31 @@ pub(super) async fn helper(settings: &Settings, request: Request, until: Instant
             Verdict::unknown(format!("it took longer than {limit:?} and was killed{rest}"))
         }
     };
-    // Whatever it left behind (it has ended): nothing may go on acting for an operation that was answered.
+    finish(cgroup, verdict).await
+}
+
+/// Carries a check of a monitor out in a helper; `called_back` ends it.
+pub(super) async fn check(
+    settings: &Settings,
+    request: monitors::Request,
+    until: Instant,
+    mut called_back: watch::Receiver<bool>,
+) -> Verdict {
+    let cgroup = settings.cgroups.helper(request.op);
+    let question = Question::Check(Box::new(request));
+    let verdict = tokio::select! {
+        answer = timeout_at(until, talk(settings, &cgroup, &question)) => match answer {
+            Ok(Ok(verdict)) => verdict,
+            Ok(Err(problem)) => Verdict::unknown(format!("the helper could not be run: {problem}")),
+            Err(_) => Verdict::unknown("the helper did not answer and was killed"),
+        },
+        _ = called_back.wait_for(|end| *end) => Verdict::unknown("it was called back"),
+    };
+    finish(cgroup, verdict).await
+}
+
+/// Ends whatever a helper left behind: nothing may go on acting for an operation that was answered.
+async fn finish(cgroup: Cgroup, verdict: Verdict) -> Verdict {
     let rest = kill(vec![cgroup.clone()]).await;
     cgroup.remove();
     if rest.is_empty() { verdict } else { Verdict::unknown(format!("{}{rest}", verdict.message)) }
@@ -99,9 +126,9 @@ async fn kill(cgroups: Vec<Cgroup>) -> String {
     killed.await.unwrap_or_else(|e| format!("; killing it failed: {e}"))
 }
 
-async fn talk(settings: &Settings, cgroup: &Cgroup, request: &Request) -> Result<Verdict, String> {
+async fn talk(settings: &Settings, cgroup: &Cgroup, question: &Question) -> Result<Verdict, String> {
     let text = |e: io::Error| e.to_string();
-    let question = serde_json::to_vec(request).map_err(|e| e.to_string())?;
+    let question = serde_json::to_vec(question).map_err(|e| e.to_string())?;
     let (their_input, our_output) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| e.to_string())?;
     let (our_input, their_output) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| e.to_string())?;
     let mut child = Waited(Some(start(settings, cgroup, their_input, their_output)?));

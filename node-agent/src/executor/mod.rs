@@ -4,6 +4,7 @@
 //! Before each start it writes the kill list and the specification that it starts, durably, so that guard and a
 //! restarted agent know what may run. What is started, stopped or restarted when is the core's decision.
 
+mod checks;
 mod launch;
 mod records;
 mod watch;
@@ -27,6 +28,7 @@ use crate::guard::kill_list::{Entry, KillList};
 use crate::helper::{Request, state_dir};
 use crate::resources::{Network, Plan, State, Told, Verdict, process};
 
+pub use checks::Check;
 pub use records::{RecordError, RunningGroup, RunningResource};
 
 /// How long what an earlier agent left behind may take to die.
@@ -104,6 +106,7 @@ struct Inner {
     inputs: Box<dyn Fn(Input) + Send + Sync>,
     turns: Mutex<BTreeMap<Key, Arc<tokio::sync::Mutex<()>>>>,
     watches: Mutex<BTreeMap<Key, tokio::task::AbortHandle>>,
+    checks: checks::UnderWay,
     checkpoint: AtomicU64,
 }
 
@@ -128,6 +131,7 @@ impl Executor {
             inputs: Box::new(inputs),
             turns: Mutex::default(),
             watches: Mutex::default(),
+            checks: checks::UnderWay::default(),
             checkpoint: AtomicU64::new(clock::now().0),
         });
         let ticker = Arc::downgrade(&inner);
@@ -159,8 +163,12 @@ impl Executor {
     /// Carries an operation out; answers by an input. Returns at once.
     pub fn submit(&self, operation: Operation) {
         let inner = Arc::clone(&self.inner);
+        let checks = (operation.action == Action::Stop).then(|| inner.checks.call_back(&operation.group));
         self.inner.settings.runtime.spawn(async move {
             let began = clock::now();
+            if let Some(checks) = checks {
+                checks.over().await;
+            }
             let op = operation.op;
             let key = (operation.group.0.clone(), operation.resource.0.clone());
             let turn = Arc::clone(lock(&inner.turns).entry(key.clone()).or_default());

@@ -175,7 +175,7 @@ choices! {
         Failing,
         /// It does not run now.
         Inactive,
-        /// No result yet.
+        /// No result yet, or the last check could not be carried out.
         Unknown,
     }
 }
@@ -190,7 +190,7 @@ pub struct MonitorStatus {
     /// What it says.
     #[serde(default)]
     pub state: MonitorState,
-    /// Failures in a row.
+    /// Failures in a row, counted up to the threshold.
     #[serde(default)]
     pub failures: u32,
     /// What is wrong, if anything.
@@ -206,8 +206,8 @@ pub struct Failure {
     /// Name of the server.
     #[schemars(length(max = 63))]
     pub server: String,
-    /// Name of the resource.
-    #[schemars(length(max = 63))]
+    /// Name of the resource, or `monitor` and the name of a monitor.
+    #[schemars(length(max = 71))]
     pub resource: String,
     /// How many.
     #[serde(default)]

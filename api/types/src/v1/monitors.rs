@@ -19,15 +19,15 @@ choices! {
 choices! {
     /// What follows when a monitor fails.
     pub enum MonitorAction {
-        /// The named resource restarts.
+        /// The named resource restarts, as if it had failed by itself: its `recovery` holds.
         Restart,
-        /// The group goes to another server.
+        /// The group has failed here and goes to another server, within the limits of `recovery`.
         Failover,
         /// All groups of the server go to others.
         FailoverAll,
         /// The server shuts down.
         ServerDown,
-        /// The group stops.
+        /// The group stops, with hold FailureLimit.
         Stop,
         /// It is only reported.
         Report,
@@ -42,11 +42,11 @@ pub struct Monitor {
     /// Name of the monitor, unique in the object.
     #[schemars(schema_with = "schema::label")]
     pub name: String,
-    /// Time between two checks. Default 10s.
+    /// From the end of one check to the next. Default 10s.
     #[serde(default = "ten_seconds")]
     #[schemars(extend("x-kubernetes-validations" = rules::within("10ms", "24h")))]
     pub interval: Duration,
-    /// Longest time for one check. Default 5s.
+    /// Longest time for one check; without an answer by then it has failed. Default 5s.
     #[serde(default = "five_seconds")]
     #[schemars(extend("x-kubernetes-validations" = rules::within("10ms", "24h")))]
     pub timeout: Duration,
@@ -58,7 +58,8 @@ pub struct Monitor {
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 100))]
     pub success_threshold: u16,
-    /// Wait after the start of the group before the first check. Default 0s.
+    /// Wait before the first check, from the moment at which all resources of the group are online, after a restart, too.
+    /// Default 0s.
     #[serde(default = "zero_seconds")]
     #[schemars(extend("x-kubernetes-validations" = rules::within("0s", "24h")))]
     pub initial_delay: Duration,
@@ -71,7 +72,8 @@ pub struct Monitor {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::label")]
     pub resource: Option<String>,
-    /// When it fails on all servers at once, it is only reported. Default true.
+    /// When it fails on all servers at once, it is only reported. Default true. With scope Online it is never seen on more
+    /// than one server at once, so that it makes no difference.
     #[serde(default = "super::resources::yes")]
     pub unless_all_fail: bool,
     /// A program; its exit code says whether all is well.
@@ -130,7 +132,8 @@ fn one() -> u16 {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExecCheck {
-    /// The program and its arguments.
+    /// The program and its arguments; without a slash it is looked for in the agent's PATH. It is ended, with all that it
+    /// started, when its time is over and before a resource of the group is stopped.
     #[schemars(schema_with = "schema::command")]
     pub command: Vec<String>,
     /// Who it runs as. Default root.
@@ -140,7 +143,8 @@ pub struct ExecCheck {
     #[serde(default = "exit_zero")]
     #[schemars(length(min = 1, max = 256), inner(range(min = 0, max = 255)), extend("x-kubernetes-list-type" = "set"))]
     pub exit_codes: Vec<u8>,
-    /// Regular expression that the output must match. Default: any output.
+    /// Regular expression that is searched in the output, standard output and error, of which the first 64 KiB count.
+    /// Default: any output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub output: Option<String>,
@@ -161,11 +165,11 @@ pub struct HttpCheck {
     #[serde(default = "get")]
     #[schemars(length(max = 16), regex(pattern = "^[A-Z]+$"))]
     pub method: String,
-    /// Status codes that mean that all is well. Default 200.
+    /// Status codes that mean that all is well; redirections are not followed. Default 200.
     #[serde(default = "ok")]
     #[schemars(length(min = 1, max = 64), inner(range(min = 100, max = 599)), extend("x-kubernetes-list-type" = "set"))]
     pub statuses: Vec<u16>,
-    /// Regular expression that the body must match. Default: any body.
+    /// Regular expression that is searched in the body, of which the first MiB counts. Default: any body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub body: Option<String>,

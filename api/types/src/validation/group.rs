@@ -67,7 +67,7 @@ pub fn dependency_cycle(spec: &FailoverGroupSpec) -> Option<Vec<String>> {
     None
 }
 
-/// What is wrong with a group beyond its schema: a circle of dependencies, one address twice.
+/// What is wrong with a group beyond its schema: a circle of dependencies, one address twice, its monitors.
 pub fn validate_group(spec: &FailoverGroupSpec) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if let Some(cycle) = dependency_cycle(spec) {
@@ -94,6 +94,7 @@ pub fn validate_group(spec: &FailoverGroupSpec) -> Vec<FieldError> {
             ));
         }
     }
+    errors.extend(super::validate_monitors(spec));
     errors
 }
 

@@ -1,10 +1,11 @@
 //! Rules that CEL can't say: the timing arithmetic of a sub-cluster, where its quorum server is, what a serial line can
-//! carry, and what the resources of a group are to each other.
+//! carry, what monitors say, and what the resources of a group are to each other.
 //!
 //! Rules over several objects are the controller's; the rules that one object shows by itself stand in its schema.
 
 mod fencing;
 mod group;
+mod monitors;
 mod quorum;
 mod serial;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 pub use fencing::validate_fencing;
 pub use group::{dependency_cycle, resource_graph, validate_group};
+pub use monitors::{Target, validate_monitors};
 pub use quorum::{quorum_server, quorum_server_of_group};
 pub use serial::validate_serial_lines;
 

@@ -2,8 +2,8 @@
 //! is old; its state is the one that its sub-cluster reports.
 
 use holdfast_api::v1::{
-    FailoverGroup, GroupPhase, GroupState, GuaranteeLevel, Health, PathState, PathStatus, ResourceState, Server,
-    ServerState, SubCluster, SubClusterPhase, SuperCluster,
+    FailoverGroup, GroupPhase, GroupState, GuaranteeLevel, Health, MonitorState, PathState, PathStatus, ResourceState,
+    Server, ServerState, SubCluster, SubClusterPhase, SuperCluster,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -339,6 +339,24 @@ fn group_lines(group: &FailoverGroup, depth: usize, now: Option<Timestamp>, tree
             depth: depth + 1,
             cells: vec![
                 cell(format!("resource {}", resource.name), Tone::Plain),
+                cell(state.as_str(), tone),
+                cell(reported.map(|reported| reported.message.clone()).unwrap_or_default(), Tone::Faint),
+            ],
+        });
+    }
+    for monitor in &group.spec.monitors {
+        let reported = status.monitors.iter().find(|reported| reported.name == monitor.name);
+        let state = reported.map(|reported| reported.state).unwrap_or_default();
+        let tone = match state {
+            MonitorState::Passing => Tone::Good,
+            MonitorState::Failing => Tone::Bad,
+            MonitorState::Inactive => Tone::Faint,
+            MonitorState::Unknown => Tone::Warn,
+        };
+        tree.push(Line {
+            depth: depth + 1,
+            cells: vec![
+                cell(format!("monitor {}", monitor.name), Tone::Plain),
                 cell(state.as_str(), tone),
                 cell(reported.map(|reported| reported.message.clone()).unwrap_or_default(), Tone::Faint),
             ],

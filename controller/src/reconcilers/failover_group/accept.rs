@@ -17,6 +17,11 @@ pub(crate) fn accept(group: &FailoverGroup, sub_cluster: Option<&SubCluster>) ->
         let fields: Vec<String> = unsupported.iter().map(ToString::to_string).collect();
         return Err(Rejection::new(accepted::UNSUPPORTED_BY_SERVER, fields.join("; ")));
     }
+    let wrong = holdfast_api::validation::validate_monitors(spec);
+    if !wrong.is_empty() {
+        let fields: Vec<String> = wrong.iter().map(ToString::to_string).collect();
+        return Err(Rejection::new(accepted::MONITOR_INVALID, fields.join("; ")));
+    }
     let Some(sub) = sub_cluster else {
         let message = format!("spec.subCluster: {} does not exist in this namespace; create it", spec.sub_cluster);
         return Err(Rejection::new(accepted::NOT_FOUND, message));
@@ -133,17 +138,25 @@ fn allowed(spec: &FailoverGroupSpec, sub: &SubClusterSpec) -> Result<(), Rejecti
         let run_as = resource.process.as_ref().map(|process| &process.run_as);
         let run_as = run_as.or(resource.script.as_ref().map(|script| &script.run_as));
         if let Some(run_as) = run_as.filter(|run_as| !allows(&policy.run_as, &run_as.user)) {
-            let message = format!(
-                "{}.{member}.runAs.user: {}, sub-cluster {} allows {} in spec.groupPolicy.runAs",
-                path(resource),
-                run_as.user,
-                spec.sub_cluster,
-                allowed_names(&policy.run_as)
-            );
-            return Err(Rejection::new(accepted::RUN_AS_NOT_ALLOWED, message));
+            return Err(forbidden_user(&format!("{}.{member}", path(resource)), &run_as.user, spec, sub));
+        }
+    }
+    for monitor in &spec.monitors {
+        if let Some(exec) = monitor.exec.as_ref().filter(|exec| !allows(&policy.run_as, &exec.run_as.user)) {
+            let at = format!("spec.monitors[name={}].exec", monitor.name);
+            return Err(forbidden_user(&at, &exec.run_as.user, spec, sub));
         }
     }
     Ok(())
+}
+
+fn forbidden_user(at: &str, user: &str, spec: &FailoverGroupSpec, sub: &SubClusterSpec) -> Rejection {
+    let message = format!(
+        "{at}.runAs.user: {user}, sub-cluster {} allows {} in spec.groupPolicy.runAs",
+        spec.sub_cluster,
+        allowed_names(&sub.group_policy.run_as)
+    );
+    Rejection::new(accepted::RUN_AS_NOT_ALLOWED, message)
 }
 
 fn allowed_names(names: &[String]) -> String {
@@ -234,6 +247,21 @@ mod tests {
         .unwrap_err();
         assert_eq!(reason, "RunAsNotAllowed");
         assert!(message.contains("agents run as root, sub-cluster db allows ledger"), "{message}");
+        let monitor =
+            json!({"name": "m", "exec": {"command": ["/a"], "runAs": {"user": "mallory"}}, "action": "Report"});
+        let (reason, message) = verdict(|group, sub| {
+            group.spec.monitors = vec![serde_json::from_value(monitor.clone()).unwrap()];
+            sub.spec.group_policy.run_as = vec!["root".into(), "ledger".into()];
+        })
+        .unwrap_err();
+        assert_eq!(reason, "RunAsNotAllowed");
+        assert!(message.starts_with("spec.monitors[name=m].exec.runAs.user: mallory, sub-cluster db"), "{message}");
+        let monitor = json!({"name": "m", "tcp": {"address": "a:0"}, "action": "Report"});
+        let (reason, message) =
+            verdict(|group, _| group.spec.monitors = vec![serde_json::from_value(monitor.clone()).unwrap()])
+                .unwrap_err();
+        assert_eq!(reason, "MonitorInvalid");
+        assert!(message.starts_with("spec.monitors[0].tcp.address: "), "{message}");
         let (reason, message) =
             verdict(|_, sub| sub.spec.group_policy.resource_types = vec!["filesystem".into()]).unwrap_err();
         assert_eq!(reason, "PolicyViolation");

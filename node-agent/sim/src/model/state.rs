@@ -419,6 +419,8 @@ impl State {
                 let input = Input::ResourceDone { op, outcome, took: Duration::from_millis(1) };
                 todo.push_back((from, Cause::Input(input)));
             }
+            // No group of the model has monitors.
+            Output::Check { .. } => {}
             Output::Released { .. } | Output::Note(_) | Output::Exit => {}
             // No server of the model has a fence device.
             Output::Fence { .. } | Output::FenceCancel { .. } => {}

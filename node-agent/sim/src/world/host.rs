@@ -255,6 +255,13 @@ impl World {
         self.input_if_alive(server, life, input);
     }
 
+    /// A helper carries a check of a monitor out.
+    pub(super) fn check(&mut self, server: usize, life: u64, op: u64) {
+        let outcome = self.checks_find.get(&server).cloned().unwrap_or(Outcome::Running);
+        let input = Input::ResourceDone { op, outcome, took: Duration::from_millis(10) };
+        self.after(2 * MS, self.helper_delay * MS, Event::Input { server, life, input });
+    }
+
     /// A helper has looked at the deadline some time ago, and acts, whatever its agent does; unless somebody has ended it.
     pub(super) fn effect(
         &mut self,

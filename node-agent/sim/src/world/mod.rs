@@ -12,7 +12,7 @@ use holdfast_core::lock::LockRecord;
 use holdfast_core::message::Envelope;
 use holdfast_core::names::{AcceptorId, BootId, GroupName, PathName, ResourceName};
 use holdfast_core::status::{ClusterPhase, GroupPhase, Status};
-use holdfast_core::{Action, Core, Input, Output};
+use holdfast_core::{Action, Core, Input, Outcome, Output};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -204,6 +204,8 @@ pub struct World {
     helper_pause: u64,
     /// How long the supervisor takes to restart an agent that the guard killed, in ms.
     pub restart_after_kill: u64,
+    /// What checks of monitors find on a server; where nothing stands all is well.
+    pub checks_find: BTreeMap<usize, Outcome>,
     /// The fence devices.
     pub fences: Fences,
     operator: operator::Operator,
@@ -260,6 +262,7 @@ impl World {
             helper_delay: 40,
             helper_pause: 0,
             restart_after_kill: 30,
+            checks_find: BTreeMap::new(),
             fences: Fences::default(),
             operator: operator::Operator::default(),
         };
@@ -466,6 +469,7 @@ impl World {
                 let key = (group, resource);
                 self.after(2 * MS, self.helper_delay * MS, Event::Act { server, life, op, key, generation, action });
             }
+            Output::Check { op, .. } => self.check(server, life, op),
             Output::Released { group } => {
                 self.hosts[server].running_specs.remove(&group);
             }

@@ -1,0 +1,97 @@
+//! What a monitor says in languages of its own: regular expressions, addresses.
+
+use crate::{
+    error::{ErrorKind, FieldError},
+    v1::{FailoverGroupSpec, HttpCheck, Monitor, TcpCheck},
+};
+
+/// What is wrong with the monitors of a group beyond their schema.
+pub fn validate_monitors(spec: &FailoverGroupSpec) -> Vec<FieldError> {
+    spec.monitors.iter().enumerate().flat_map(|(i, monitor)| one(monitor, &format!("spec.monitors[{i}]"))).collect()
+}
+
+fn one(monitor: &Monitor, at: &str) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let mut wrong = |field: &str, found: &str, message: String| {
+        errors.push(FieldError::new(ErrorKind::Invalid, format!("{at}.{field}"), format!("{found:?}"), message));
+    };
+    let exec = monitor.exec.as_ref().and_then(|check| check.output.as_ref()).map(|pattern| ("exec.output", pattern));
+    let http = monitor.http.as_ref().and_then(|check| check.body.as_ref()).map(|pattern| ("http.body", pattern));
+    for (field, pattern) in exec.into_iter().chain(http) {
+        if let Err(error) = regex::Regex::new(pattern) {
+            // The library draws the pattern over several lines; the last one says what is wrong.
+            let text = error.to_string();
+            let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+            wrong(field, pattern, format!("is no regular expression: {reason}"));
+        }
+    }
+    if let Some(check) = &monitor.http
+        && let Err(problem) = check.target()
+    {
+        wrong("http.url", &check.url, problem);
+    }
+    if let Some(check) = &monitor.tcp
+        && let Err(problem) = check.target()
+    {
+        wrong("tcp.address", &check.address, problem);
+    }
+    errors
+}
+
+/// Where a check connects to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Name or address, an IPv6 address without brackets.
+    pub host: String,
+    /// 1..65535.
+    pub port: u16,
+}
+
+impl TcpCheck {
+    /// Where it connects to.
+    ///
+    /// # Errors
+    /// What is wrong with the address and what to write.
+    pub fn target(&self) -> Result<Target, String> {
+        let advice = "write host and port, such as 192.0.2.10:5432, db.example:5432 or [2001:db8::10]:5432";
+        let (host, port) = self.address.rsplit_once(':').ok_or(advice)?;
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        if bare.is_none() && host.contains(':') {
+            return Err(format!("an IPv6 address stands in brackets; {advice}"));
+        }
+        let host = bare.unwrap_or(host);
+        match port.parse::<u16>() {
+            Ok(port @ 1..) if !host.is_empty() => Ok(Target { host: host.to_owned(), port }),
+            _ => Err(format!("the port is 1..65535, the host not empty; {advice}")),
+        }
+    }
+}
+
+impl HttpCheck {
+    /// Where it connects to, and what it asks for there: path and query.
+    ///
+    /// # Errors
+    /// What is wrong with the URL and what to write.
+    pub fn target(&self) -> Result<(Target, String), String> {
+        let advice = "write it like http://192.0.2.10:8080/healthz";
+        let uri: http::Uri = self.url.parse().map_err(|e| format!("is no URL ({e}); {advice}"))?;
+        let authority = uri.authority().ok_or_else(|| format!("names no host; {advice}"))?;
+        if authority.as_str().contains('@') {
+            return Err(format!("a user or password can't be given; {advice}"));
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let port = match authority.as_str().strip_prefix(authority.host()).and_then(|rest| rest.strip_prefix(':')) {
+            None if uri.scheme_str() == Some("https") => 443,
+            None => 80,
+            Some(port) => match port.parse::<u16>() {
+                Ok(port @ 1..) => port,
+                _ => return Err(format!("the port is 1..65535, not {port:?}; {advice}")),
+            },
+        };
+        if host.is_empty() {
+            return Err(format!("names no host; {advice}"));
+        }
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        Ok((Target { host, port }, if path.is_empty() { "/" } else { path }.to_owned()))
+    }
+}

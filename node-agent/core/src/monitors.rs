@@ -1,0 +1,145 @@
+//! Monitors of a group: checks of what resources can't say about themselves (rows C6, C24), while the group is Online here.
+//!
+//! | state | event | next |
+//! |---|---|---|
+//! | any | the group is not Online here, or no longer wanted | `Inactive`, counters forgotten |
+//! | `Inactive` | the group is Online | `Unknown`; the first check after the initial delay |
+//! | `Unknown`, `Failing` | enough successes in a row | `Passing` |
+//! | any but `Failing` | enough failures in a row | `Failing`, and its action, once |
+//! | any | the check could not be carried out | as before, but no longer `Passing` |
+//!
+//! An action ends Online (a restart, a failure of the group), which makes every monitor begin anew: so each action costs a
+//! whole threshold of failures, and counts against the limits of the resource or the group. Nothing goes back and forth
+//! more often than a failing resource would.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::config::{GroupConfig, MonitorConfig};
+use crate::input::Outcome;
+use crate::names::MonitorName;
+use crate::output::OpId;
+use crate::status::{MonitorPhase, MonitorReport};
+use crate::time::Instant;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Monitor {
+    phase: MonitorPhase,
+    /// Failures in a row, up to the threshold.
+    failures: u32,
+    successes: u32,
+    message: String,
+    next: Instant,
+    check: Option<OpId>,
+}
+
+impl Monitor {
+    fn begun(next: Instant) -> Monitor {
+        Monitor { phase: MonitorPhase::Unknown, failures: 0, successes: 0, message: String::new(), next, check: None }
+    }
+}
+
+/// The monitors of one group that this server holds.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Monitors {
+    /// Those that run; the others are inactive.
+    running: BTreeMap<MonitorName, Monitor>,
+}
+
+impl Monitors {
+    /// The checks that are due, with their longest times. Wake-ups are added to `wake`.
+    pub(crate) fn due(
+        &mut self,
+        now: Instant,
+        online: bool,
+        config: &GroupConfig,
+        wake: &mut Vec<Instant>,
+    ) -> Vec<(MonitorName, Duration)> {
+        if !online {
+            // Answers that are under way are about what is over.
+            self.running.clear();
+            return Vec::new();
+        }
+        self.running.retain(|name, _| config.monitors.contains_key(name));
+        let mut due = Vec::new();
+        for (name, settings) in &config.monitors {
+            let first = now + settings.initial_delay;
+            let monitor = self.running.entry(name.clone()).or_insert_with(|| Monitor::begun(first));
+            match monitor.check {
+                Some(_) => {}
+                None if now >= monitor.next => due.push((name.clone(), settings.timeout)),
+                None => wake.push(monitor.next),
+            }
+        }
+        due
+    }
+
+    /// A check was given to the executor.
+    pub(crate) fn begun(&mut self, name: &MonitorName, op: OpId) {
+        if let Some(monitor) = self.running.get_mut(name) {
+            monitor.check = Some(op);
+        }
+    }
+
+    /// A check ended. Gives what was seen if that makes the monitor fail: its action is due.
+    pub(crate) fn done(
+        &mut self,
+        now: Instant,
+        name: &MonitorName,
+        op: OpId,
+        outcome: Outcome,
+        settings: &MonitorConfig,
+    ) -> Option<String> {
+        let monitor = self.running.get_mut(name).filter(|monitor| monitor.check == Some(op))?;
+        monitor.check = None;
+        monitor.next = now + settings.interval;
+        let seen = match outcome {
+            Outcome::Running => {
+                monitor.failures = 0;
+                monitor.successes = monitor.successes.saturating_add(1);
+                monitor.message.clear();
+                if monitor.successes >= settings.success_threshold {
+                    monitor.phase = MonitorPhase::Passing;
+                }
+                return None;
+            }
+            // Nothing was learnt about the service: neither a failure nor a success of it.
+            Outcome::Unknown(message) => {
+                monitor.message = message;
+                if monitor.phase == MonitorPhase::Passing {
+                    monitor.phase = MonitorPhase::Unknown;
+                }
+                return None;
+            }
+            Outcome::Stopped => "it does not run".to_owned(),
+            Outcome::Failed(message) => message,
+        };
+        monitor.successes = 0;
+        // No further than the threshold, so that a lasting failure is reported once.
+        monitor.failures = (monitor.failures + 1).min(settings.threshold.max(1));
+        monitor.message.clone_from(&seen);
+        if monitor.failures < settings.threshold.max(1) || monitor.phase == MonitorPhase::Failing {
+            return None;
+        }
+        monitor.phase = MonitorPhase::Failing;
+        Some(seen)
+    }
+
+    /// A new specification that needs no restart: what was counted was about the old one.
+    pub(crate) fn begin_anew(&mut self, now: Instant) {
+        for monitor in self.running.values_mut() {
+            *monitor = Monitor::begun(now);
+        }
+    }
+
+    pub(crate) fn report(&self, config: &GroupConfig) -> BTreeMap<MonitorName, MonitorReport> {
+        let inactive = MonitorReport { phase: MonitorPhase::Inactive, failures: 0, message: String::new() };
+        let one = |name: &MonitorName| match self.running.get(name) {
+            None => inactive.clone(),
+            Some(Monitor { phase, failures, message, .. }) => {
+                MonitorReport { phase: *phase, failures: *failures, message: message.clone() }
+            }
+        };
+        config.monitors.keys().map(|name| (name.clone(), one(name))).collect()
+    }
+}

@@ -313,4 +313,6 @@ fn patterns_and_addresses_of_monitors_are_checked_before_they_are_used() {
         text.contains("spec.monitors[0].exec.output") && text.contains("no regular expression: unclosed group"),
         "{text}"
     );
+    let text = told(json!({"exec": {"command": ["/a"]}, "resource": "app"}));
+    assert!(text.starts_with("spec.monitors[0].resource: Invalid value: \"app\": only action Restart"), "{text}");
 }

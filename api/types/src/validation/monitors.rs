@@ -2,7 +2,7 @@
 
 use crate::{
     error::{ErrorKind, FieldError},
-    v1::{FailoverGroupSpec, HttpCheck, Monitor, TcpCheck},
+    v1::{FailoverGroupSpec, HttpCheck, Monitor, MonitorAction, TcpCheck},
 };
 
 /// What is wrong with the monitors of a group beyond their schema.
@@ -34,6 +34,10 @@ fn one(monitor: &Monitor, at: &str) -> Vec<FieldError> {
         && let Err(problem) = check.target()
     {
         wrong("tcp.address", &check.address, problem);
+    }
+    if let Some(resource) = monitor.resource.as_ref().filter(|_| monitor.action != MonitorAction::Restart) {
+        let message = "only action Restart acts on a resource; remove it, or use action Restart";
+        wrong("resource", resource, message.to_owned());
     }
     errors
 }

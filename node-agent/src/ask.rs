@@ -10,7 +10,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::cgroup::Cgroup;
-use crate::spawn::{self, Exit, Spawn};
+use crate::spawn::{self, Child, Exit, Spawn};
 
 /// What is read of the output; the rest is dropped. Metadata of the largest agent has about 50 KiB.
 const OUTPUT: usize = 128 << 10;
@@ -93,24 +93,16 @@ pub fn ask(ask: &Ask<'_>) -> Result<Answer, Silence> {
     .map_err(|e| Silence::of(format!("{program} can't be run: {e}")))?;
     drop((their_input, their_output, their_errors));
 
-    let until = Instant::now() + ask.timeout;
-    let mut problem = None;
-    let exit = loop {
-        collected.wait(&child.pidfd, LOOK);
-        if let Some(exit) = child.reap() {
-            collected.read();
-            break Some(exit);
-        }
-        if ask.cancel.load(Ordering::Relaxed) {
-            problem = Some("it was called back".to_owned());
-        } else if Instant::now() >= until {
-            problem = Some(format!("no answer within {:?}", ask.timeout));
-        }
-        if problem.is_some() {
-            spawn::signal(&child.pidfd, nix::libc::SIGKILL);
-            break None;
-        }
+    let called_back = || ask.cancel.load(Ordering::Relaxed);
+    let exit = collected.until_end(&child, Instant::now() + ask.timeout, called_back);
+    let problem = match exit {
+        Some(_) => String::new(),
+        None if called_back() => "it was called back".to_owned(),
+        None => format!("no answer within {:?}", ask.timeout),
     };
+    if exit.is_none() {
+        spawn::signal(&child.pidfd, nix::libc::SIGKILL);
+    }
     // Nothing may go on behind an answer.
     if let Some(cgroup) = ask.cgroup {
         if let Err(e) = cgroup.kill(KILL_WAIT) {
@@ -122,9 +114,12 @@ pub fn ask(ask: &Ask<'_>) -> Result<Answer, Silence> {
         cgroup.remove();
     }
     let last_line = collected.last_line();
-    match exit.or_else(|| child.wait(None).filter(|_| problem.is_none())) {
+    match exit {
         Some(exit) => Ok(Answer { exit, output: String::from_utf8_lossy(&collected.output).into_owned(), last_line }),
-        None => Err(Silence { problem: problem.unwrap_or_else(|| "its end was not seen".to_owned()), last_line }),
+        None => {
+            child.wait(None);
+            Err(Silence { problem, last_line })
+        }
     }
 }
 
@@ -150,8 +145,23 @@ impl Collected {
         Ok((collected, [their_output, their_errors]))
     }
 
+    /// Reads until the program ends. None if `until` comes first, or it is called back.
+    pub(crate) fn until_end(&mut self, child: &Child, until: Instant, called_back: impl Fn() -> bool) -> Option<Exit> {
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            self.wait(&child.pidfd, left.min(LOOK));
+            if let Some(exit) = child.reap() {
+                self.read();
+                return Some(exit);
+            }
+            if left.is_zero() || called_back() {
+                return None;
+            }
+        }
+    }
+
     /// Waits for output or the process's end.
-    pub(crate) fn wait(&mut self, pidfd: &OwnedFd, limit: Duration) {
+    fn wait(&mut self, pidfd: &OwnedFd, limit: Duration) {
         let mut watched = [
             PollFd::new(pidfd.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.streams[0].as_fd(), PollFlags::POLLIN),
@@ -167,7 +177,7 @@ impl Collected {
     }
 
     /// Takes what is there.
-    pub(crate) fn read(&mut self) {
+    fn read(&mut self) {
         for (stream, into) in self.streams.iter().zip([&mut self.output, &mut self.errors]) {
             let mut buffer = [0_u8; 4096];
             while let Ok(count @ 1..) = nix::unistd::read(stream, &mut buffer) {

@@ -147,6 +147,16 @@ impl Hierarchy {
         Cgroup { path: self.base.join("helpers").join(op.to_string()) }
     }
 
+    /// That of all checks which act on nothing: one that hangs in the kernel holds nobody up.
+    pub fn checks(&self) -> Cgroup {
+        self.fixed("checks")
+    }
+
+    /// That of one of these; of an earlier agent's some may be left, so the agent's number is part of the name.
+    pub fn check(&self, op: u64) -> Cgroup {
+        self.checks().child(&format!("{}-{op}", std::process::id()))
+    }
+
     /// That of all groups.
     pub fn groups(&self) -> Cgroup {
         self.fixed("groups")

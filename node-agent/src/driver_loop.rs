@@ -64,6 +64,8 @@ pub struct Check {
     pub generation: u64,
     /// After this the check has failed.
     pub timeout: Duration,
+    /// What happened before does not count; none: counting began before this process.
+    pub since: Option<Instant>,
 }
 
 /// What the loop needs of this machine beside ledger and paths. None of it may block.
@@ -322,8 +324,8 @@ impl<E: Effects> Driver<E> {
                 Output::Resource { op, group, resource, generation, action, context, timeout } => {
                     self.effects.operate(Operation { op, group, resource, generation, action, context, timeout });
                 }
-                Output::Check { op, group, monitor, generation, timeout } => {
-                    self.effects.check(Check { op, group, monitor, generation, timeout });
+                Output::Check { op, group, monitor, generation, timeout, since } => {
+                    self.effects.check(Check { op, group, monitor, generation, timeout, since });
                 }
                 Output::Fence { op, server } => self.effects.fence(op, &server),
                 Output::FenceCancel { op } => self.effects.cancel_fence(op),

@@ -16,6 +16,7 @@ use crate::driver_loop::{Check, Effects, Operation};
 use crate::executor::{self, Executor, RunningGroup};
 use crate::fencing::{Fencer, topology::topology};
 use crate::inbox::Adoption;
+use crate::monitors::{self, Facts, SharedDisk};
 use crate::resources::Network;
 use crate::resources::plan::PathFacts;
 
@@ -37,6 +38,7 @@ pub struct Machine {
     fencing: tokio::sync::watch::Receiver<crate::fencing::View>,
     page: Arc<DeadlinePage>,
     network: Network,
+    disks: BTreeMap<String, SharedDisk>,
     specs: BTreeMap<GroupName, BTreeMap<u64, Spec>>,
 }
 
@@ -59,7 +61,7 @@ impl Machine {
                     .insert(name.clone(), resource.spec.clone());
             }
         }
-        Machine { executor, fencer, fencing, page, network: Network::new(), specs }
+        Machine { executor, fencer, fencing, page, network: Network::new(), disks: BTreeMap::new(), specs }
     }
 }
 
@@ -70,6 +72,7 @@ impl Effects for Machine {
             endpoint: lan.endpoints.get(&adoption.wiring.me).copied(),
         };
         self.network = adoption.wiring.lans.iter().map(|lan| (lan.name.0.clone(), facts(lan))).collect();
+        self.disks = monitors::plan::shared_disks(&adoption.sub_cluster.spec, &adoption.wiring.me);
         self.fencer.adopt(topology(&adoption.sub_cluster.spec, &adoption.secrets));
         for (name, group) in &adoption.specs {
             let generation = adoption.groups.get(name).map_or(0, |config| config.generation);
@@ -98,12 +101,20 @@ impl Effects for Machine {
     }
 
     fn check(&mut self, check: Check) {
-        let Check { op, group, monitor, generation, timeout } = check;
+        let Check { op, group, monitor, generation, timeout, since } = check;
         let generations = self.specs.get(&group);
-        let asked = generations.and_then(|g| g.get(&generation)).and_then(|spec| spec.monitors.as_ref());
+        let asked = generations.and_then(|g| g.get(&generation));
         let newest = || generations?.values().rev().find_map(|spec| spec.monitors.as_ref());
-        let spec = asked.or_else(newest).and_then(|all| all.iter().find(|spec| spec.name == monitor.0)).cloned();
-        self.executor.check(executor::Check { op, group, monitor, spec, timeout });
+        let monitors = asked.and_then(|spec| spec.monitors.as_ref()).or_else(newest);
+        let spec = monitors.and_then(|all| all.iter().find(|spec| spec.name == monitor.0));
+        let none = BTreeMap::new();
+        let resources = asked.map_or(&none, |spec| &spec.resources);
+        let facts = Facts { network: &self.network, disks: &self.disks, resources };
+        let plan = match spec {
+            Some(spec) => monitors::Plan::new(spec, &facts),
+            None => Err("its specification is not known on this server".to_owned()),
+        };
+        self.executor.check(executor::Check { op, group, monitor, plan, timeout, since });
     }
 
     fn fence_devices(&self) -> crate::fencing::View {

@@ -3,7 +3,8 @@
 //!
 //! Every effect on the server happens in such a process, inside a control group of its own, so that a frozen or hung
 //! operation can be killed without a trace (protocol-why D6). Right before it acts on a start it looks at the deadline
-//! page again. It reads one request from standard input and writes one [`Verdict`] to standard output, both JSON.
+//! page again. It reads one request from standard input and writes one [`Verdict`] and a newline to standard output, both
+//! JSON.
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -110,8 +111,9 @@ pub fn helper_main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let answered =
-        serde_json::to_vec(&verdict).map_err(std::io::Error::other).and_then(|text| std::io::stdout().write_all(&text));
+    let answer = serde_json::to_string(&verdict).map_err(std::io::Error::other);
+    // The newline flushes it: the answer counts, although a thread that hangs on a disk keeps this process from ending.
+    let answered = answer.and_then(|text| std::io::stdout().write_all(format!("{text}\n").as_bytes()));
     if answered.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

@@ -75,17 +75,6 @@ pub fn unsupported_group(spec: &FailoverGroupSpec) -> Vec<FieldError> {
 }
 
 fn monitor(monitor: &Monitor, at: &str, r: &mut Refusals) {
-    for (member, given) in [
-        ("process", monitor.process.is_some()),
-        ("icmp", monitor.icmp.is_some()),
-        ("link", monitor.link.is_some()),
-        ("diskIO", monitor.disk_io.is_some()),
-        ("address", monitor.address.is_some()),
-        ("usage", monitor.usage.is_some()),
-        ("journal", monitor.journal.is_some()),
-    ] {
-        r.add(given, format!("{at}.{member}"), "", "use exec, http or tcp");
-    }
     let everywhere = monitor.scope == MonitorScope::Everywhere;
     r.add(everywhere, format!("{at}.scope"), monitor.scope, "use Online");
     let on_server = matches!(monitor.action, MonitorAction::FailoverAll | MonitorAction::ServerDown);

@@ -221,7 +221,6 @@ fn what_is_not_built_is_named() {
                 "spec.monitors[1].http.url: Unsupported value: https://192.0.2.10/: {unbuilt}; use http://, or exec with a program that speaks https"
             ),
             format!("spec.monitors[1].http.caSecret: Unsupported value: {unbuilt}; remove the field"),
-            format!("spec.monitors[2].usage: Unsupported value: {unbuilt}; use exec, http or tcp"),
             format!(
                 "spec.monitors[2].action: Unsupported value: ServerDown: {unbuilt}; use Restart, Failover, Stop or Report"
             ),
@@ -276,7 +275,8 @@ fn a_quorum_server_that_the_sub_cluster_itself_carries_is_refused() {
 
 #[test]
 fn patterns_and_addresses_of_monitors_are_checked_before_they_are_used() {
-    let mut spec = group(json!([{"name": "app", "process": {"command": ["/a"]}}]));
+    let mut spec = group(json!([{"name": "app", "process": {"command": ["/a"]}},
+        {"name": "addr", "floatingIP": {"address": "192.0.2.10/24", "path": "pub"}}]));
     let mut told = |monitor: Value| {
         let mut monitor = monitor;
         monitor["name"] = "m".into();
@@ -313,6 +313,52 @@ fn patterns_and_addresses_of_monitors_are_checked_before_they_are_used() {
         text.contains("spec.monitors[0].exec.output") && text.contains("no regular expression: unclosed group"),
         "{text}"
     );
+    let text = told(json!({"journal": {"match": "I/O error|["}}));
+    assert!(
+        text.starts_with("spec.monitors[0].journal.match: ") && text.contains("unclosed character class"),
+        "{text}"
+    );
+    for good in [
+        json!({"process": {"resource": "app"}}),
+        json!({"process": {"pattern": "^/usr/sbin/x", "min": 0, "max": 0}}),
+        json!({"icmp": {"targets": ["192.0.2.1", "fe80::1%eth0", "gw.example"], "minReachable": 2}}),
+        json!({"address": {"resource": "addr"}}),
+        json!({"diskIO": {"disk": "san", "write": true}}),
+        json!({"diskIO": {"device": "/dev/disk/by-id/x"}}),
+        json!({"usage": {"of": "FileSystem", "path": "/srv", "maxPercent": 90}}),
+    ] {
+        assert_eq!(told(good), "");
+    }
+    for (bad, begin) in [
+        (
+            json!({"process": {"resource": "addr"}}),
+            "process.resource: Invalid value: \"addr\": is no process resource of the group; it has app",
+        ),
+        (json!({"process": {"pattern": "x", "max": 0}}), "process.max: Invalid value: \"0\": is less than min, 1,"),
+        (
+            json!({"process": {"pattern": "x", "min": 0}}),
+            "process.min: Invalid value: \"0\": without max any number would do",
+        ),
+        (
+            json!({"icmp": {"targets": ["a"], "minReachable": 2}}),
+            "icmp.minReachable: Invalid value: \"2\": there are only 1 targets",
+        ),
+        (
+            json!({"icmp": {"targets": ["http://a/"]}}),
+            "icmp.targets: Invalid value: \"http://a/\": is neither an address nor the name",
+        ),
+        (
+            json!({"address": {"resource": "app"}}),
+            "address.resource: Invalid value: \"app\": is no floatingIP or virtualIP resource of the group; it has addr",
+        ),
+        (
+            json!({"diskIO": {"device": "/dev/disk/by-id/x", "write": true}}),
+            "diskIO.device: Invalid value: \"/dev/disk/by-id/x\": only the area",
+        ),
+    ] {
+        let text = told(bad);
+        assert!(text.starts_with(&format!("spec.monitors[0].{begin}")), "{text}");
+    }
     let text = told(json!({"exec": {"command": ["/a"]}, "resource": "app"}));
     assert!(text.starts_with("spec.monitors[0].resource: Invalid value: \"app\": only action Restart"), "{text}");
 }

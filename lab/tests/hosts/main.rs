@@ -10,6 +10,7 @@ mod every_path;
 mod fencing;
 mod harness;
 mod missing;
+mod monitored_parts;
 mod monitors;
 mod ocf;
 mod operator;

@@ -13,6 +13,10 @@ use crate::harness::{GROUP, LIMIT, Trial};
 
 /// The example `two-servers`, its group changed by a manifest's `spec.monitors`.
 fn monitored(name: &str, manifest: &str) -> Trial {
+    monitored_with(name, manifest, ClusterOptions::default())
+}
+
+pub(crate) fn monitored_with(name: &str, manifest: &str, options: ClusterOptions<'_>) -> Trial {
     let manifest: Value = serde_yaml::from_str(manifest).expect("YAML");
     let monitors = &manifest["spec"]["monitors"];
     assert!(monitors.is_sequence(), "{manifest:?}");
@@ -20,7 +24,7 @@ fn monitored(name: &str, manifest: &str) -> Trial {
         let group = documents.iter_mut().map(|(_, d)| d).find(|d| d["kind"] == "FailoverGroup").expect("a group");
         group["spec"]["monitors"] = monitors.clone();
     };
-    let trial = Trial::start_with(name, "two-servers", ClusterOptions::default(), change);
+    let trial = Trial::start_with(name, "two-servers", options, change);
     all_become(&trial, MonitorState::Passing);
     trial
 }
@@ -33,7 +37,7 @@ fn documented() -> String {
     section.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a manifest").to_owned()
 }
 
-fn all_become(trial: &Trial, wanted: MonitorState) {
+pub(crate) fn all_become(trial: &Trial, wanted: MonitorState) {
     wait_for(&format!("every monitor to be {wanted:?}"), LIMIT, |last| {
         let monitors = trial.status().monitors;
         *last = format!("{monitors:?}");

@@ -20,7 +20,7 @@ use std::time::Duration;
 use crate::config::{GroupConfig, MonitorAction, ResourceConfig};
 use crate::input::Outcome;
 use crate::message::Assignment;
-use crate::monitors::Monitors;
+use crate::monitors::{DueCheck, Monitors};
 use crate::names::{MonitorName, ResourceName};
 use crate::output::{Action, OpId};
 use crate::status::{Failure, GroupPhase, GroupReport, Part, ResourceReport, Step};
@@ -112,7 +112,7 @@ impl Machine {
             gate,
             wanted: true,
             resources,
-            monitors: Monitors::default(),
+            monitors: Monitors::new(running),
             failure: None,
             began: now,
             steps: Vec::new(),
@@ -147,10 +147,10 @@ impl Machine {
     }
 
     /// A specification with the same digest replaces the old one: what changed needs no restart.
-    pub(crate) fn refresh(&mut self, now: Instant, config: &Arc<GroupConfig>) {
+    pub(crate) fn refresh(&mut self, config: &Arc<GroupConfig>) {
         if config.digest == self.config.digest && config.generation != self.config.generation {
             self.config = config.clone();
-            self.monitors.begin_anew(now);
+            self.monitors.begin_anew();
         }
     }
 
@@ -244,12 +244,7 @@ impl Machine {
     }
 
     /// The checks of monitors that are due. `may_start`: the lease covers new activity; without it nothing new begins.
-    pub(crate) fn checks(
-        &mut self,
-        now: Instant,
-        may_start: bool,
-        wake: &mut Vec<Instant>,
-    ) -> Vec<(MonitorName, Duration)> {
+    pub(crate) fn checks(&mut self, now: Instant, may_start: bool, wake: &mut Vec<Instant>) -> Vec<DueCheck> {
         let online = may_start && self.phase() == GroupPhase::Online;
         self.monitors.due(now, online, &self.config, wake)
     }
@@ -285,7 +280,10 @@ impl Machine {
         let Some(resource) = self.resources.get_mut(name) else { return };
         match action {
             Action::Probe => resource.state = State::Probing(op),
-            Action::Start => resource.state = State::Starting(op, now),
+            Action::Start => {
+                resource.state = State::Starting(op, now);
+                self.monitors.restarted();
+            }
             Action::Stop => resource.state = State::Stopping(op),
             Action::Monitor => resource.check = Some(op),
         }

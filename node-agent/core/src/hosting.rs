@@ -10,6 +10,7 @@ use crate::core::Core;
 use crate::group::{Machine, STUCK_RETRY};
 use crate::input::Outcome;
 use crate::message::{Assignment, Message, Reason};
+use crate::monitors::DueCheck;
 use crate::names::{GroupName, MonitorName, ResourceName};
 use crate::output::{Action, Context, OpId, Output};
 use crate::planted::planted;
@@ -53,7 +54,7 @@ impl Core {
     ) {
         for (name, config) in &groups {
             if let Some(machine) = self.machines.get_mut(name) {
-                machine.refresh(self.now, config);
+                machine.refresh(config);
             }
         }
         if planted!(AbsenceIsDeletion) {
@@ -163,11 +164,12 @@ impl Core {
         op
     }
 
-    fn check_op(&mut self, group: &GroupName, monitor: MonitorName, generation: u64, timeout: Duration) -> OpId {
+    fn check_op(&mut self, group: &GroupName, due: DueCheck, generation: u64) -> OpId {
         self.next_op += 1;
         let op = self.next_op;
+        let DueCheck { monitor, timeout, since } = due;
         self.checks.insert(op, (group.clone(), monitor.clone()));
-        self.emit_now(Output::Check { op, group: group.clone(), monitor, generation, timeout });
+        self.emit_now(Output::Check { op, group: group.clone(), monitor, generation, timeout, since });
         op
     }
 
@@ -340,8 +342,9 @@ impl Core {
                     machine.begun(now, &request.resource, request.action, op);
                 }
             }
-            for (monitor, timeout) in checks {
-                let op = self.check_op(&name, monitor.clone(), generation, timeout);
+            for due in checks {
+                let monitor = due.monitor.clone();
+                let op = self.check_op(&name, due, generation);
                 if let Some(machine) = self.machines.get_mut(&name) {
                     machine.check_begun(&monitor, op);
                 }

@@ -8,6 +8,9 @@
 //! | any but `Failing` | enough failures in a row | `Failing`, and its action, once |
 //! | any | the check could not be carried out | as before, but no longer `Passing` |
 //!
+//! The initial delay counts from the moment at which the group came Online here, whatever changes in its specification
+//! afterwards: the service is as old as it is.
+//!
 //! An action ends Online (a restart, a failure of the group), which makes every monitor begin anew: so each action costs a
 //! whole threshold of failures, and counts against the limits of the resource or the group. Nothing goes back and forth
 //! more often than a failing resource would.
@@ -31,43 +34,74 @@ struct Monitor {
     message: String,
     next: Instant,
     check: Option<OpId>,
+    /// See [`DueCheck::since`].
+    since: Option<Instant>,
 }
 
 impl Monitor {
-    fn begun(next: Instant) -> Monitor {
-        Monitor { phase: MonitorPhase::Unknown, failures: 0, successes: 0, message: String::new(), next, check: None }
+    fn begun(next: Instant, since: Option<Instant>) -> Monitor {
+        let phase = MonitorPhase::Unknown;
+        Monitor { phase, failures: 0, successes: 0, message: String::new(), next, check: None, since }
     }
+}
+
+/// A check that is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DueCheck {
+    pub(crate) monitor: MonitorName,
+    pub(crate) timeout: Duration,
+    /// What happened before does not count; none: counting began before this process.
+    pub(crate) since: Option<Instant>,
 }
 
 /// The monitors of one group that this server holds.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Monitors {
+    /// Since when the group has been Online here.
+    online: Option<Instant>,
+    /// Nothing of the group was started by this process: what runs was Online before.
+    adopted: bool,
     /// Those that run; the others are inactive.
     running: BTreeMap<MonitorName, Monitor>,
 }
 
 impl Monitors {
-    /// The checks that are due, with their longest times. Wake-ups are added to `wake`.
+    /// Those of a group that is to be started, or (`adopted`) that runs since before this process.
+    pub(crate) fn new(adopted: bool) -> Monitors {
+        Monitors { adopted, ..Monitors::default() }
+    }
+
+    /// A resource of the group is started: what was seen before is over.
+    pub(crate) fn restarted(&mut self) {
+        self.adopted = false;
+    }
+
+    /// The checks that are due. Wake-ups are added to `wake`.
     pub(crate) fn due(
         &mut self,
         now: Instant,
         online: bool,
         config: &GroupConfig,
         wake: &mut Vec<Instant>,
-    ) -> Vec<(MonitorName, Duration)> {
+    ) -> Vec<DueCheck> {
         if !online {
             // Answers that are under way are about what is over.
             self.running.clear();
+            self.online = None;
             return Vec::new();
         }
+        let online = *self.online.get_or_insert(now);
+        let since = if self.adopted { None } else { Some(now) };
         self.running.retain(|name, _| config.monitors.contains_key(name));
         let mut due = Vec::new();
         for (name, settings) in &config.monitors {
-            let first = now + settings.initial_delay;
-            let monitor = self.running.entry(name.clone()).or_insert_with(|| Monitor::begun(first));
+            let first = now.max(online + settings.initial_delay);
+            let monitor = self.running.entry(name.clone()).or_insert_with(|| Monitor::begun(first, since));
             match monitor.check {
                 Some(_) => {}
-                None if now >= monitor.next => due.push((name.clone(), settings.timeout)),
+                None if now >= monitor.next => {
+                    due.push(DueCheck { monitor: name.clone(), timeout: settings.timeout, since: monitor.since });
+                }
                 None => wake.push(monitor.next),
             }
         }
@@ -126,10 +160,9 @@ impl Monitors {
     }
 
     /// A new specification that needs no restart: what was counted was about the old one.
-    pub(crate) fn begin_anew(&mut self, now: Instant) {
-        for monitor in self.running.values_mut() {
-            *monitor = Monitor::begun(now);
-        }
+    pub(crate) fn begin_anew(&mut self) {
+        self.adopted = false;
+        self.running.clear();
     }
 
     pub(crate) fn report(&self, config: &GroupConfig) -> BTreeMap<MonitorName, MonitorReport> {

@@ -83,6 +83,9 @@ pub enum Output {
         generation: u64,
         /// Without an answer until then the check has failed.
         timeout: Duration,
+        /// What happened before does not count: the group was not Online here, or an action has answered it. None: it
+        /// has been Online since before this process, and counts from where the process before began to count.
+        since: Option<Instant>,
     },
     /// Switch this server off by its fence devices, level by level, as the newest specification has them; answer
     /// [`crate::Input::FencedOff`] when that is verified, and in any case [`crate::Input::FenceEnded`].

@@ -1,5 +1,6 @@
 //! What follows when the monitors of a group fail, on the simulated world.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_core::Outcome;
@@ -135,4 +136,28 @@ fn report_only_says_so_and_takes_it_back() {
     assert_eq!((world.online("web"), world.moved, said), (Some(0), 0, 1), "{}", world.story(60));
     world.checks_find.clear();
     expect(&mut world, 3000, "passing", |world| phase(world, 0) == MonitorPhase::Passing);
+}
+
+#[test]
+fn a_changed_specification_neither_shortens_the_initial_delay_nor_begins_it_anew() {
+    let mut world = monitored(MonitorAction::Report);
+    let publish = |world: &mut World, generation: u64| {
+        let mut changed = (*world.groups[&GroupName::from("web")]).clone();
+        (changed.generation, changed.priority) = (generation, 7);
+        world.groups.insert("web".into(), Arc::new(changed));
+        world.publish();
+    };
+    let passes = |world: &World, generation: u64| {
+        let report = report(world, 0);
+        report.generation == generation && report.monitors["answers"].phase == MonitorPhase::Passing
+    };
+    world.run_for(1000);
+    publish(&mut world, 2);
+    world.run_for(700);
+    assert_eq!((report(&world, 0).generation, phase(&world, 0)), (2, MonitorPhase::Unknown), "{}", world.story(40));
+    expect(&mut world, 1000, "passing", |world| passes(world, 2));
+    world.run_for(2000);
+    // It is old enough by now: what is counted anew is asked for at once.
+    publish(&mut world, 3);
+    expect(&mut world, 500, "passing again", |world| passes(world, 3));
 }

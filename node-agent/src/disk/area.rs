@@ -78,6 +78,9 @@ pub enum AreaError {
         /// What is read.
         found: String,
     },
+    /// The same, of a trial.
+    #[error("the disk confirmed a write and does not give it back: its writes are lost or late")]
+    Forgotten,
     /// A record that doesn't fit.
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
@@ -148,6 +151,16 @@ impl Area {
                 Err(AreaError::Lost { slot, written: record.sequence, found })
             }
         }
+    }
+
+    /// Writes the block of a slot that is for nothing else, and reads it back. One at a time per server.
+    pub fn try_out(&mut self, slot: u8, token: [u8; 16]) -> Result<(), AreaError> {
+        let block = layout::encode_trial(slot, self.header.lock, token);
+        self.device.write(layout::trial_at(slot), &block)?;
+        if self.device.read(layout::trial_at(slot), BLOCK)? == block.as_slice() {
+            return Ok(());
+        }
+        Err(AreaError::Forgotten)
     }
 
     /// What the ring of a slot says.

@@ -26,6 +26,7 @@ pub const AREA: u64 = ((SLOTS as usize + 1) * SLOT_BLOCKS * BLOCK) as u64;
 const HEADER_MAGIC: &[u8; 8] = b"HOLDFAST";
 const BEAT_MAGIC: &[u8; 8] = b"HFBEAT\0\0";
 const LOCK_MAGIC: &[u8; 8] = b"HFLOCK\0\0";
+const TRIAL_MAGIC: &[u8; 8] = b"HFTRIAL\0";
 const MAJOR: u16 = 1;
 const MINOR: u16 = 0;
 const BEAT_HEAD: usize = 40;
@@ -124,6 +125,12 @@ pub fn ring_at(slot: u8) -> u64 {
     beat_at(slot) + (RING_START * BLOCK) as u64
 }
 
+/// First byte of the block of `slot` that is only for trying whether the disk can be written, from the beginning of the
+/// area. Nobody but its own server reads it.
+pub fn trial_at(slot: u8) -> u64 {
+    beat_at(slot) + ((SLOT_BLOCKS - 1) * BLOCK) as u64
+}
+
 /// The place in the ring where a record with this sequence goes.
 pub fn ring_position(sequence: u64) -> usize {
     (sequence % RING as u64) as usize
@@ -211,6 +218,16 @@ impl Beat {
         let counter = u64::from_le_bytes(array(block, 16));
         Ok(Some(Beat { slot, lock, counter, payload: block[BEAT_HEAD..BEAT_HEAD + length].to_vec() }))
     }
+}
+
+/// The block that tries whether the disk can be written; `token` tells one trial from the others.
+pub fn encode_trial(slot: u8, lock: AcceptorId, token: [u8; 16]) -> Vec<u8> {
+    let mut block = vec![0; BLOCK];
+    block[0..8].copy_from_slice(TRIAL_MAGIC);
+    block[8] = slot;
+    block[16..32].copy_from_slice(&token);
+    block[32..48].copy_from_slice(&lock.0.to_le_bytes());
+    seal(block)
 }
 
 /// The block of a lock record in the ring of `slot`.

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use holdfast_api::v1 as api;
 use holdfast_core::names::{GroupName, MonitorName};
+use holdfast_core::time::Instant;
 use holdfast_core::{Input, OpId, Outcome};
 use tokio::sync::watch;
 
 use super::{Executor, Inner, launch, lock};
+use crate::cgroup::Cgroup;
 use crate::clock;
-use crate::monitors::Request;
+use crate::monitors::{Plan, Request};
 use crate::resources::{State, Verdict};
 
 /// The helper says itself that a check took too long; so much later it is taken for stuck.
@@ -27,10 +28,12 @@ pub struct Check {
     pub group: GroupName,
     /// Monitor.
     pub monitor: MonitorName,
-    /// The specification; without it nothing is checked.
-    pub spec: Option<api::Monitor>,
+    /// What is checked, or why that is not known: then nothing is.
+    pub plan: Result<Plan, String>,
     /// Longest time.
     pub timeout: Duration,
+    /// What was seen before does not count; none: counting began before this process.
+    pub since: Option<Instant>,
 }
 
 /// Says to a check that it is to end; is closed when the check has.
@@ -39,6 +42,28 @@ type Leash = Arc<watch::Sender<bool>>;
 /// Checks under way.
 #[derive(Default)]
 pub(super) struct UnderWay(Mutex<BTreeMap<GroupName, BTreeMap<OpId, Leash>>>);
+
+/// What is left of checks that hang in the kernel. Their monitors begin no other one: a disk that is dead for a day must
+/// not gather a process every few seconds.
+#[derive(Default)]
+pub(super) struct Hanging(Mutex<BTreeMap<(GroupName, MonitorName), Cgroup>>);
+
+impl Hanging {
+    fn note(&self, check: (GroupName, MonitorName), left: Cgroup) {
+        lock(&self.0).insert(check, left);
+    }
+
+    fn still(&self, check: &(GroupName, MonitorName)) -> bool {
+        let mut all = lock(&self.0);
+        let Some(left) = all.get(check) else { return false };
+        if left.populated().unwrap_or(true) {
+            return true;
+        }
+        left.remove();
+        all.remove(check);
+        false
+    }
+}
 
 impl UnderWay {
     fn begin(&self, group: &GroupName, op: OpId) -> watch::Receiver<bool> {
@@ -105,15 +130,33 @@ impl Executor {
 
 impl Inner {
     async fn look(&self, check: Check, called_back: watch::Receiver<bool>) -> Verdict {
-        let Some(monitor) = check.spec else {
-            return Verdict::unknown("its specification is not known on this server");
+        let plan = match check.plan {
+            Ok(plan) => plan,
+            Err(problem) => return Verdict::unknown(problem),
         };
         if self.settings.page.enforcing() {
             return Verdict::unknown("the guard has not finished to stop what an earlier lease held");
         }
-        let server = self.settings.server.0.clone();
-        let request = Request { server, group: check.group.0, op: check.op, monitor, timeout: check.timeout };
+        let name = (check.group.clone(), check.monitor.clone());
+        if self.hanging.still(&name) {
+            return Verdict::failed("no answer: the check before still hangs in the kernel");
+        }
+        let request = Request {
+            server: self.settings.server.0.clone(),
+            group: check.group.0,
+            monitor: check.monitor.0,
+            op: check.op,
+            plan,
+            timeout: check.timeout,
+            since: check.since.map(|since| since.0),
+            run_dir: self.settings.run_dir.clone(),
+            cgroup: self.settings.cgroups.base().to_owned(),
+        };
         let until = tokio::time::Instant::now() + check.timeout + GRACE;
-        launch::check(&self.settings, request, until, called_back).await
+        let (verdict, left) = launch::check(&self.settings, request, until, called_back).await;
+        if let Some(left) = left {
+            self.hanging.note(name, left);
+        }
+        verdict
     }
 }

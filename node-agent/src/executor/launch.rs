@@ -1,5 +1,5 @@
-//! Runs one helper: born in a control group of its own, fed one request, killed with all that it started when its time
-//! is over.
+//! Runs one helper: born in a control group of its own, fed one request, killed with all that it started when it has
+//! answered or its time is over.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -22,6 +22,8 @@ use crate::spawn::{self, Child, Exit, Spawn};
 
 /// How long the kernel may take to end a killed helper.
 const KILL_WAIT: Duration = Duration::from_secs(1);
+/// How long a helper that has answered may take to end by itself.
+const END_WAIT: Duration = Duration::from_millis(100);
 
 /// A descriptor for tokio to wait on.
 #[derive(Debug)]
@@ -69,34 +71,45 @@ pub(super) async fn helper(settings: &Settings, request: Request, until: Instant
             Verdict::unknown(format!("it took longer than {limit:?} and was killed{rest}"))
         }
     };
-    finish(cgroup, verdict).await
+    // What may still act decides: whatever it said, nobody knows what is left of it.
+    let rest = finish(&cgroup).await;
+    if rest.is_empty() { verdict } else { Verdict::unknown(format!("{}{rest}", verdict.message)) }
 }
 
-/// Carries a check of a monitor out in a helper; `called_back` ends it.
+/// Carries a check of a monitor out in a helper; `called_back` ends it. Gives what is left of it, if that can't be killed.
 pub(super) async fn check(
     settings: &Settings,
     request: monitors::Request,
     until: Instant,
     mut called_back: watch::Receiver<bool>,
-) -> Verdict {
-    let cgroup = settings.cgroups.helper(request.op);
+) -> (Verdict, Option<Cgroup>) {
+    let cgroup =
+        if request.plan.acts() { settings.cgroups.helper(request.op) } else { settings.cgroups.check(request.op) };
+    let limit = request.timeout;
     let question = Question::Check(Box::new(request));
     let verdict = tokio::select! {
         answer = timeout_at(until, talk(settings, &cgroup, &question)) => match answer {
             Ok(Ok(verdict)) => verdict,
             Ok(Err(problem)) => Verdict::unknown(format!("the helper could not be run: {problem}")),
-            Err(_) => Verdict::unknown("the helper did not answer and was killed"),
+            Err(_) => Verdict::failed(format!("it took longer than {limit:?} and was killed")),
         },
         _ = called_back.wait_for(|end| *end) => Verdict::unknown("it was called back"),
     };
-    finish(cgroup, verdict).await
+    // What is left of it is no reason to doubt what was seen: hanging is just what a check is to find out.
+    let rest = finish(&cgroup).await;
+    if rest.is_empty() {
+        return (verdict, None);
+    }
+    let message = format!("{}{rest}", verdict.message);
+    (verdict.with(message), Some(cgroup))
 }
 
-/// Ends whatever a helper left behind: nothing may go on acting for an operation that was answered.
-async fn finish(cgroup: Cgroup, verdict: Verdict) -> Verdict {
+/// Ends whatever a helper left behind: nothing may go on acting for what was answered. Gives a sentence about what
+/// survived, or nothing.
+async fn finish(cgroup: &Cgroup) -> String {
     let rest = kill(vec![cgroup.clone()]).await;
     cgroup.remove();
-    if rest.is_empty() { verdict } else { Verdict::unknown(format!("{}{rest}", verdict.message)) }
+    rest
 }
 
 /// What a timeout ends beside the helper: all that it started for this operation, but nothing that was started before.
@@ -140,20 +153,26 @@ async fn talk(settings: &Settings, cgroup: &Cgroup, question: &Question) -> Resu
         drop(sender);
         sent
     };
-    let (sent, received) = tokio::join!(ask, receiver.read_to_end(&mut answer));
+    let (sent, received) = tokio::join!(ask, receive(&mut receiver, &mut answer));
     received.map_err(text)?;
-    let exit = match &child.0 {
-        Some(running) => wait(running).await.map_err(text)?,
-        None => return Err("it is gone".to_owned()),
-    };
-    child.0 = None;
-    match serde_json::from_slice::<Verdict>(&answer) {
-        Ok(verdict) => Ok(verdict),
-        Err(_) => {
-            let sent = sent.err().map(|e| format!("; it did not take its request: {e}")).unwrap_or_default();
-            Err(format!("it ended without an answer ({exit}){sent}"))
+    let Some(running) = &child.0 else { return Err("it is gone".to_owned()) };
+    if let Ok(verdict) = serde_json::from_slice::<Verdict>(&answer) {
+        // One that does not end, because a thread of it hangs, has answered all the same; it is killed next.
+        if timeout_at(Instant::now() + END_WAIT, wait(running)).await.is_ok() {
+            child.0 = None;
         }
+        return Ok(verdict);
     }
+    let exit = wait(running).await.map_err(text)?;
+    child.0 = None;
+    let sent = sent.err().map(|e| format!("; it did not take its request: {e}")).unwrap_or_default();
+    Err(format!("it ended without an answer ({exit}){sent}"))
+}
+
+/// Reads the answer: up to its newline, or to the end of a helper that gives none.
+async fn receive(receiver: &mut pipe::Receiver, answer: &mut Vec<u8>) -> io::Result<()> {
+    while answer.last() != Some(&b'\n') && receiver.read_buf(answer).await? > 0 {}
+    Ok(())
 }
 
 fn start(settings: &Settings, cgroup: &Cgroup, input: OwnedFd, output: OwnedFd) -> Result<Child, String> {

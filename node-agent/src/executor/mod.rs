@@ -107,6 +107,7 @@ struct Inner {
     turns: Mutex<BTreeMap<Key, Arc<tokio::sync::Mutex<()>>>>,
     watches: Mutex<BTreeMap<Key, tokio::task::AbortHandle>>,
     checks: checks::UnderWay,
+    hanging: checks::Hanging,
     checkpoint: AtomicU64,
 }
 
@@ -120,7 +121,11 @@ impl Executor {
         let helpers = settings.cgroups.helpers();
         helpers.create()?;
         helpers.kill(LEFTOVERS)?;
-        for old in helpers.children() {
+        let checks = settings.cgroups.checks();
+        checks.create()?;
+        // They act on nothing: one that hangs in the kernel keeps no agent from starting.
+        checks.signal_kill()?;
+        for old in helpers.children().into_iter().chain(checks.children()) {
             old.remove();
         }
         let records = records::Records::open(&settings.run_dir, crate::boot::Host::default().boot_id()?)?;
@@ -132,6 +137,7 @@ impl Executor {
             turns: Mutex::default(),
             watches: Mutex::default(),
             checks: checks::UnderWay::default(),
+            hanging: checks::Hanging::default(),
             checkpoint: AtomicU64::new(clock::now().0),
         });
         let ticker = Arc::downgrade(&inner);

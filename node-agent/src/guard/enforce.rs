@@ -63,7 +63,8 @@ impl Enforcement {
         if let Some((_, pidfd)) = &agent {
             spawn::signal(pidfd, libc::SIGKILL);
         }
-        for cgroup in [cgroups.agent(), cgroups.helpers(), cgroups.groups()] {
+        // Checks act on nothing, so they are not waited for: one may hang on a disk for ever.
+        for cgroup in [cgroups.agent(), cgroups.helpers(), cgroups.checks(), cgroups.groups()] {
             kill(&cgroup);
         }
         // Last started first: what was mounted inside another file system goes before it.

@@ -1,7 +1,7 @@
 //! A program whose exit code and output say whether all is well.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use holdfast_api::v1::ExecCheck;
 
@@ -12,8 +12,6 @@ use crate::spawn::{self, Exit, Spawn};
 
 /// Output that counts, per stream.
 const OUTPUT: usize = 64 * 1024;
-/// How often the end of the time is looked at.
-const LOOK: Duration = Duration::from_millis(20);
 
 pub(super) fn run(check: &ExecCheck, request: &Request) -> Verdict {
     match execute(check, request) {
@@ -40,7 +38,7 @@ fn execute(check: &ExecCheck, request: &Request) -> Result<(Option<Exit>, Collec
         ("PATH", path),
         ("HOLDFAST_SERVER", request.server.clone()),
         ("HOLDFAST_GROUP", request.group.clone()),
-        ("HOLDFAST_MONITOR", request.monitor.name.clone()),
+        ("HOLDFAST_MONITOR", request.monitor.clone()),
         // Seconds, rounded up, as shells count.
         ("HOLDFAST_TIMEOUT", request.timeout.as_millis().div_ceil(1000).to_string()),
     ]
@@ -59,17 +57,8 @@ fn execute(check: &ExecCheck, request: &Request) -> Result<(Option<Exit>, Collec
     })
     .map_err(|e| format!("exec.command: {name} can't be run: {e}"))?;
     drop((output, errors));
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        collected.wait(&child.pidfd, left.min(LOOK));
-        if let Some(exit) = child.reap() {
-            collected.read();
-            return Ok((Some(exit), collected));
-        }
-        if left.is_zero() {
-            return Ok((None, collected));
-        }
-    }
+    let exit = collected.until_end(&child, until, || false);
+    Ok((exit, collected))
 }
 
 fn judge(check: &ExecCheck, exit: Exit, collected: &Collected) -> Verdict {

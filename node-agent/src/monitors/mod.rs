@@ -1,17 +1,29 @@
-//! Checks of monitors: a program, a TCP connection, a request to a web server. Each runs in a helper process, once.
+//! Checks of monitors. Each runs in a helper process, once.
 //!
-//! A check that finds no answer in time has failed: that is how a service that hangs is seen. One that could not be
-//! carried out at all (no such program, no such name) says nothing about the service: [`crate::resources::State::Unknown`].
+//! A check that finds no answer in time has failed: that is how a service or a disk that hangs is seen. One that could not
+//! be carried out at all (no such program, no such name) says nothing: [`crate::resources::State::Unknown`].
 
+mod disk;
 mod exec;
+mod journal;
 mod net;
+mod network;
+mod ping;
+pub mod plan;
+mod processes;
+mod usage;
 
+use std::path::PathBuf;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
-use holdfast_api::v1 as api;
 use serde::{Deserialize, Serialize};
 
 use crate::resources::Verdict;
+pub use plan::{Facts, Plan, SharedDisk};
+
+/// Those that know their own end say so themselves; the others are left this much later.
+const SLACK: Duration = Duration::from_millis(100);
 
 /// One check, as a helper is told.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,27 +33,49 @@ pub struct Request {
     pub server: String,
     /// The group.
     pub group: String,
+    /// The monitor.
+    pub monitor: String,
     /// Number of the operation.
     pub op: u64,
-    /// The monitor.
-    pub monitor: api::Monitor,
+    /// What is checked.
+    pub plan: Plan,
     /// Longest time.
     pub timeout: Duration,
+    /// What happened before (CLOCK_BOOTTIME, ns) does not count; none: counting began before the agent's process.
+    pub since: Option<u64>,
+    /// Run directory of the agent.
+    pub run_dir: PathBuf,
+    /// Base of the control groups.
+    pub cgroup: PathBuf,
 }
 
 /// Carries it out: `Running` if all is well, `Failed` if not.
+///
+/// In a thread of its own: one that hangs in the kernel can't be interrupted, but it can be left.
 pub fn run(request: &Request) -> Verdict {
-    let monitor = &request.monitor;
-    if let Some(check) = &monitor.exec {
-        return exec::run(check, request);
+    let (sender, receiver) = channel();
+    let (work, limit) = (request.clone(), request.timeout);
+    std::thread::spawn(move || sender.send(check(&work)));
+    match receiver.recv_timeout(limit + SLACK) {
+        Ok(verdict) => verdict,
+        Err(RecvTimeoutError::Timeout) => late("no answer", limit),
+        Err(RecvTimeoutError::Disconnected) => Verdict::unknown("the check ended without an answer"),
     }
-    if let Some(check) = &monitor.tcp {
-        return net::tcp(check, request.timeout);
+}
+
+fn check(request: &Request) -> Verdict {
+    match &request.plan {
+        Plan::Exec(check) => exec::run(check, request),
+        Plan::Http(check) => net::http(check, request.timeout),
+        Plan::Tcp(check) => net::tcp(check, request.timeout),
+        Plan::Process { of, min, max } => processes::run(of, *min, *max, request),
+        Plan::Icmp(check) => ping::run(check, request.timeout),
+        Plan::Link(interface) => network::link(interface),
+        Plan::DiskIo(plan) => disk::run(plan, &request.run_dir),
+        Plan::Address(plan) => network::address(plan),
+        Plan::Usage(check) => usage::run(check, request.timeout),
+        Plan::Journal(check) => journal::run(check, request),
     }
-    if let Some(check) = &monitor.http {
-        return net::http(check, request.timeout);
-    }
-    Verdict::unknown("the monitor has no member that this version carries out; allowed are exec, http and tcp")
 }
 
 /// A pattern as the specification has it.

@@ -40,10 +40,10 @@ pub fn run(plan: &FloatingIpPlan, action: Action, job: &Job) -> Verdict {
     result.unwrap_or_else(|error| Verdict::unknown(format!("the kernel's addresses can't be read or changed: {error}")))
 }
 
-/// The interface that the plan means; none if this server doesn't have it.
-fn interface(plan: &FloatingIpPlan, netlink: &mut Netlink) -> io::Result<Result<Link, String>> {
+/// The interface that is meant; else why this server doesn't have it.
+pub(crate) fn interface(wanted: &Interface, netlink: &mut Netlink) -> io::Result<Result<Link, String>> {
     let links = netlink.links()?;
-    Ok(match &plan.interface {
+    Ok(match wanted {
         Interface::Named(name) => links
             .iter()
             .find(|l| l.name == *name)
@@ -67,7 +67,7 @@ fn look(plan: &FloatingIpPlan, netlink: &mut Netlink) -> io::Result<Verdict> {
     let Some(found) = netlink.addresses()?.into_iter().find(|a| a.address == plan.address) else {
         return Ok(Verdict::stopped().with(format!("{} is not on this server", plan.address)));
     };
-    let link = match interface(plan, netlink)? {
+    let link = match interface(&plan.interface, netlink)? {
         Ok(link) => link,
         Err(problem) => return Ok(Verdict::failed(problem)),
     };
@@ -83,7 +83,8 @@ fn misplaced(plan: &FloatingIpPlan, found: Address, link: &Link) -> Option<Strin
     })
 }
 
-fn down(link: &Link) -> Option<String> {
+/// Why nothing goes over an interface, if so.
+pub(crate) fn down(link: &Link) -> Option<String> {
     if !link.is_up() {
         return Some(format!("interface {} is down", link.name));
     }
@@ -91,7 +92,7 @@ fn down(link: &Link) -> Option<String> {
 }
 
 fn start(plan: &FloatingIpPlan, netlink: &mut Netlink, job: &Job) -> io::Result<Verdict> {
-    let link = match interface(plan, netlink)? {
+    let link = match interface(&plan.interface, netlink)? {
         Ok(link) => link,
         Err(problem) => return Ok(Verdict::failed(problem)),
     };
@@ -137,12 +138,11 @@ fn conflict(plan: &FloatingIpPlan, link: &Link) -> io::Result<Result<Option<Sock
     let Some(mac) = link.mac.filter(|_| link.has_neighbours() && !plan.take) else { return Ok(Ok(None)) };
     let (found, socket) = neighbour::conflict(link.index, mac, plan.address)?;
     let Some(other) = found else { return Ok(Ok(Some(socket))) };
-    let other: Vec<String> = other.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(Err(format!(
         "{} is used by somebody else on {}: {} answers for it; remove it there, or set floatingIP.onConflict: Take",
         plan.address,
         link.name,
-        other.join(":")
+        neighbour::name(other)
     )))
 }
 

@@ -69,8 +69,11 @@ fn uses(process: &Path, mount: u64) -> BTreeSet<&'static str> {
 ///
 /// The agent, the guard, helpers and process 1 are never ended.
 pub fn end(mount: u64, policy: Holders, group: &Cgroup, cgroups: &Hierarchy, limit: Duration) -> (String, Vec<Holder>) {
-    let ours: BTreeSet<i32> =
-        [cgroups.agent(), cgroups.guard(), cgroups.helpers()].iter().flat_map(Cgroup::pids).chain([1]).collect();
+    let ours: BTreeSet<i32> = [cgroups.agent(), cgroups.guard(), cgroups.helpers(), cgroups.checks()]
+        .iter()
+        .flat_map(Cgroup::pids)
+        .chain([1])
+        .collect();
     let may_end = |holder: &Holder| match policy {
         Holders::Any => !ours.contains(&holder.pid),
         Holders::GroupOnly => holder.own,

@@ -61,6 +61,11 @@ pub fn conflict(index: u32, mac: [u8; 6], address: IpAddr) -> io::Result<(Option
     Ok((None, socket))
 }
 
+/// A hardware address as people write it.
+pub fn name(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
 /// Tells everybody on a link where an address is.
 #[derive(Debug)]
 pub struct Announcer {

@@ -274,6 +274,7 @@ pub(crate) fn emergency_stop(plan: &OcfPlan, group: &str, resource: &str, state:
     let (Ok(program), Ok(directory)) = (plan.agent().program(), cgroup.open()) else { return false };
     let mut environment = variables(plan, "stop", Duration::ZERO, plan.stop, &instance(group, resource));
     environment.extend([("PATH", DEFAULT_PATH), ("HOME", "/root")].map(|(n, v)| (n.to_owned(), v.to_owned())));
+    // Unlike `call`: it writes no file, and nobody else ends it when its time is over.
     let child = spawn::spawn(&Spawn {
         program: &program,
         args: &[program.display().to_string(), "stop".to_owned()],

@@ -269,19 +269,7 @@ fn floating_ip(spec: &api::FloatingIp, network: &Network) -> Result<FloatingIpPl
     }
     let interface = match (&spec.interface, &spec.path) {
         (Some(name), None) => Interface::Named(name.clone()),
-        (None, Some(path)) => {
-            let known = || network.keys().cloned().collect::<Vec<_>>().join(", ");
-            let facts = network.get(path).ok_or_else(|| {
-                wrong("floatingIP.path", format!("is {path:?}; the LAN paths of this sub-cluster are {}", known()))
-            })?;
-            match (&facts.interface, facts.endpoint) {
-                (Some(name), _) => Interface::Named(name.clone()),
-                (None, Some(endpoint)) => Interface::Holding(endpoint),
-                (None, None) => {
-                    return Err(wrong("floatingIP.path", format!("{path:?} has no endpoint for this server")));
-                }
-            }
-        }
+        (None, Some(path)) => lan_interface("floatingIP.path", path, network)?,
         _ => return Err(wrong("floatingIP", "give exactly one of path and interface")),
     };
     Ok(FloatingIpPlan {
@@ -293,6 +281,19 @@ fn floating_ip(spec: &api::FloatingIp, network: &Network) -> Result<FloatingIpPl
         announce_repeat: spec.announce.repeat.get(),
         take: spec.on_conflict == OnConflict::Take,
     })
+}
+
+/// The interface of this server for a LAN path, which `field` names.
+pub(crate) fn lan_interface(field: &str, path: &str, network: &Network) -> Result<Interface, PlanError> {
+    let known = || network.keys().cloned().collect::<Vec<_>>().join(", ");
+    let facts = network
+        .get(path)
+        .ok_or_else(|| wrong(field, format!("is {path:?}; the LAN paths of this sub-cluster are {}", known())))?;
+    match (&facts.interface, facts.endpoint) {
+        (Some(name), _) => Ok(Interface::Named(name.clone())),
+        (None, Some(endpoint)) => Ok(Interface::Holding(endpoint)),
+        (None, None) => Err(wrong(field, format!("{path:?} has no endpoint for this server"))),
+    }
 }
 
 fn process(spec: &api::Process) -> Result<ProcessPlan, PlanError> {

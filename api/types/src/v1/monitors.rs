@@ -196,16 +196,17 @@ pub struct TcpCheck {
     pub address: String,
 }
 
-/// The number of processes: of those that match a pattern, or of a resource.
+/// The number of processes: of those that match a pattern, or of a resource. Those of Holdfast itself are never counted.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules::exactly_one(&["pattern", "resource"], "give exactly one of pattern, resource")))]
 pub struct ProcessCheck {
-    /// Regular expression for the command line. Either this or `resource`.
+    /// Regular expression that is searched in the command line, the program and its arguments joined by spaces. Either this
+    /// or `resource`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub pattern: Option<String>,
-    /// A process resource of the group. Either this or `pattern`.
+    /// A process resource of the group: all that it started counts. Either this or `pattern`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::label")]
     pub resource: Option<String>,
@@ -217,14 +218,21 @@ pub struct ProcessCheck {
     pub max: Option<u32>,
 }
 
+impl ProcessCheck {
+    /// At least so many.
+    pub fn at_least(&self) -> u32 {
+        self.min.unwrap_or(1)
+    }
+}
+
 /// Answers to ping.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IcmpCheck {
-    /// Addresses.
+    /// Addresses or names of hosts. Each is asked three times within `timeout`.
     #[schemars(length(min = 1, max = 32), inner(length(min = 2, max = 253)), extend("x-kubernetes-list-type" = "set"))]
     pub targets: Vec<String>,
-    /// So many must answer. Default 1.
+    /// So many must answer, at most as many as there are targets. Default 1.
     #[serde(default = "one_u8")]
     #[schemars(range(min = 1, max = 32))]
     pub min_reachable: u8,
@@ -234,7 +242,7 @@ fn one_u8() -> u8 {
     1
 }
 
-/// The link of a network interface.
+/// The link of a network interface: it is there, up, and connected to something.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules::exactly_one(&["path", "interface"], "give exactly one of path, interface")))]
@@ -249,7 +257,8 @@ pub struct LinkCheck {
     pub interface: Option<String>,
 }
 
-/// Reads, and if wanted writes, of a disk.
+/// Reads, and if wanted writes, of a disk, past all caches of the server: one block somewhere on it. A disk that hangs fails
+/// like one that answers with errors.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules::exactly_one(&["disk", "device"], "give exactly one of disk, device")))]
@@ -262,7 +271,8 @@ pub struct DiskIoCheck {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::stable_device")]
     pub device: Option<String>,
-    /// Whether it also writes, to the area of the disk. Default false.
+    /// Whether it also writes, to a place of its own in the area of the disk, and reads that back. Needs `disk`, with an
+    /// area. Default false.
     #[serde(default)]
     pub write: bool,
 }
@@ -271,7 +281,8 @@ pub struct DiskIoCheck {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AddressCheck {
-    /// Name of the resource.
+    /// Name of a floatingIP resource: it is there, its interface is connected, and nobody else answers for it; or of a
+    /// virtualIP resource: it is there.
     #[schemars(schema_with = "schema::label")]
     pub resource: String,
 }
@@ -279,11 +290,11 @@ pub struct AddressCheck {
 choices! {
     /// What can be full.
     pub enum UsageOf {
-        /// A file system.
+        /// A file system: its blocks or its inodes, whichever are scarcer. What only root may use counts as used.
         FileSystem,
-        /// The server's memory.
+        /// The server's memory, without what can be given to programs at once.
         Memory,
-        /// The server's processors.
+        /// The server's processors, over one second or half of `timeout`, whichever is shorter.
         Cpu,
     }
 }
@@ -307,7 +318,8 @@ pub struct UsageCheck {
     pub max_percent: u8,
 }
 
-/// Lines of the system journal.
+/// Lines of the system journal (systemd-journald) that are written while the monitor runs. A line counts once: an action of
+/// the monitor forgets those before it, a restart of the agent does not.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JournalCheck {
@@ -315,7 +327,7 @@ pub struct JournalCheck {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub unit: Option<String>,
-    /// Regular expression for a line.
+    /// Regular expression that is searched in the message of a line.
     #[serde(rename = "match")]
     #[schemars(length(min = 1, max = 1024))]
     pub match_: String,
@@ -323,7 +335,7 @@ pub struct JournalCheck {
     #[serde(default = "ten_minutes")]
     #[schemars(extend("x-kubernetes-validations" = rules::within("1s", "720h")))]
     pub within: Duration,
-    /// So many lines are a failure. Default 1.
+    /// So many lines are a failure, until they are older than `within`. With it `threshold` is best 1. Default 1.
     #[serde(default = "one_u32")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub count: u32,

@@ -1,23 +1,27 @@
-//! What a monitor says in languages of its own: regular expressions, addresses.
+//! What a monitor says in languages of its own: regular expressions, addresses; and the resources that it names.
 
 use crate::{
     error::{ErrorKind, FieldError},
-    v1::{FailoverGroupSpec, HttpCheck, Monitor, MonitorAction, TcpCheck},
+    v1::{FailoverGroupSpec, HttpCheck, Monitor, MonitorAction, Resource, TcpCheck},
 };
 
 /// What is wrong with the monitors of a group beyond their schema.
 pub fn validate_monitors(spec: &FailoverGroupSpec) -> Vec<FieldError> {
-    spec.monitors.iter().enumerate().flat_map(|(i, monitor)| one(monitor, &format!("spec.monitors[{i}]"))).collect()
+    let all = spec.monitors.iter().enumerate();
+    all.flat_map(|(i, monitor)| one(monitor, &spec.resources, &format!("spec.monitors[{i}]"))).collect()
 }
 
-fn one(monitor: &Monitor, at: &str) -> Vec<FieldError> {
+fn one(monitor: &Monitor, resources: &[Resource], at: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let mut wrong = |field: &str, found: &str, message: String| {
         errors.push(FieldError::new(ErrorKind::Invalid, format!("{at}.{field}"), format!("{found:?}"), message));
     };
     let exec = monitor.exec.as_ref().and_then(|check| check.output.as_ref()).map(|pattern| ("exec.output", pattern));
     let http = monitor.http.as_ref().and_then(|check| check.body.as_ref()).map(|pattern| ("http.body", pattern));
-    for (field, pattern) in exec.into_iter().chain(http) {
+    let process = monitor.process.as_ref().and_then(|check| check.pattern.as_ref());
+    let process = process.map(|pattern| ("process.pattern", pattern));
+    let journal = monitor.journal.as_ref().map(|check| ("journal.match", &check.match_));
+    for (field, pattern) in exec.into_iter().chain(http).chain(process).chain(journal) {
         if let Err(error) = regex::Regex::new(pattern) {
             // The library draws the pattern over several lines; the last one says what is wrong.
             let text = error.to_string();
@@ -35,11 +39,67 @@ fn one(monitor: &Monitor, at: &str) -> Vec<FieldError> {
     {
         wrong("tcp.address", &check.address, problem);
     }
+    if let Some(check) = &monitor.process {
+        let (min, max) = (check.at_least(), check.max);
+        if max.is_some_and(|max| max < min) {
+            let message = format!("is less than min, {min}, so that no number would do; set min, too");
+            wrong("process.max", &max.unwrap_or_default().to_string(), message);
+        } else if min == 0 && max.is_none() {
+            wrong("process.min", "0", "without max any number would do; give max, or a min of 1 or more".to_owned());
+        }
+        let known = named(resources, |resource| resource.process.is_some());
+        if let Some(name) = check.resource.as_ref().filter(|name| !known.contains(name)) {
+            wrong("process.resource", name, format!("is no process resource of the group; {}", list(&known)));
+        }
+    }
+    if let Some(check) = &monitor.icmp {
+        if usize::from(check.min_reachable) > check.targets.len() {
+            let message = format!("there are only {} targets; give more of them, or ask for less", check.targets.len());
+            wrong("icmp.minReachable", &check.min_reachable.to_string(), message);
+        }
+        for target in check.targets.iter().filter(|target| !is_host(target)) {
+            wrong(
+                "icmp.targets",
+                target,
+                "is neither an address nor the name of a host, without port or URL".to_owned(),
+            );
+        }
+    }
+    if let Some(check) = monitor.disk_io.as_ref().filter(|check| check.write && check.disk.is_none()) {
+        let message = "only the area of a shared disk is written to; name the disk by disk, or remove write";
+        wrong("diskIO.device", check.device.as_deref().unwrap_or_default(), message.to_owned());
+    }
+    if let Some(check) = &monitor.address {
+        let known = named(resources, |resource| resource.floating_ip.is_some() || resource.virtual_ip.is_some());
+        if !known.contains(&&check.resource) {
+            let message = format!("is no floatingIP or virtualIP resource of the group; {}", list(&known));
+            wrong("address.resource", &check.resource, message);
+        }
+    }
     if let Some(resource) = monitor.resource.as_ref().filter(|_| monitor.action != MonitorAction::Restart) {
         let message = "only action Restart acts on a resource; remove it, or use action Restart";
         wrong("resource", resource, message.to_owned());
     }
     errors
+}
+
+/// Names of the resources of a kind.
+fn named(resources: &[Resource], kind: impl Fn(&Resource) -> bool) -> Vec<&String> {
+    resources.iter().filter(|resource| kind(resource)).map(|resource| &resource.name).collect()
+}
+
+fn list(known: &[&String]) -> String {
+    if known.is_empty() {
+        return "it has none".to_owned();
+    }
+    format!("it has {}", known.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", "))
+}
+
+/// An address, one of a link with its interface (fe80::1%eth0), or a name.
+fn is_host(text: &str) -> bool {
+    let address = text.split_once('%').map_or(text, |(address, _)| address);
+    let of_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    address.parse::<std::net::IpAddr>().is_ok() || (!text.is_empty() && text.chars().all(of_name))
 }
 
 /// Where a check connects to.

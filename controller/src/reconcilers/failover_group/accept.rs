@@ -89,6 +89,27 @@ fn known_names(spec: &FailoverGroupSpec, sub: &SubClusterSpec) -> Result<(), Rej
             return Err(Rejection::new(accepted::NOT_FOUND, message));
         }
     }
+    for monitor in &spec.monitors {
+        let at = format!("spec.monitors[name={}]", monitor.name);
+        let path = monitor.link.as_ref().and_then(|link| link.path.as_ref());
+        if let Some(path) = path.filter(|path| !lans.contains(&path.as_str())) {
+            let (sub, has) = (&spec.sub_cluster, list(&lans));
+            let message = format!("{at}.link.path: sub-cluster {sub} has no LAN path {path}; it has {has}");
+            return Err(Rejection::new(accepted::NOT_FOUND, message));
+        }
+        let Some(check) = &monitor.disk_io else { continue };
+        let Some(name) = &check.disk else { continue };
+        let (name_of, has) = (&spec.sub_cluster, if disks.is_empty() { "none".to_string() } else { list(&disks) });
+        let Some(disk) = sub.disks.iter().find(|disk| disk.name == *name) else {
+            let message = format!("{at}.diskIO.disk: sub-cluster {name_of} has no disk {name}; it has {has}");
+            return Err(Rejection::new(accepted::UNKNOWN_DISK, message));
+        };
+        if check.write && disk.area.is_none() {
+            let message =
+                format!("{at}.diskIO.write: disk {name} has no area to write to; give it one, or remove write");
+            return Err(Rejection::new(accepted::UNKNOWN_DISK, message));
+        }
+    }
     Ok(())
 }
 
@@ -196,6 +217,21 @@ mod tests {
         assert_eq!(reason, "UnknownDisk");
         let begin = "spec.resources[name=data].filesystem.disk: sub-cluster db has no disk san";
         assert!(message.starts_with(begin), "{message}");
+        let monitored = |monitor: serde_json::Value| {
+            verdict(|group, _| {
+                let mut monitor = monitor.clone();
+                monitor["name"] = "m".into();
+                monitor["action"] = "Report".into();
+                group.spec.monitors = vec![serde_json::from_value(monitor).unwrap()];
+            })
+        };
+        let (reason, message) = monitored(json!({"link": {"path": "dsl"}})).unwrap_err();
+        assert_eq!(reason, "NotFound");
+        assert!(message.starts_with("spec.monitors[name=m].link.path: sub-cluster db has no LAN path dsl; it has "));
+        let (reason, message) = monitored(json!({"diskIO": {"disk": "nas"}})).unwrap_err();
+        assert_eq!(reason, "UnknownDisk");
+        assert!(message.ends_with("has no disk nas; it has san"), "{message}");
+        assert_eq!(monitored(json!({"diskIO": {"disk": "san"}})), Ok(()));
     }
 
     #[test]

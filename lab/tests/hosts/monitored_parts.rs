@@ -1,0 +1,110 @@
+//! Monitors of parts of a server: the public LAN's link and a disk are lost on the server that runs the group, and are
+//! whole on the other one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use holdfast_api::v1::{MonitorState, PathState};
+use holdfast_lab::{ClusterOptions, DiskFault, boottime_ns, wait_for};
+
+use crate::harness::{GROUP, LIMIT, Trial};
+use crate::monitors::{all_become, monitored_with};
+
+/// The disk with heartbeat and lock.
+const AREA: &str = "holdfast-area";
+
+/// Why the group went away from a server, as its status tells.
+fn failure(trial: &Trial, survivor: &str, victim: &str) -> (String, String) {
+    let status = trial.cluster.wait_online(GROUP, Some(survivor), LIMIT).expect("online").status.expect("a status");
+    let failure = status.failures.iter().find(|failure| failure.server == victim);
+    let failure = failure.unwrap_or_else(|| panic!("{:?}", status.failures));
+    (failure.resource.clone(), failure.message.clone())
+}
+
+/// The control group of this name somewhere below another one.
+fn below(path: &Path, name: &str) -> PathBuf {
+    let mut open = vec![path.to_owned()];
+    while let Some(next) = open.pop() {
+        if next.file_name().is_some_and(|found| found == name) {
+            return next;
+        }
+        let inner = fs::read_dir(&next).into_iter().flatten().flatten().map(|entry| entry.path());
+        open.extend(inner.filter(|path| path.is_dir()));
+    }
+    panic!("no {name} below {}", path.display());
+}
+
+/// How many control groups directly below one have a process. One whose first thread has ended shows no arguments.
+fn populated(path: &Path) -> usize {
+    let all = fs::read_dir(path).into_iter().flatten().flatten();
+    let events = all.filter_map(|entry| fs::read_to_string(entry.path().join("cgroup.events")).ok());
+    events.filter(|text| text.contains("populated 1")).count()
+}
+
+#[test]
+fn a_server_that_loses_its_public_lan_gives_the_group_to_the_other_one() {
+    let manifest = "
+spec:
+  monitors:
+  - {name: public, link: {path: pub}, interval: 200ms, timeout: 1s, threshold: 2, action: Failover}
+  - {name: client, icmp: {targets: [192.0.2.1, 192.0.2.2], minReachable: 2}, interval: 1s, action: Report}
+  - {name: alone, address: {resource: address}, interval: 1s, action: Report}
+  - {name: one, process: {pattern: '^/usr/sbin/nginx', max: 1}, interval: 1s, action: Report}
+  - {name: group, process: {resource: nginx}, interval: 1s, action: Report}
+  - {name: room, usage: {of: FileSystem, path: /srv/web, maxPercent: 95}, interval: 1s, action: Report}
+  - {name: memory, usage: {of: Memory, maxPercent: 100}, interval: 1s, action: Report}
+  - {name: disk, diskIO: {disk: shared, write: true}, interval: 1s, action: Report}
+";
+    let trial = monitored_with("monitor-link", manifest, ClusterOptions::default());
+    let victim = trial.active();
+    let standby = trial.others(&victim);
+    let (epoch, before) = (trial.epoch(), boottime_ns());
+    trial.cluster.lab().link_down(&victim, "pub").expect("the cable is out");
+    let survivor = trial.served_by(&standby, before);
+    trial.comes_clean(&victim);
+    trial.cluster.lab().link_up(&victim, "pub").expect("the cable is in");
+    trial.path_becomes(&victim, &survivor, "pub", PathState::Up);
+    let (what, why) = failure(&trial, &survivor, &victim);
+    assert_eq!(what, "monitor public");
+    assert!(why.contains("has no carrier"), "{why}");
+    assert_eq!(trial.epoch(), epoch, "no server was lost");
+    assert_eq!(trial.history(), [victim, survivor], "it does not come back");
+    all_become(&trial, MonitorState::Passing);
+    trial.cluster.close().expect("the lab goes");
+}
+
+#[test]
+fn a_disk_that_hangs_moves_the_group_and_holds_up_neither_its_stop_nor_the_agent() {
+    let manifest = "
+spec:
+  monitors:
+  - {name: disk, diskIO: {device: /dev/holdfast/area}, interval: 200ms, timeout: 1s, threshold: 2, action: Failover}
+  - {name: page, http: {url: 'http://192.0.2.10/'}, interval: 200ms, timeout: 1s, action: Report}
+";
+    let options = ClusterOptions { faulty_disks: true, ..ClusterOptions::default() };
+    let trial = monitored_with("monitor-disk", manifest, options);
+    let victim = trial.active();
+    let standby = trial.others(&victim);
+    let before = boottime_ns();
+    trial.cluster.lab().set_disk(&victim, AREA, DiskFault::Hang).expect("it has an area");
+    let survivor = trial.served_by(&standby, before);
+    trial.comes_clean(&victim);
+    assert_eq!(
+        failure(&trial, &survivor, &victim),
+        ("monitor disk".into(), "no answer: the check before still hangs in the kernel".into())
+    );
+    // Two failed checks, of which the first one hangs and the second one finds that: nothing waits for the disk.
+    let host = trial.host(&victim);
+    let hanging = || populated(&below(host.cgroup().path(), "checks"));
+    assert_eq!(hanging(), 1);
+    trial.all_active();
+    trial.cluster.lab().set_disk(&victim, AREA, DiskFault::None).expect("it has an area");
+    trial.path_becomes(&victim, &survivor, "area", PathState::Up);
+    wait_for("what hung to end", LIMIT, |last| {
+        *last = hanging().to_string();
+        Ok((hanging() == 0).then_some(()))
+    })
+    .expect("the kernel lets go of it");
+    assert_eq!(trial.history(), [victim, survivor]);
+    trial.cluster.close().expect("the lab goes");
+}

@@ -5,7 +5,8 @@
 #
 # build  what compiling needs: a C toolchain (bundled SQLite) and protoc (etcd client)
 # demo   build, and what lab hosts are made of: namespaces, file systems, a web server, packet filters
-# test   demo, and what only tests need: etcd, kubectl, xfs and btrfs tools, cargo-nextest
+# test   demo, and what only tests need: etcd, kubectl, xfs and btrfs tools, cargo-nextest; and unpacked beside Cargo's
+#        artefacts, without being installed: QEMU, a kernel, LVM and the NFS server for tests in virtual machines
 #
 # Debian and Ubuntu: through apt, with sudo when not root, without a question asked, and without starting a
 # service. Any other system: the list of what is missing, and nothing else.
@@ -20,6 +21,9 @@ die() { printf 'setup: error: %s\n' "$1" >&2; shift; for hint in "$@"; do printf
 
 packages=()
 programs=()
+as_root=()
+[ "$(id -u)" -eq 0 ] || as_root=(sudo)
+apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l apt-get -q -y)
 # need PROGRAM PACKAGE: notes the Debian package when the program is not there.
 need() {
     command -v "$1" >/dev/null 2>&1 && return
@@ -84,13 +88,10 @@ if [ ${#packages[@]} -gt 0 ]; then
     command -v apt-get >/dev/null 2>&1 || die \
         "missing programs: ${programs[*]}; this system has no apt-get, so nothing was installed" \
         "install what holds them with your package manager (Debian's names: $wanted), then run this again"
-    as_root=()
     if [ "$(id -u)" -ne 0 ]; then
         command -v sudo >/dev/null 2>&1 || die "missing packages: $wanted; installing them needs root and there is no sudo" \
             "as root: apt-get install $wanted"
-        as_root=(sudo)
     fi
-    apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l apt-get -q -y)
     say "installing with apt: $wanted"
     "${apt[@]}" update >/dev/null || say "apt-get update failed; going on with the package lists that are there"
     # Ubuntu has kubectl as a snap only.
@@ -111,6 +112,38 @@ if [ ${#packages[@]} -gt 0 ]; then
         for pair in nginx-light:nginx etcd-server:etcd; do
             [[ " $wanted " != *" ${pair%%:*} "* ]] || "${as_root[@]}" systemctl disable --quiet "${pair##*:}" 2>/dev/null || true
         done
+    fi
+fi
+
+# Fills a directory with what virtual machines are made of. The machine at hand keeps its boot loader and its services: the
+# packages are downloaded and unpacked there, with what they need and this machine lacks.
+machine_parts() {
+    local parts=$1 kernel
+    rm -rf "$parts"
+    mkdir -p "$parts/archives/partial" "$parts/root"
+    kernel=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9][^ ]*\)$/\1/p' | head -n 1)
+    [ -n "$kernel" ] || return 1
+    say "fetching for virtual machines, not installing: $kernel qemu-system-x86 busybox-static lvm2 nfs-kernel-server"
+    (cd "$parts/archives" && apt-get -q download "$kernel" busybox-static) >/dev/null 2>&1 || return 1
+    "${apt[@]}" -o Dir::Cache::archives="$parts/archives" install --download-only --no-install-recommends \
+        qemu-system-x86 lvm2 nfs-kernel-server >/dev/null || return 1
+    local package
+    for package in "$parts"/archives/*.deb; do dpkg-deb -x "$package" "$parts/root" || return 1; done
+    # The lock and the directory of apt are root's.
+    "${as_root[@]}" rm -rf "$parts/archives"
+    echo "$kernel" >"$parts/complete"
+}
+
+if [ "$purpose" = test ]; then
+    parts=$(realpath -m "${CARGO_TARGET_DIR:-target}")/machine
+    if [ ! -e "$parts/complete" ]; then
+        if [ "$(dpkg --print-architecture 2>/dev/null)" != amd64 ] ||
+            [ -z "$(apt-cache madison linux-image-cloud-amd64 2>/dev/null)" ]; then
+            say "no package linux-image-cloud-amd64 here (Debian has it): tests in virtual machines are left out"
+        else
+            machine_parts "$parts" || die "the parts of virtual machines can't be fetched with apt-get" \
+                "see its messages above; apt-get update, then run this again"
+        fi
     fi
 fi
 

@@ -4,6 +4,7 @@
 //! A [`Lab`] has networks (bridges in a namespace of its own), shared disks (image files, a loop device per
 //! host) and [`Host`]s (process trees with namespaces of their own, first process `holdfast lab-init`). Nothing
 //! of the machine's own network or files is touched, and everything is gone when the lab is dropped.
+//! A [`Machine`] is a virtual machine, where a kernel of its own is needed.
 //! [`Poller`] sees a service as a client does, `writer` and `overlap` prove who wrote when.
 //!
 //! The lab runs the `holdfast` binary as a program; it links no code of agent, controller or API server.
@@ -22,6 +23,7 @@ mod host;
 mod init;
 mod lab;
 mod loopdev;
+mod machine;
 mod network;
 mod overlap;
 mod poller;
@@ -46,6 +48,7 @@ pub use host::{CutMoment, Host, Process, Wiring};
 pub use init::init_main;
 pub use lab::{CableConfig, HostConfig, Lab, SerialConfig};
 pub use loopdev::devices_below;
+pub use machine::{Ended, Machine, MachineConfig, WireEnd, wire};
 pub use network::Cable;
 pub use overlap::{Line, Tenure, check_overlap, merge_tenures, parse_lines};
 pub use poller::{Answer, Outage, POLL_INTERVAL, POLL_TIMEOUT, Poller};

@@ -5,6 +5,7 @@ pub mod cluster_status;
 pub mod config;
 pub mod group_status;
 pub mod server_status;
+mod storage;
 
 use std::time::Duration;
 

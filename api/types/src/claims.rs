@@ -8,13 +8,15 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::v1::{FailoverGroupSpec, FilesystemType};
+use crate::v1::{FailoverGroupSpec, Filesystem, FilesystemType};
 
 /// One thing that a group has exclusively. Its text form stands in `status.claims`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Claim {
     /// A disk or partition, by the name that the spec uses.
     Disk(String),
+    /// An LVM volume group, by its UUID without dashes.
+    VolumeGroup(String),
     /// A mount point.
     Mount(String),
     /// An address.
@@ -27,6 +29,7 @@ impl fmt::Display for Claim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Disk(device) => write!(f, "disk:{}", device.strip_prefix("/dev/disk/by-id/").unwrap_or(device)),
+            Self::VolumeGroup(uuid) => write!(f, "vg:{uuid}"),
             Self::Mount(path) => write!(f, "mount:{path}"),
             Self::Ip(address) => write!(f, "ip:{address}"),
             Self::Unit(unit) => write!(f, "unit:{unit}"),
@@ -50,11 +53,13 @@ pub fn of(spec: &FailoverGroupSpec) -> Vec<OfResource> {
     for resource in &spec.resources {
         let mut add = |claim| claims.push(OfResource { claim, resource: resource.name.clone() });
         if let Some(filesystem) = &resource.filesystem {
-            // The device of a bind mount is a directory, that of NFS somebody else's.
-            if !matches!(filesystem.type_, FilesystemType::Bind | FilesystemType::Nfs) {
+            if is_on_disk(filesystem) {
                 add(Claim::Disk(trimmed(&filesystem.device)));
             }
             add(Claim::Mount(trimmed(&filesystem.mount_point)));
+        }
+        if let Some(group) = &resource.volume_group {
+            add(Claim::VolumeGroup(group.uuid.chars().filter(|c| *c != '-').collect()));
         }
         let addresses = [
             resource.floating_ip.as_ref().map(|ip| ip.address.as_str()),
@@ -73,6 +78,11 @@ pub fn of(spec: &FailoverGroupSpec) -> Vec<OfResource> {
     claims
 }
 
+/// Whether its device is a disk: that of a bind mount is a directory, that of NFS somebody else's.
+pub fn is_on_disk(filesystem: &Filesystem) -> bool {
+    !matches!(filesystem.type_, FilesystemType::Bind | FilesystemType::Nfs)
+}
+
 /// The text forms of all claims of a group, each once, sorted: `status.claims`.
 pub fn texts(spec: &FailoverGroupSpec) -> Vec<String> {
     of(spec).into_iter().map(|of| of.claim.to_string()).collect::<BTreeSet<_>>().into_iter().collect()
@@ -82,7 +92,7 @@ pub fn texts(spec: &FailoverGroupSpec) -> Vec<String> {
 /// sub-cluster may give to another disk (`/dev/mapper/…`, `/dev/VG/LV`) count within a sub-cluster.
 pub fn is_global(text: &str) -> bool {
     match text.split_once(':') {
-        Some(("ip", _)) => true,
+        Some(("ip" | "vg", _)) => true,
         Some(("disk", device)) => !device.starts_with("/dev/") || device.starts_with("/dev/disk/by-"),
         _ => false,
     }
@@ -108,6 +118,7 @@ mod tests {
             "resources": [
                 {"name": "data", "filesystem": {"device": "/dev/disk/by-id/wwn-0x51-part2", "mountPoint": "/srv//ledger/", "type": "ext4"}},
                 {"name": "logs", "filesystem": {"device": "/srv/ledger/logs", "mountPoint": "/var/log/ledger", "type": "bind"}},
+                {"name": "lvm", "volumeGroup": {"uuid": "abcdef-1234-5678-90ab-cdef-1234-567890"}},
                 {"name": "addr", "floatingIP": {"address": "192.0.2.10/24", "path": "pub"}},
                 {"name": "addr6", "floatingIP": {"address": "2001:DB8::0:10/64", "path": "pub"}},
             ],
@@ -115,7 +126,14 @@ mod tests {
         .unwrap();
         assert_eq!(
             texts(&spec),
-            ["disk:wwn-0x51-part2", "ip:192.0.2.10", "ip:2001:db8::10", "mount:/srv/ledger", "mount:/var/log/ledger"]
+            [
+                "disk:wwn-0x51-part2",
+                "ip:192.0.2.10",
+                "ip:2001:db8::10",
+                "mount:/srv/ledger",
+                "mount:/var/log/ledger",
+                "vg:abcdef1234567890abcdef1234567890",
+            ]
         );
     }
 

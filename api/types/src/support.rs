@@ -87,11 +87,10 @@ fn monitor(monitor: &Monitor, at: &str, r: &mut Refusals) {
 }
 
 fn resource(resource: &Resource, at: &str, r: &mut Refusals) {
-    let use_built = "use filesystem, floatingIP, process, script or ocf";
+    let use_built = "use filesystem, floatingIP, process, script, ocf or volumeGroup";
     for (member, given) in [
         ("virtualIP", resource.virtual_ip.is_some()),
         ("systemd", resource.systemd.is_some()),
-        ("volumeGroup", resource.volume_group.is_some()),
         ("mirrorDisk", resource.mirror_disk.is_some()),
         ("nfsExport", resource.nfs_export.is_some()),
         ("dataService", resource.data_service.is_some()),

@@ -193,7 +193,7 @@ fn what_is_not_built_is_named() {
     );
     assert_eq!(
         support::unsupported_group(&much)[3].to_string(),
-        "spec.resources[0].systemd: Unsupported value: this version does not carry it out; use filesystem, floatingIP, process, script or ocf"
+        "spec.resources[0].systemd: Unsupported value: this version does not carry it out; use filesystem, floatingIP, process, script, ocf or volumeGroup"
     );
     let agent = |ocf: Value| {
         let found = support::unsupported_group(&group(json!([{"name": "app", "ocf": ocf}])));

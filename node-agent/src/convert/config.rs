@@ -20,6 +20,7 @@ use holdfast_core::orders::{Order, Wanted};
 use holdfast_core::settings::LockPlace;
 use sha2::{Digest, Sha256};
 
+use crate::convert::storage::{is_shared_data, needs};
 use crate::executor::RunningGroup;
 use crate::inbox::Adoption;
 use crate::paths::quorum::QuorumWiring;
@@ -309,11 +310,7 @@ pub fn group_config(object: &api::FailoverGroup, sub_cluster: &api::SubCluster) 
         failback: spec.placement.failback.mode == api::FailbackMode::Automatic,
         resources: resources(spec)?,
         monitors: monitors(spec),
-        // What an agent of another maker writes to nobody knows here: it counts as shared.
-        shared_data: spec
-            .resources
-            .iter()
-            .any(|r| r.ocf.is_some() || r.filesystem.as_ref().is_some_and(|f| f.disk.is_some())),
+        shared_data: spec.resources.iter().any(is_shared_data),
         restart_on_change: spec.change.on_restart_needed == api::OnRestartNeeded::Restart,
         digest: digest(spec)?,
         stop_when_no_server_left: spec.recovery.no_server_left == api::NoServerLeftAction::Stop,
@@ -443,34 +440,6 @@ fn monitors(spec: &api::FailoverGroupSpec) -> BTreeMap<MonitorName, MonitorConfi
         (MonitorName(monitor.name.clone()), config)
     };
     spec.monitors.iter().map(one).collect()
-}
-
-/// Whether a resource can't go on while another one, which it starts after, is restarted: it names it, or it lives in a
-/// file system of it.
-fn needs(spec: &api::FailoverGroupSpec, resource: &api::Resource, other: &str) -> bool {
-    if resource.depends_on.iter().any(|name| name == other) {
-        return true;
-    }
-    let Some(below) = spec.resources.iter().find(|r| r.name == other).and_then(|r| r.filesystem.as_ref()) else {
-        return false;
-    };
-    let mut used: Vec<&str> = Vec::new();
-    if let Some(filesystem) = &resource.filesystem {
-        used.extend([filesystem.device.as_str(), filesystem.mount_point.as_str()]);
-    }
-    if let Some(process) = &resource.process {
-        used.extend(process.command.iter().map(String::as_str));
-        used.extend(process.working_directory.as_deref());
-    }
-    if let Some(script) = &resource.script {
-        used.extend(script.working_directory.as_deref());
-        for source in [Some(&script.start), Some(&script.stop), script.check.as_ref()].into_iter().flatten() {
-            used.extend(source.path.as_deref());
-            used.extend(source.args.iter().map(String::as_str));
-        }
-    }
-    used.extend(resource.ocf.iter().flat_map(|ocf| ocf.parameters.values().map(String::as_str)));
-    used.into_iter().any(|path| Path::new(path).starts_with(&below.mount_point))
 }
 
 /// A number that changes with everything whose change needs a restart: what the resources are, not how they are timed,

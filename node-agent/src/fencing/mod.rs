@@ -261,14 +261,7 @@ fn carry_out(
 ) -> Result<(), String> {
     let cgroup: Cgroup = place.cgroups.helpers().child(&format!("fence-{op}"));
     let group = format!("{ON_LIST}{op}");
-    let entry = Entry {
-        group: group.clone(),
-        resource: server.0.clone(),
-        cgroup: cgroup.path().to_owned(),
-        address: None,
-        mount: None,
-        ocf: None,
-    };
+    let entry = Entry::processes(&group, &server.0, cgroup.path());
     kill_list.hold(&entry).map_err(|e| format!("not begun, because the kill list can't be written: {e}"))?;
     // Looked at when the guard already knows: from here on it ends the call if authority ends.
     let result = if place.page.may_start(clock::now()) {

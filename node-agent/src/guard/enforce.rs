@@ -1,5 +1,6 @@
 //! The emergency stop (R23, protocol-why D7): SIGKILL to agent and helpers, then to groups; addresses dropped; file
-//! systems shut down without writing anything back; unmounted; OCF agents told to stop; all of it verified.
+//! systems shut down without writing anything back; unmounted; volumes taken out of the kernel; OCF agents told to stop; all
+//! of it verified.
 //!
 //! What may hang (a file system on a dead disk) is done by a child each, so that nothing keeps the others from being
 //! stopped and the guard from noticing.
@@ -19,8 +20,8 @@ use crate::cgroup::{Cgroup, Hierarchy};
 use crate::deadline::{DeadlinePage, Party, Role};
 use crate::helper::state_dir;
 use crate::resources::netlink::Netlink;
-use crate::resources::plan::OcfPlan;
-use crate::resources::{filesystem, ocf};
+use crate::resources::plan::{OcfPlan, VolumeGroupPlan};
+use crate::resources::{filesystem, ocf, volume_group};
 use crate::spawn::{self, Child, Exit};
 
 /// How long a round waits for one child; one that takes longer goes on beside the next rounds.
@@ -33,18 +34,40 @@ pub(super) struct Enforcement {
     agent: Option<(Party, OwnedFd)>,
     entries: Vec<Entry>,
     mounts: Vec<MountWork>,
-    agents: Vec<AgentWork>,
+    tools: Vec<ToolWork>,
     run_dir: PathBuf,
 }
 
-/// A resource that only its agent can stop.
-struct AgentWork {
+/// A resource that only a program of its own can stop.
+struct ToolWork {
     group: String,
     resource: String,
-    plan: OcfPlan,
+    tool: Tool,
     /// The attempt under way, and whether nobody was left when it began who could have started it again meanwhile.
     stop: Option<(Child, bool)>,
     done: bool,
+}
+
+/// Which.
+#[derive(Clone)]
+enum Tool {
+    Ocf(OcfPlan),
+    Volumes(VolumeGroupPlan),
+}
+
+impl Tool {
+    fn of(entry: &Entry) -> Option<Tool> {
+        let volumes = entry.volumes.clone().map(Tool::Volumes);
+        entry.ocf.clone().map(Tool::Ocf).or(volumes)
+    }
+
+    /// For messages.
+    fn name(&self) -> &'static str {
+        match self {
+            Tool::Ocf(_) => "the agent",
+            Tool::Volumes(_) => "the removal of the volumes",
+        }
+    }
 }
 
 struct MountWork {
@@ -82,15 +105,15 @@ impl Enforcement {
                 })
             })
             .collect();
-        let agents = entries
+        let tools = entries
             .iter()
             .rev()
             .filter_map(|entry| {
-                let (group, resource, plan) = (entry.group.clone(), entry.resource.clone(), entry.ocf.clone()?);
-                Some(AgentWork { group, resource, plan, stop: None, done: false })
+                let (group, resource, tool) = (entry.group.clone(), entry.resource.clone(), Tool::of(entry)?);
+                Some(ToolWork { group, resource, tool, stop: None, done: false })
             })
             .collect();
-        Enforcement { cgroups, agent, entries, mounts, agents, run_dir: run_dir.to_owned() }
+        Enforcement { cgroups, agent, entries, mounts, tools, run_dir: run_dir.to_owned() }
     }
 
     /// One attempt at everything that isn't verified yet. Gives what is left, nothing when all is verified stopped.
@@ -115,9 +138,9 @@ impl Enforcement {
         // Only now, with nobody left who could act, does "gone" stay true.
         let quiet = left.is_empty();
         left.extend(self.drop_addresses());
-        self.call_agents(quiet);
+        self.call_tools(quiet);
         self.unmount(quiet, &mut left);
-        self.hear_agents(&mut left);
+        self.hear_tools(&mut left);
         if left.is_empty() {
             for group in self.entries.iter().map(|e| e.group.as_str()).collect::<BTreeSet<_>>() {
                 self.cgroups.group(group).remove();
@@ -134,24 +157,28 @@ impl Enforcement {
     }
 
     /// All at once, each in a child. An agent may need a file system that is shut down already: then its stop fails, and
-    /// is tried again when that is unmounted.
-    fn call_agents(&mut self, quiet: bool) {
+    /// is tried again when that is unmounted; so is a volume that a file system was still on.
+    fn call_tools(&mut self, quiet: bool) {
         let Ok(cgroup) = self.cgroups.guard().open() else { return };
-        for (number, work) in self.agents.iter_mut().enumerate().filter(|(_, w)| !w.done && w.stop.is_none()) {
-            let (group, resource, plan) = (work.group.clone(), work.resource.clone(), work.plan.clone());
+        for (number, work) in self.tools.iter_mut().enumerate().filter(|(_, w)| !w.done && w.stop.is_none()) {
+            let (group, resource, tool) = (work.group.clone(), work.resource.clone(), work.tool.clone());
             let state = state_dir(&self.run_dir, &group, &resource);
             let own = self.cgroups.guard().child(&format!("stop-{number}"));
             let child = spawn::fork_into(cgroup.as_fd(), &[], move || {
-                end_with(i32::from(!ocf::emergency_stop(&plan, &group, &resource, &state, &own)));
+                let stopped = match &tool {
+                    Tool::Ocf(plan) => ocf::emergency_stop(plan, &group, &resource, &state, &own),
+                    Tool::Volumes(plan) => volume_group::emergency_stop(plan),
+                };
+                end_with(i32::from(!stopped));
             });
             work.stop = child.ok().map(|child| (child, quiet));
         }
     }
 
-    /// What the agents that were called have come to.
-    fn hear_agents(&mut self, left: &mut Vec<String>) {
-        for work in self.agents.iter_mut().filter(|w| !w.done) {
-            let of = format!("the agent of {}/{}", work.group, work.resource);
+    /// What the programs that were called have come to.
+    fn hear_tools(&mut self, left: &mut Vec<String>) {
+        for work in self.tools.iter_mut().filter(|w| !w.done) {
+            let of = format!("{} of {}/{}", work.tool.name(), work.group, work.resource);
             match work.stop.as_ref().map(|(child, quiet)| (child.wait(Some(CHILD_WAIT)), *quiet)) {
                 None => left.push(format!("{of} can't be called")),
                 Some((None, _)) => left.push(format!("{of} has not stopped it yet")),

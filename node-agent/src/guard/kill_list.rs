@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::resources::plan::{FilesystemPlan, OcfPlan, Plan};
+use crate::resources::plan::{FilesystemPlan, OcfPlan, Plan, VolumeGroupPlan};
 
 /// Something that may run here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,9 @@ pub struct Entry {
     /// Agent whose own stop has to be called: what it started may be in no process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ocf: Option<OcfPlan>,
+    /// Volume group whose volumes the kernel has to lose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volumes: Option<VolumeGroupPlan>,
 }
 
 /// A file system of the list.
@@ -45,20 +48,34 @@ pub struct MountEntry {
 }
 
 impl Entry {
+    /// The entry of something that is in processes only.
+    pub fn processes(group: &str, resource: &str, cgroup: &Path) -> Entry {
+        Entry {
+            group: group.to_owned(),
+            resource: resource.to_owned(),
+            cgroup: cgroup.to_owned(),
+            address: None,
+            mount: None,
+            ocf: None,
+            volumes: None,
+        }
+    }
+
     /// The entry of a resource.
     pub fn new(group: &str, resource: &str, cgroup: &Path, plan: &Plan) -> Entry {
-        let (mut address, mut mount, mut ocf) = (None, None, None);
+        let mut entry = Entry::processes(group, resource, cgroup);
         match plan {
-            Plan::Filesystem(plan) => mount = Some(MountEntry { plan: plan.clone() }),
-            Plan::FloatingIp(plan) => address = Some(plan.address),
+            Plan::Filesystem(plan) => entry.mount = Some(MountEntry { plan: plan.clone() }),
+            Plan::FloatingIp(plan) => entry.address = Some(plan.address),
             Plan::Ocf(plan) => {
                 // Taken away at once, as every address; its agent's stop comes on top.
-                address = plan.address();
-                ocf = Some(plan.clone());
+                entry.address = plan.address();
+                entry.ocf = Some(plan.clone());
             }
+            Plan::VolumeGroup(plan) => entry.volumes = Some(plan.clone()),
             Plan::Process(_) | Plan::Script(_) => {}
         }
-        Entry { group: group.to_owned(), resource: resource.to_owned(), cgroup: cgroup.to_owned(), address, mount, ocf }
+        entry
     }
 }
 
@@ -174,14 +191,9 @@ mod tests {
     use super::*;
 
     fn entry(group: &str, resource: &str) -> Entry {
-        Entry {
-            group: group.to_owned(),
-            resource: resource.to_owned(),
-            cgroup: format!("/sys/fs/cgroup/holdfast/groups/{group}/{resource}").into(),
-            address: Some("192.0.2.10".parse().unwrap()),
-            mount: None,
-            ocf: None,
-        }
+        let cgroup = format!("/sys/fs/cgroup/holdfast/groups/{group}/{resource}");
+        let address = Some("192.0.2.10".parse().unwrap());
+        Entry { address, ..Entry::processes(group, resource, Path::new(&cgroup)) }
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //! written.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,9 +17,10 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use super::holders::Holder;
 use super::mounts::{self, Mount};
 use super::plan::FilesystemPlan;
+use super::tool::last_lines;
 use super::{Job, Verdict, holders};
 use crate::cgroup::{Cgroup, Hierarchy};
-use crate::spawn::{self, Exit, Spawn};
+use crate::spawn::Exit;
 
 /// Carries an operation out.
 pub fn run(plan: &FilesystemPlan, action: Action, job: &Job) -> Verdict {
@@ -190,19 +191,19 @@ fn check_before_mount(plan: &FilesystemPlan, device: &Path) -> Result<String, St
             match tool("xfs_repair", &["-e", &name])? {
                 (Exit::Code(0), _) => Ok(String::new()),
                 (Exit::Code(4), _) => Ok("xfs_repair corrected errors".to_owned()),
-                (exit, text) => Err(format!("xfs_repair: {exit}: {}", last(&text))),
+                (exit, text) => Err(format!("xfs_repair: {exit}: {}", last_lines(&text))),
             }
         }
         (FilesystemType::Btrfs, Fsck::Always) => match tool("btrfs", &["check", "--readonly", &name])? {
             (Exit::Code(0), _) => Ok(String::new()),
-            (exit, text) => Err(format!("btrfs check: {exit}: {}", last(&text))),
+            (exit, text) => Err(format!("btrfs check: {exit}: {}", last_lines(&text))),
         },
     }
 }
 
 fn fsck_ext4(args: &[&str]) -> Result<String, String> {
     let (exit, text) = tool("fsck.ext4", args)?;
-    interpret_fsck(exit, &last(&text))
+    interpret_fsck(exit, &last_lines(&text))
 }
 
 /// Meaning of fsck's exit code, a set of bits: 1 corrected, 2 corrected and the root file system needs a reboot (this
@@ -218,43 +219,11 @@ fn interpret_fsck(exit: Exit, said: &str) -> Result<String, String> {
     }
 }
 
-fn last(text: &str) -> String {
-    let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it printed nothing");
-    line.trim().chars().take(300).collect()
-}
-
-/// Runs a tool in this helper's control group; gives its end and what it printed (at most 64 KiB).
+/// Runs a tool of file systems; gives its end and what it printed.
 fn tool(name: &str, args: &[&str]) -> Result<(Exit, String), String> {
-    let program = spawn::find_program(name)
-        .ok_or_else(|| format!("{name} is not installed on this server; install it or set filesystem.fsck: Never"))?;
-    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|e| format!("{name}: {e}"))?;
-    let args: Vec<String> = std::iter::once(name).chain(args.iter().copied()).map(str::to_owned).collect();
-    let path = std::env::var("PATH").unwrap_or_else(|_| spawn::DEFAULT_PATH.to_owned());
-    let child = spawn::spawn(&Spawn {
-        program: &program,
-        args: &args,
-        environment: &[("PATH".to_owned(), path), ("LC_ALL".to_owned(), "C".to_owned())],
-        directory: Path::new("/"),
-        stdio: [None, Some(write.as_fd()), Some(write.as_fd())],
-        identity: None,
-        cgroup: None,
-    })
-    .map_err(|e| format!("{name}: {e}"))?;
-    drop(write);
-    let mut kept = Vec::new();
-    let mut file = File::from(read);
-    let mut chunk = [0_u8; 4096];
-    // Read to the end even if no more is kept, so that the tool never blocks on a full pipe.
-    while let Ok(count) = file.read(&mut chunk) {
-        if count == 0 {
-            break;
-        }
-        if kept.len() < 65_536 {
-            kept.extend_from_slice(&chunk[..count]);
-        }
-    }
-    let exit = child.wait(None).ok_or_else(|| format!("{name}: its end was not seen"))?;
-    Ok((exit, String::from_utf8_lossy(&kept).into_owned()))
+    let done = super::tool::run(name, args, "install it or set filesystem.fsck: Never")?;
+    let text = done.text();
+    Ok((done.exit, text))
 }
 
 fn attach(plan: &FilesystemPlan, source: &Path) -> Result<(), String> {

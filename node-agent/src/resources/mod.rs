@@ -1,4 +1,5 @@
-//! The drivers of resources: probe, start, stop, monitor of file systems, floating addresses, processes, scripts and OCF agents.
+//! The drivers of resources: probe, start, stop, monitor of volume groups, file systems, floating addresses, processes,
+//! scripts and OCF agents.
 //!
 //! They run in a helper process, block, and say what they verified. An operation is idempotent: a start of what runs
 //! and a stop of what is stopped succeed. Nothing here decides *whether* something may run: the helper has asked the
@@ -16,6 +17,8 @@ pub mod ocf;
 pub mod plan;
 pub mod process;
 pub mod script;
+pub mod tool;
+pub mod volume_group;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -164,5 +167,6 @@ pub fn run(plan: &Plan, action: Action, job: &Job) -> Verdict {
         Plan::Process(plan) => process::run(plan, action, job),
         Plan::Script(plan) => script::run(plan, action, job),
         Plan::Ocf(plan) => ocf::run(plan, action, job),
+        Plan::VolumeGroup(plan) => volume_group::run(plan, action, job),
     }
 }

@@ -13,7 +13,10 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
+pub use self::volume_group::VolumeGroupPlan;
 use super::ocf::agents::Name;
+
+mod volume_group;
 
 /// A resource, ready to be carried out on this server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +32,8 @@ pub enum Plan {
     Script(ScriptPlan),
     /// An agent of another maker.
     Ocf(OcfPlan),
+    /// An LVM volume group.
+    VolumeGroup(VolumeGroupPlan),
 }
 
 /// A file system.
@@ -224,9 +229,12 @@ impl Plan {
         if let Some(spec) = &resource.ocf {
             return ocf(spec, resource).map(Plan::Ocf);
         }
+        if let Some(spec) = &resource.volume_group {
+            return volume_group::volume_group(spec).map(Plan::VolumeGroup);
+        }
         Err(wrong(
             &resource.name,
-            "has no member that this version carries out; allowed are filesystem, floatingIP, process, script and ocf",
+            "has no member that this version carries out; allowed are filesystem, floatingIP, process, script, ocf and volumeGroup",
         ))
     }
 }

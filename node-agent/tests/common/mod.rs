@@ -2,6 +2,8 @@
 //! Needs root, as the agent does.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
+pub mod machines;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};

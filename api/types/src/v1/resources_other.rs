@@ -100,18 +100,19 @@ pub struct OcfDepth {
 choices! {
     /// How a volume group is kept from being used twice.
     pub enum VolumeGroupExclusive = SystemID {
-        /// By LVM's system id.
+        /// By LVM's system id, which LVM on every other server respects. Each server needs one.
         SystemID,
-        /// By a tag.
+        /// By a tag, which only Holdfast respects.
         Tag,
     }
 }
 
-/// An LVM volume group (U5).
+/// An LVM volume group (U5), active on one server at a time, whatever its disks are called there. It is taken over only from
+/// a server to which Holdfast gave it, and is not activated at boot.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeGroup {
-    /// Its UUID. A change restarts the group.
+    /// Its UUID, as `vgs -o vg_uuid` prints it. A change restarts the group.
     #[schemars(length(min = 32, max = 38))]
     pub uuid: String,
     /// Its name, for messages.
@@ -125,7 +126,7 @@ pub struct VolumeGroup {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::label")]
     pub disk: Option<String>,
-    /// Whether it may be used with disks missing. Default false.
+    /// Whether it may be used with disks missing; what lies on them gives errors. Default false.
     #[serde(default)]
     pub allow_partial: bool,
 }

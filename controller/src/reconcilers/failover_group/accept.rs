@@ -69,11 +69,13 @@ fn known_names(spec: &FailoverGroupSpec, sub: &SubClusterSpec) -> Result<(), Rej
         sub.heartbeat.paths.iter().filter(|path| path.lan.is_some()).map(|path| path.name.as_str()).collect();
     for resource in &spec.resources {
         let disk = resource.filesystem.as_ref().and_then(|filesystem| filesystem.disk.as_deref());
+        let disk = disk.or(resource.volume_group.as_ref().and_then(|group| group.disk.as_deref()));
         if let Some(disk) = disk.filter(|disk| !disks.contains(disk)) {
             let has = if disks.is_empty() { "none".to_string() } else { list(&disks) };
             let message = format!(
-                "{}.filesystem.disk: sub-cluster {} has no disk {disk}; it has {has}",
+                "{}.{}.disk: sub-cluster {} has no disk {disk}; it has {has}",
                 path(resource),
+                member(resource),
                 spec.sub_cluster
             );
             return Err(Rejection::new(accepted::UNKNOWN_DISK, message));

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::v1::{FailoverGroupSpec, Filesystem, FilesystemType};
+use crate::v1::{FailoverGroupSpec, FilesystemType};
 
 /// One thing that a group has exclusively. Its text form stands in `status.claims`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,6 +17,10 @@ pub enum Claim {
     Disk(String),
     /// An LVM volume group, by its UUID without dashes.
     VolumeGroup(String),
+    /// A directory that is exported by NFS.
+    Export(String),
+    /// The id of an export, which a server can have once.
+    Fsid(String),
     /// A mount point.
     Mount(String),
     /// An address.
@@ -30,6 +34,8 @@ impl fmt::Display for Claim {
         match self {
             Self::Disk(device) => write!(f, "disk:{}", device.strip_prefix("/dev/disk/by-id/").unwrap_or(device)),
             Self::VolumeGroup(uuid) => write!(f, "vg:{uuid}"),
+            Self::Export(path) => write!(f, "export:{path}"),
+            Self::Fsid(id) => write!(f, "fsid:{id}"),
             Self::Mount(path) => write!(f, "mount:{path}"),
             Self::Ip(address) => write!(f, "ip:{address}"),
             Self::Unit(unit) => write!(f, "unit:{unit}"),
@@ -53,13 +59,17 @@ pub fn of(spec: &FailoverGroupSpec) -> Vec<OfResource> {
     for resource in &spec.resources {
         let mut add = |claim| claims.push(OfResource { claim, resource: resource.name.clone() });
         if let Some(filesystem) = &resource.filesystem {
-            if is_on_disk(filesystem) {
+            if is_on_disk(filesystem.type_) {
                 add(Claim::Disk(trimmed(&filesystem.device)));
             }
             add(Claim::Mount(trimmed(&filesystem.mount_point)));
         }
         if let Some(group) = &resource.volume_group {
             add(Claim::VolumeGroup(group.uuid.chars().filter(|c| *c != '-').collect()));
+        }
+        if let Some(export) = &resource.nfs_export {
+            add(Claim::Export(trimmed(&export.path)));
+            add(Claim::Fsid(export.fsid.clone()));
         }
         let addresses = [
             resource.floating_ip.as_ref().map(|ip| ip.address.as_str()),
@@ -78,9 +88,9 @@ pub fn of(spec: &FailoverGroupSpec) -> Vec<OfResource> {
     claims
 }
 
-/// Whether its device is a disk: that of a bind mount is a directory, that of NFS somebody else's.
-pub fn is_on_disk(filesystem: &Filesystem) -> bool {
-    !matches!(filesystem.type_, FilesystemType::Bind | FilesystemType::Nfs)
+/// Whether the device of such a file system is a disk: that of a bind mount is a directory, that of NFS somebody else's.
+pub fn is_on_disk(kind: FilesystemType) -> bool {
+    !matches!(kind, FilesystemType::Bind | FilesystemType::Nfs)
 }
 
 /// The text forms of all claims of a group, each once, sorted: `status.claims`.
@@ -119,6 +129,7 @@ mod tests {
                 {"name": "data", "filesystem": {"device": "/dev/disk/by-id/wwn-0x51-part2", "mountPoint": "/srv//ledger/", "type": "ext4"}},
                 {"name": "logs", "filesystem": {"device": "/srv/ledger/logs", "mountPoint": "/var/log/ledger", "type": "bind"}},
                 {"name": "lvm", "volumeGroup": {"uuid": "abcdef-1234-5678-90ab-cdef-1234-567890"}},
+                {"name": "share", "nfsExport": {"path": "/srv/ledger/", "fsid": "1", "clients": [{"network": "192.0.2.0/24"}]}},
                 {"name": "addr", "floatingIP": {"address": "192.0.2.10/24", "path": "pub"}},
                 {"name": "addr6", "floatingIP": {"address": "2001:DB8::0:10/64", "path": "pub"}},
             ],
@@ -128,6 +139,8 @@ mod tests {
             texts(&spec),
             [
                 "disk:wwn-0x51-part2",
+                "export:/srv/ledger",
+                "fsid:1",
                 "ip:192.0.2.10",
                 "ip:2001:db8::10",
                 "mount:/srv/ledger",

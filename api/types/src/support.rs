@@ -7,9 +7,9 @@
 use crate::{
     error::{ErrorKind, FieldError},
     v1::{
-        ControllerBrakes, DataServiceSpec, ExecPolicy, Failback, FailoverGroupSpec, FilesystemType, Monitor,
-        MonitorAction, MonitorScope, OperationMode, OperationSpec, OperationType, RecoveryAction, Reservation,
-        Resource, ScriptSource, SubClusterBrakes, SubClusterSpec, SubClusterState, SuperClusterSpec, TargetKind,
+        ControllerBrakes, DataServiceSpec, ExecPolicy, Failback, FailoverGroupSpec, Monitor, MonitorAction,
+        MonitorScope, OperationMode, OperationSpec, OperationType, RecoveryAction, Reservation, Resource, ScriptSource,
+        SubClusterBrakes, SubClusterSpec, SubClusterState, SuperClusterSpec, TargetKind,
     },
 };
 
@@ -87,19 +87,23 @@ fn monitor(monitor: &Monitor, at: &str, r: &mut Refusals) {
 }
 
 fn resource(resource: &Resource, at: &str, r: &mut Refusals) {
-    let use_built = "use filesystem, floatingIP, process, script, ocf or volumeGroup";
+    let use_built = "use filesystem, floatingIP, process, script, ocf, volumeGroup or nfsExport";
     for (member, given) in [
         ("virtualIP", resource.virtual_ip.is_some()),
         ("systemd", resource.systemd.is_some()),
         ("mirrorDisk", resource.mirror_disk.is_some()),
-        ("nfsExport", resource.nfs_export.is_some()),
         ("dataService", resource.data_service.is_some()),
     ] {
         r.add(given, format!("{at}.{member}"), "", use_built);
     }
-    if let Some(fs) = &resource.filesystem {
-        let nfs = fs.type_ == FilesystemType::Nfs;
-        r.add(nfs, format!("{at}.filesystem.type"), fs.type_, "use ext4, xfs, btrfs or bind");
+    if let Some(export) = &resource.nfs_export {
+        let state = export.state_directory.is_some();
+        r.add(
+            state,
+            format!("{at}.nfsExport.stateDirectory"),
+            "",
+            "remove it; clients open their files anew, without locks",
+        );
     }
     if let Some(process) = &resource.process {
         let secrets = !process.environment_from.is_empty();

@@ -173,7 +173,7 @@ fn what_is_not_built_is_named() {
     let mut much: FailoverGroupSpec = group(json!([
         {"name": "unit", "systemd": {"unit": "x.service"}},
         {"name": "s", "script": {"start": {"configMap": {"name": "c", "key": "k"}}, "stop": {"path": "/s"}}},
-        {"name": "fs", "filesystem": {"device": "h:/x", "mountPoint": "/srv/x", "type": "nfs"}, "recovery": {"then": "ServerDown"}},
+        {"name": "ex", "nfsExport": {"path": "/srv/x", "fsid": "1", "clients": [{"network": "*"}], "stateDirectory": "/srv/x/s"}, "recovery": {"then": "ServerDown"}},
     ]));
     much.placement = serde_json::from_value(
         json!({"requires": {"cpu": "2"}, "after": [{"group": "base"}], "failback": {"mode": "Automatic"}}),
@@ -187,13 +187,13 @@ fn what_is_not_built_is_named() {
             "spec.placement.after",
             "spec.resources[0].systemd",
             "spec.resources[1].script.start.configMap",
-            "spec.resources[2].filesystem.type",
+            "spec.resources[2].nfsExport.stateDirectory",
             "spec.resources[2].recovery.then"
         ]
     );
     assert_eq!(
         support::unsupported_group(&much)[3].to_string(),
-        "spec.resources[0].systemd: Unsupported value: this version does not carry it out; use filesystem, floatingIP, process, script, ocf or volumeGroup"
+        "spec.resources[0].systemd: Unsupported value: this version does not carry it out; use filesystem, floatingIP, process, script, ocf, volumeGroup or nfsExport"
     );
     let agent = |ocf: Value| {
         let found = support::unsupported_group(&group(json!([{"name": "app", "ocf": ocf}])));

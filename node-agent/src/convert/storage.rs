@@ -7,7 +7,7 @@ use holdfast_api::v1 as api;
 /// Whether another server can write to what it stands for. What an agent of another maker writes to nobody knows here: it
 /// counts as shared.
 pub(super) fn is_shared_data(resource: &api::Resource) -> bool {
-    let on_disk = |f: &api::Filesystem| f.disk.is_some();
+    let on_disk = |f: &api::Filesystem| f.disk.is_some() || f.type_ == api::FilesystemType::Nfs;
     resource.ocf.is_some() || resource.volume_group.is_some() || resource.filesystem.as_ref().is_some_and(on_disk)
 }
 
@@ -20,7 +20,7 @@ pub(super) fn needs(spec: &api::FailoverGroupSpec, resource: &api::Resource, oth
     let other = spec.resources.iter().find(|r| r.name == other);
     if other.is_some_and(|r| r.volume_group.is_some()) {
         // The device's name doesn't tell.
-        return resource.filesystem.as_ref().is_some_and(holdfast_api::claims::is_on_disk);
+        return resource.filesystem.as_ref().is_some_and(|f| holdfast_api::claims::is_on_disk(f.type_));
     }
     let Some(below) = other.and_then(|r| r.filesystem.as_ref()) else { return false };
     let mut used: Vec<&str> = Vec::new();
@@ -37,6 +37,9 @@ pub(super) fn needs(spec: &api::FailoverGroupSpec, resource: &api::Resource, oth
             used.extend(source.path.as_deref());
             used.extend(source.args.iter().map(String::as_str));
         }
+    }
+    if let Some(export) = &resource.nfs_export {
+        used.push(&export.path);
     }
     used.extend(resource.ocf.iter().flat_map(|ocf| ocf.parameters.values().map(String::as_str)));
     used.into_iter().any(|path| Path::new(path).starts_with(&below.mount_point))

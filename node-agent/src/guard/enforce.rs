@@ -20,8 +20,8 @@ use crate::cgroup::{Cgroup, Hierarchy};
 use crate::deadline::{DeadlinePage, Party, Role};
 use crate::helper::state_dir;
 use crate::resources::netlink::Netlink;
-use crate::resources::plan::{OcfPlan, VolumeGroupPlan};
-use crate::resources::{filesystem, ocf, volume_group};
+use crate::resources::plan::{NfsExportPlan, OcfPlan, VolumeGroupPlan};
+use crate::resources::{filesystem, nfs_export, ocf, volume_group};
 use crate::spawn::{self, Child, Exit};
 
 /// How long a round waits for one child; one that takes longer goes on beside the next rounds.
@@ -53,12 +53,14 @@ struct ToolWork {
 enum Tool {
     Ocf(OcfPlan),
     Volumes(VolumeGroupPlan),
+    Export(NfsExportPlan),
 }
 
 impl Tool {
     fn of(entry: &Entry) -> Option<Tool> {
         let volumes = entry.volumes.clone().map(Tool::Volumes);
-        entry.ocf.clone().map(Tool::Ocf).or(volumes)
+        let export = entry.export.clone().map(Tool::Export);
+        entry.ocf.clone().map(Tool::Ocf).or(volumes).or(export)
     }
 
     /// For messages.
@@ -66,6 +68,7 @@ impl Tool {
         match self {
             Tool::Ocf(_) => "the agent",
             Tool::Volumes(_) => "the removal of the volumes",
+            Tool::Export(_) => "the end of the export",
         }
     }
 }
@@ -168,6 +171,7 @@ impl Enforcement {
                 let stopped = match &tool {
                     Tool::Ocf(plan) => ocf::emergency_stop(plan, &group, &resource, &state, &own),
                     Tool::Volumes(plan) => volume_group::emergency_stop(plan),
+                    Tool::Export(plan) => nfs_export::emergency_stop(plan),
                 };
                 end_with(i32::from(!stopped));
             });
@@ -253,7 +257,8 @@ fn shut_down(mount: &MountEntry) {
     if !filesystem::is_mounted(&mount.plan) {
         return;
     }
-    if mount.plan.kind == holdfast_api::v1::FilesystemType::Bind {
+    // Nothing of these two is written back to a disk of this server.
+    if !holdfast_api::claims::is_on_disk(mount.plan.kind) {
         return;
     }
     let Ok(root) = File::open(&mount.plan.mount_point) else { return };

@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::resources::plan::{FilesystemPlan, OcfPlan, Plan, VolumeGroupPlan};
+use crate::resources::plan::{FilesystemPlan, NfsExportPlan, OcfPlan, Plan, VolumeGroupPlan};
 
 /// Something that may run here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +37,9 @@ pub struct Entry {
     /// Volume group whose volumes the kernel has to lose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volumes: Option<VolumeGroupPlan>,
+    /// Directory that clients must not reach any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export: Option<NfsExportPlan>,
 }
 
 /// A file system of the list.
@@ -58,6 +61,7 @@ impl Entry {
             mount: None,
             ocf: None,
             volumes: None,
+            export: None,
         }
     }
 
@@ -73,6 +77,7 @@ impl Entry {
                 entry.ocf = Some(plan.clone());
             }
             Plan::VolumeGroup(plan) => entry.volumes = Some(plan.clone()),
+            Plan::NfsExport(plan) => entry.export = Some(plan.clone()),
             Plan::Process(_) | Plan::Script(_) => {}
         }
         entry

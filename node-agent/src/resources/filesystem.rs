@@ -1,6 +1,8 @@
 //! `filesystem`: check, mount, test, unmount. Never a lazy unmount: that would say "stopped" while data is still being
 //! written.
 
+mod nfs;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::fd::AsRawFd;
@@ -38,6 +40,9 @@ pub fn run(plan: &FilesystemPlan, action: Action, job: &Job) -> Verdict {
 /// Device or directory behind the specification's text.
 fn source(plan: &FilesystemPlan) -> Result<PathBuf, String> {
     let given = &plan.device;
+    if plan.kind == FilesystemType::Nfs {
+        return Ok(PathBuf::from(given));
+    }
     let path = match given.strip_prefix("UUID=") {
         Some(uuid) => by_uuid(uuid)?,
         None => PathBuf::from(given),
@@ -82,6 +87,7 @@ fn is_ours(plan: &FilesystemPlan, found: &Mount, source: &Path) -> bool {
             };
             same(source, &found.point)
         }
+        FilesystemType::Nfs => nfs::is_ours(plan, found),
         // Btrfs shows a number that belongs to no device; it names the device as source instead.
         FilesystemType::Btrfs => {
             found.kind == "btrfs" && device_numbers(Path::new(&found.source)) == device_numbers(source)
@@ -119,7 +125,8 @@ fn probe(plan: &FilesystemPlan) -> Verdict {
 
 /// The same device mounted at another place of this server.
 fn elsewhere<'a>(plan: &FilesystemPlan, table: &'a [Mount], source: &Path) -> Option<&'a Mount> {
-    if plan.kind == FilesystemType::Bind {
+    // A directory of an NFS server may be mounted as often as one likes.
+    if matches!(plan.kind, FilesystemType::Bind | FilesystemType::Nfs) {
         return None;
     }
     // What is bound out of our own mount by a bind resource of the group has the same device and is not elsewhere.
@@ -227,6 +234,9 @@ fn tool(name: &str, args: &[&str]) -> Result<(Exit, String), String> {
 }
 
 fn attach(plan: &FilesystemPlan, source: &Path) -> Result<(), String> {
+    if plan.kind == FilesystemType::Nfs {
+        return nfs::mount(plan);
+    }
     const NONE: Option<&str> = None;
     let (flags, data) = mounts::parse_options(&plan.options).map_err(|p| format!("filesystem.options: {p}"))?;
     let point = &plan.mount_point;
@@ -321,13 +331,7 @@ fn stop(plan: &FilesystemPlan, job: &Job) -> Verdict {
             }
             break;
         }
-        if plan.kind != FilesystemType::Bind
-            && let Ok(root) = File::open(&plan.mount_point)
-        {
-            // So that the unmount itself has little left to write.
-            let _ = nix::unistd::syncfs(&root);
-        }
-        match umount2(&plan.mount_point, MntFlags::UMOUNT_NOFOLLOW) {
+        match detach(plan, until, &mut message) {
             Ok(()) => {}
             Err(Errno::EBUSY) => {
                 let nested = mounts::below(&table, &plan.mount_point);
@@ -355,12 +359,32 @@ fn stop(plan: &FilesystemPlan, job: &Job) -> Verdict {
         }
     }
     match &source {
-        Ok(device) if plan.kind != FilesystemType::Bind => match still_used(device) {
+        Ok(device) if holdfast_api::claims::is_on_disk(plan.kind) => match still_used(device) {
             Ok(()) => Verdict::stopped().with(message),
             Err(problem) => Verdict::failed(problem),
         },
         _ => Verdict::stopped().with(message),
     }
+}
+
+/// Unmounts what can be unmounted, after writing it back, so that the unmount itself has little left to write.
+fn detach(plan: &FilesystemPlan, until: Instant, message: &mut String) -> nix::Result<()> {
+    let point = &plan.mount_point;
+    match plan.kind {
+        FilesystemType::Bind => {}
+        // Half of the time for the server to take what is not written yet.
+        FilesystemType::Nfs if !nfs::flushed(point, until.saturating_duration_since(Instant::now()) / 2) => {
+            *message = "its server does not answer: what was not written yet is lost".to_owned();
+            return nfs::force(point);
+        }
+        FilesystemType::Nfs => {}
+        _ => {
+            if let Ok(root) = File::open(point) {
+                let _ = nix::unistd::syncfs(&root);
+            }
+        }
+    }
+    umount2(point, MntFlags::UMOUNT_NOFOLLOW)
 }
 
 /// Whether the plan's file system is mounted at its place.
@@ -376,8 +400,10 @@ pub fn is_mounted(plan: &FilesystemPlan) -> bool {
 /// would. Says whether it is gone.
 pub fn emergency_unmount(plan: &FilesystemPlan, group: &Cgroup, cgroups: &Hierarchy, limit: Duration) -> bool {
     let until = Instant::now() + limit;
+    // What waits for an NFS server would wait for ever.
+    let force = if plan.kind == FilesystemType::Nfs { MntFlags::MNT_FORCE } else { MntFlags::empty() };
     while is_mounted(plan) {
-        match umount2(&plan.mount_point, MntFlags::UMOUNT_NOFOLLOW) {
+        match umount2(&plan.mount_point, MntFlags::UMOUNT_NOFOLLOW | force) {
             Ok(()) => {}
             Err(Errno::EBUSY) if Instant::now() < until => {
                 // The group's own processes are killed already; others only if the policy allows it.

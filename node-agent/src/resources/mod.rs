@@ -13,6 +13,7 @@ pub mod holders;
 pub mod mounts;
 pub mod neighbour;
 pub mod netlink;
+pub mod nfs_export;
 pub mod ocf;
 pub mod plan;
 pub mod process;
@@ -168,5 +169,6 @@ pub fn run(plan: &Plan, action: Action, job: &Job) -> Verdict {
         Plan::Script(plan) => script::run(plan, action, job),
         Plan::Ocf(plan) => ocf::run(plan, action, job),
         Plan::VolumeGroup(plan) => volume_group::run(plan, action, job),
+        Plan::NfsExport(plan) => nfs_export::run(plan, action),
     }
 }

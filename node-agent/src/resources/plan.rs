@@ -13,9 +13,11 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
+pub use self::nfs::{NfsClientPlan, NfsExportPlan};
 pub use self::volume_group::VolumeGroupPlan;
 use super::ocf::agents::Name;
 
+mod nfs;
 mod volume_group;
 
 /// A resource, ready to be carried out on this server.
@@ -34,17 +36,19 @@ pub enum Plan {
     Ocf(OcfPlan),
     /// An LVM volume group.
     VolumeGroup(VolumeGroupPlan),
+    /// A directory exported by NFS.
+    NfsExport(NfsExportPlan),
 }
 
 /// A file system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FilesystemPlan {
-    /// Device, `UUID=…`, or the directory of a bind mount.
+    /// Device, `UUID=…`, `host:/path` of NFS, or the directory of a bind mount.
     pub device: String,
     /// Where.
     pub mount_point: PathBuf,
-    /// ext4, xfs, btrfs or bind.
+    /// ext4, xfs, btrfs, nfs or bind.
     pub kind: FilesystemType,
     /// Mount options.
     pub options: Vec<String>,
@@ -232,20 +236,17 @@ impl Plan {
         if let Some(spec) = &resource.volume_group {
             return volume_group::volume_group(spec).map(Plan::VolumeGroup);
         }
+        if let Some(spec) = &resource.nfs_export {
+            return nfs::nfs_export(spec).map(Plan::NfsExport);
+        }
         Err(wrong(
             &resource.name,
-            "has no member that this version carries out; allowed are filesystem, floatingIP, process, script, ocf and volumeGroup",
+            "has no member that this version carries out; allowed are filesystem, floatingIP, process, script, ocf, volumeGroup and nfsExport",
         ))
     }
 }
 
 fn filesystem(spec: &api::Filesystem) -> Result<FilesystemPlan, PlanError> {
-    if spec.type_ == FilesystemType::Nfs {
-        return Err(wrong(
-            "filesystem.type",
-            "nfs is not carried out by this version; allowed are ext4, xfs, btrfs, bind",
-        ));
-    }
     let mount_point = PathBuf::from(&spec.mount_point);
     if !mount_point.is_absolute() || mount_point.parent().is_none() {
         let found = &spec.mount_point;

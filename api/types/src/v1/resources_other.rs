@@ -210,7 +210,7 @@ pub struct MirrorEndpoint {
     pub port: u16,
 }
 
-/// A directory exported by NFS (U7).
+/// A directory exported by NFS (U7). The NFS server runs on every server, under the system's own supervision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NfsExport {
@@ -220,10 +220,11 @@ pub struct NfsExport {
     /// Who may mount it, and how.
     #[schemars(length(min = 1, max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["network"]))]
     pub clients: Vec<NfsClient>,
-    /// The export's id, the same on every server, so that clients keep their files open.
+    /// The export's id, a number or a UUID, the same on every server, so that clients keep their files open. No two exports of
+    /// a sub-cluster have the same.
     #[schemars(length(min = 1, max = 36))]
     pub fsid: String,
-    /// Directory for locks and clients, inside a file system of the group.
+    /// Directory for locks and clients, inside a file system of the group. Not carried out by this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::absolute_path")]
     pub state_directory: Option<String>,
@@ -233,7 +234,7 @@ pub struct NfsExport {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NfsClient {
-    /// Network or host.
+    /// Network (192.0.2.0/24), host, or another pattern of exports(5).
     #[schemars(length(min = 1, max = 253))]
     pub network: String,
     /// Export options, for example "rw,sync". Default: the NFS server's.

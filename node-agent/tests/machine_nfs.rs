@@ -1,0 +1,127 @@
+//! Exports of the kernel's NFS server and mounts of its client, on virtual machines: two servers that share a disk, and a
+//! client that keeps a file open while the export goes from one to the other.
+
+mod common;
+
+use std::time::Duration;
+
+use common::machines::{carry_out, carry_out_inside, config, disk};
+use common::{failed, resource, sh};
+use holdfast_api::v1::Resource;
+use holdfast_core::{Action, Outcome};
+use holdfast_lab::{Machine, MachineConfig, wait_for, wire};
+
+const ADDRESS: &str = "192.0.2.10";
+
+fn data() -> Resource {
+    resource(serde_json::json!({
+        "name": "data", "filesystem": {"device": "/dev/vda", "mountPoint": "/srv/share", "type": "ext4"}}))
+}
+
+fn export(fsid: &str) -> Resource {
+    resource(serde_json::json!({"name": "export", "nfsExport": {"path": "/srv/share", "fsid": fsid,
+        "clients": [{"network": "192.0.2.0/24", "options": "rw,sync,no_root_squash"}, {"network": "198.51.100.7"}]}}))
+}
+
+fn import() -> Resource {
+    resource(serde_json::json!({"name": "in", "filesystem": {"device": format!("{ADDRESS}:/srv/share"),
+        "mountPoint": "/srv/in", "type": "nfs", "options": ["vers=4.2", "noatime"]}}))
+}
+
+/// What the system of a server does at boot. The shortest lease that the kernel takes, so that nobody waits for its end.
+const NFSD: &str = "echo 'nfs 2049/tcp' > /etc/services; \
+    echo 'tcp tpi_cots_ord v inet tcp - -' > /etc/netconfig; mkdir -p /var/lib/nfs/v4recovery; touch /var/lib/nfs/etab /var/lib/nfs/rmtab; \
+    mount -t nfsd nfsd /proc/fs/nfsd; echo 10 > /proc/fs/nfsd/nfsv4leasetime; echo 10 > /proc/fs/nfsd/nfsv4gracetime; \
+    rpc.mountd -N 3 > /dev/null 2>&1; rpc.nfsd -N 3 2";
+
+fn address(machine: &mut Machine, own: &str) {
+    machine.sh(&format!("ip addr add {own}/24 dev eth0; ip link set eth0 up")).unwrap();
+}
+
+fn take(machine: &mut Machine) {
+    machine.sh(&format!("ip addr add {ADDRESS}/24 dev eth0; arping -q -c 2 -U -I eth0 {ADDRESS} || true")).unwrap();
+}
+
+fn start(machine: &mut Machine) {
+    assert_eq!(carry_out(machine, Action::Start, &data()), Outcome::Running);
+    assert_eq!(carry_out(machine, Action::Start, &export("7")), Outcome::Running);
+    take(machine);
+}
+
+#[test]
+fn an_export_moves_with_its_file_system_under_a_client_that_has_a_file_open() {
+    let place = tempfile::tempdir().unwrap();
+    let shared = disk(place.path(), "shared", 64);
+    sh(&format!("mkfs.ext4 -q {}", shared.display()));
+    let ((a_end, to_a), (b_end, to_b)) = (wire(place.path()), wire(place.path()));
+    let tools = ["exportfs", "rpc.nfsd", "rpc.mountd", "fsck.ext4"];
+    let server = |name: &str, end| MachineConfig {
+        disks: vec![shared.clone()],
+        wires: vec![end],
+        ..config(name, &["nfsd"], &tools)
+    };
+    let client = MachineConfig { wires: vec![to_a, to_b], ..config("client", &["nfs", "nfsv4"], &["mount.nfs"]) };
+    let mut machines = Machine::boot(&[server("a", a_end), server("b", b_end), client]).unwrap();
+    let (mut client, mut b, mut a) = (machines.pop().unwrap(), machines.pop().unwrap(), machines.pop().unwrap());
+    address(&mut a, "192.0.2.1");
+    address(&mut b, "192.0.2.2");
+    address(&mut client, "192.0.2.3");
+
+    // Nothing serves.
+    assert_eq!(carry_out(&mut a, Action::Start, &data()), Outcome::Running);
+    assert_eq!(carry_out(&mut a, Action::Probe, &export("7")), Outcome::Stopped);
+    let message = failed(carry_out(&mut a, Action::Start, &export("7")));
+    assert!(message.contains("the NFS server does not run") && message.contains("enable --now"), "{message}");
+    a.sh(NFSD).unwrap();
+    b.sh(NFSD).unwrap();
+    a.sh("mkdir /other && exportfs -i -o fsid=8 192.0.2.0/24:/other").unwrap();
+    let message = failed(carry_out(&mut a, Action::Start, &export("8")));
+    assert!(message.contains("nfsExport.fsid: 8 is that of /other already"), "{message}");
+
+    start(&mut a);
+    assert_eq!(carry_out(&mut a, Action::Start, &export("7")), Outcome::Running, "again");
+    a.sh("exportfs -u 198.51.100.7:/srv/share").unwrap();
+    let message = failed(carry_out(&mut a, Action::Monitor, &export("7")));
+    assert!(message.contains("not exported to 198.51.100.7"), "{message}");
+    assert_eq!(carry_out(&mut a, Action::Start, &export("7")), Outcome::Running, "half started");
+
+    assert_eq!(carry_out(&mut client, Action::Start, &import()), Outcome::Running);
+    assert_eq!(carry_out(&mut client, Action::Monitor, &import()), Outcome::Running);
+    client
+        .sh("(exec 3>/srv/in/log; while echo x >&3; do sleep 0.2; done) > /dev/null 2>&1 & echo $! > /run/writer")
+        .unwrap();
+    let length =
+        |machine: &mut Machine| machine.sh("stat -c %s /srv/share/log").map(|text| text.parse::<u64>().unwrap());
+    let grows = |machine: &mut Machine, from: u64| {
+        wait_for("the client to write", Duration::from_secs(60), |last| {
+            let now = length(machine).unwrap_or(0);
+            *last = format!("{now} bytes");
+            Ok((now > from).then_some(now))
+        })
+        .unwrap()
+    };
+    let written = grows(&mut a, 4);
+
+    a.sh(&format!("ip addr del {ADDRESS}/24 dev eth0")).unwrap();
+    assert_eq!(carry_out(&mut a, Action::Stop, &export("7")), Outcome::Stopped);
+    assert_eq!(a.sh("exportfs -s | grep -c /srv/share || true").unwrap(), "0");
+    // Though the client has a file open on it.
+    assert_eq!(carry_out(&mut a, Action::Stop, &data()), Outcome::Stopped);
+    assert_eq!(carry_out(&mut a, Action::Stop, &export("7")), Outcome::Stopped, "again");
+    start(&mut b);
+    grows(&mut b, written);
+    client.sh("kill -0 $(cat /run/writer)").unwrap();
+    assert_eq!(carry_out(&mut client, Action::Monitor, &import()), Outcome::Running);
+
+    // A server that is gone does not keep the client's stop from ending.
+    b.power_cut();
+    client.sh("kill -9 $(cat /run/writer)").unwrap();
+    assert_eq!(carry_out(&mut client, Action::Stop, &import()), Outcome::Stopped);
+    assert_eq!(client.sh("grep -c /srv/in /proc/mounts || true").unwrap(), "0");
+}
+
+#[test]
+#[ignore = "a step: run inside a virtual machine by the test that needs it"]
+fn operate() {
+    carry_out_inside();
+}

@@ -119,7 +119,8 @@ fi
 # packages are downloaded and unpacked there, with what they need and this machine lacks.
 machine_parts() {
     local parts=$1 kernel
-    rm -rf "$parts"
+    # What an interrupted run left may be root's.
+    [ ! -e "$parts" ] || "${as_root[@]}" rm -rf "$parts"
     mkdir -p "$parts/archives/partial" "$parts/root"
     kernel=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9][^ ]*\)$/\1/p' | head -n 1)
     [ -n "$kernel" ] || return 1
@@ -137,6 +138,8 @@ machine_parts() {
 if [ "$purpose" = test ]; then
     parts=$(realpath -m "${CARGO_TARGET_DIR:-target}")/machine
     if [ ! -e "$parts/complete" ]; then
+        # The lists may be old, or not there at all.
+        command -v apt-get >/dev/null 2>&1 && { "${apt[@]}" update >/dev/null || say "apt-get update failed"; }
         if [ "$(dpkg --print-architecture 2>/dev/null)" != amd64 ] ||
             [ -z "$(apt-cache madison linux-image-cloud-amd64 2>/dev/null)" ]; then
             say "no package linux-image-cloud-amd64 here (Debian has it): tests in virtual machines are left out"

@@ -5,7 +5,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::machines::{carry_out, carry_out_inside, config, disk};
+use common::machines::{Stranded, carry_out, carry_out_inside, config, disk, step};
 use common::{failed, resource, sh};
 use holdfast_api::v1::Resource;
 use holdfast_core::{Action, Outcome};
@@ -118,6 +118,37 @@ fn an_export_moves_with_its_file_system_under_a_client_that_has_a_file_open() {
     client.sh("kill -9 $(cat /run/writer)").unwrap();
     assert_eq!(carry_out(&mut client, Action::Stop, &import()), Outcome::Stopped);
     assert_eq!(client.sh("grep -c /srv/in /proc/mounts || true").unwrap(), "0");
+}
+
+#[test]
+fn the_guard_ends_an_export_and_unmounts_what_a_client_has_open() {
+    let place = tempfile::tempdir().unwrap();
+    let own = disk(place.path(), "own", 64);
+    sh(&format!("mkfs.ext4 -q {}", own.display()));
+    let tools = ["exportfs", "rpc.nfsd", "rpc.mountd", "fsck.ext4", "mount.nfs"];
+    let a = MachineConfig { disks: vec![own], ..config("a", &["nfsd", "nfsv4"], &tools) };
+    let mut a = Machine::boot(&[a]).unwrap().remove(0);
+    a.sh(NFSD).unwrap();
+    step(&mut a, "stranded", &[]);
+}
+
+/// A file system that is exported to a client here, which has a file open, an agent that is frozen, and a deadline.
+#[test]
+#[ignore = "a step: run inside a virtual machine by the test that needs it"]
+fn stranded() {
+    let stranded = Stranded::new();
+    let own = resource(serde_json::json!({"name": "export", "nfsExport": {"path": "/srv/share", "fsid": "7",
+        "clients": [{"network": "127.0.0.1", "options": "rw,no_root_squash,insecure"}]}}));
+    for spec in [data(), own] {
+        let limit = spec.start_timeout();
+        assert_eq!(stranded.server.run_within(Action::Start, &spec, limit), Outcome::Running, "{}", spec.name);
+    }
+    sh("mount.nfs 127.0.0.1:/srv/share /mnt -o vers=4.2");
+    let open = std::fs::File::create("/mnt/file").unwrap();
+    stranded.end();
+    assert!(!std::fs::read_to_string("/proc/mounts").unwrap().contains("/dev/vda"));
+    assert_eq!(sh("exportfs -s"), "");
+    std::mem::forget(open);
 }
 
 #[test]

@@ -3,16 +3,10 @@
 mod common;
 
 use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
 
-use common::machines::{carry_out, carry_out_inside, config, disk, given, step};
-use common::{HANDS, Server, eventually, failed, resource, sh};
-use holdfast_agent::clock;
-use holdfast_agent::deadline::{Deadline, Role};
-use holdfast_agent::guard::{GuardSettings, ensure_guard};
-use holdfast_agent::watchdog::WatchdogSettings;
-use holdfast_api::v1::{Resource, WatchdogMode};
+use common::machines::{Stranded, carry_out, carry_out_inside, config, disk, given, step};
+use common::{failed, resource, sh};
+use holdfast_api::v1::Resource;
 use holdfast_core::{Action, Outcome};
 use holdfast_lab::{Machine, MachineConfig};
 
@@ -174,21 +168,8 @@ fn operate() {
 #[test]
 #[ignore = "a step: run inside a virtual machine by the test that needs it"]
 fn stranded() {
-    let server = Server::new();
-    let settings = GuardSettings {
-        cgroup: server.cgroups.base().to_owned(),
-        watchdog: WatchdogSettings {
-            mode: WatchdogMode::Disabled,
-            device: "/dev/watchdog".into(),
-            timeout: Duration::from_secs(2),
-        },
-    };
-    ensure_guard(Path::new(HANDS), server.run_dir.path(), &settings).unwrap();
-    let (base, run_dir) = (server.cgroups.base().display().to_string(), server.run_dir.path().display().to_string());
-    let mut agent = Command::new(HANDS).args(["agent", &run_dir, &base]).spawn().unwrap();
-    eventually("the agent has shown up", Duration::from_secs(5), || {
-        server.page.party(Role::Agent).is_some_and(|party| party.pid as u32 == agent.id())
-    });
+    let stranded = Stranded::new();
+    let server = &stranded.server;
     let volumes = volume_group(&given("VG"), &serde_json::json!({}));
     assert_eq!(server.run_within(Action::Start, &volumes, volumes.start_timeout()), Outcome::Running);
     sh("mkfs.ext4 -q /dev/tank/data");
@@ -197,15 +178,6 @@ fn stranded() {
     assert_eq!(server.run(Action::Start, &data), Outcome::Running);
     sh("echo x > /srv/data/file");
 
-    let kill = clock::now() + Duration::from_millis(300);
-    let end = kill + Duration::from_secs(3);
-    server.page.publish(Deadline { soft: kill, kill, end });
-    eventually("the guard is finished", Duration::from_secs(20), || {
-        let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
-        let list = std::fs::metadata(server.run_dir.path().join("kill.list")).unwrap();
-        list.len() == 0 && !server.page.enforcing() && !mounts.contains("/srv/data")
-    });
-    println!("{}", std::fs::read_to_string(server.run_dir.path().join("guard.log")).unwrap_or_default());
-    let _ = agent.kill();
-    let _ = agent.wait();
+    stranded.end();
+    assert!(!std::fs::read_to_string("/proc/mounts").unwrap().contains("/srv/data"));
 }

@@ -2,13 +2,18 @@
 //! of the same program, a *step*, that the machine runs by its name.
 
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::time::Duration;
 
-use holdfast_api::v1::Resource;
+use holdfast_agent::clock;
+use holdfast_agent::deadline::{Deadline, Role};
+use holdfast_agent::guard::{GuardSettings, ensure_guard};
+use holdfast_agent::watchdog::WatchdogSettings;
+use holdfast_api::v1::{Resource, WatchdogMode};
 use holdfast_core::{Action, Outcome};
 use holdfast_lab::{Machine, MachineConfig};
 
-use super::{HANDS, Server};
+use super::{HANDS, Server, eventually};
 
 /// What a step may take: longer than the operation in it, so that the step can say what the operation did.
 const STEP: Duration = Duration::from_secs(180);
@@ -89,4 +94,43 @@ pub fn carry_out_inside() {
         Outcome::Unknown(message) => ("Unknown", message),
     };
     println!("{OUTCOME}{state} {}", message.replace('\n', " "));
+}
+
+/// A server with a guard, and an agent that does nothing, for a step.
+pub struct Stranded {
+    pub server: Server,
+    agent: Child,
+}
+
+impl Stranded {
+    pub fn new() -> Stranded {
+        let server = Server::new();
+        let watchdog = WatchdogSettings {
+            mode: WatchdogMode::Disabled,
+            device: "/dev/watchdog".into(),
+            timeout: Duration::from_secs(2),
+        };
+        let settings = GuardSettings { cgroup: server.cgroups.base().to_owned(), watchdog };
+        ensure_guard(Path::new(HANDS), server.run_dir.path(), &settings).unwrap();
+        let (base, run_dir) =
+            (server.cgroups.base().display().to_string(), server.run_dir.path().display().to_string());
+        let agent = Command::new(HANDS).args(["agent", &run_dir, &base]).spawn().unwrap();
+        eventually("the agent has shown up", Duration::from_secs(20), || {
+            server.page.party(Role::Agent).is_some_and(|party| party.pid as u32 == agent.id())
+        });
+        Stranded { server, agent }
+    }
+
+    /// Authority ends; returns when the guard has verified that all is stopped.
+    pub fn end(mut self) {
+        let kill = clock::now() + Duration::from_millis(300);
+        self.server.page.publish(Deadline { soft: kill, kill, end: kill + Duration::from_secs(10) });
+        let log = self.server.run_dir.path().join("guard.log");
+        eventually("the guard says that all is stopped", Duration::from_secs(30), || {
+            std::fs::read_to_string(&log).is_ok_and(|text| text.contains("verified stopped after"))
+        });
+        println!("{}", std::fs::read_to_string(log).unwrap());
+        let _ = self.agent.kill();
+        let _ = self.agent.wait();
+    }
 }

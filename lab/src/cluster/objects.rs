@@ -183,12 +183,21 @@ impl Cluster {
     /// # Errors
     /// [`LabError::Timeout`] with the view seen last.
     pub fn wait_view(&self, servers: &[String], epoch: u64, limit: Duration) -> Result<()> {
-        wait_for(&format!("a view after {epoch} with {servers:?}"), limit, |last| match self.sub_cluster() {
+        self.wait_one_view(&[servers], epoch, limit).map(|_| ())
+    }
+
+    /// Waits until the API shows a view later than `epoch` whose members are exactly one of these lists; says which.
+    ///
+    /// # Errors
+    /// [`LabError::Timeout`] with the view seen last.
+    pub fn wait_one_view<'a>(&self, any: &[&'a [String]], epoch: u64, limit: Duration) -> Result<&'a [String]> {
+        wait_for(&format!("a view after {epoch} with one of {any:?}"), limit, |last| match self.sub_cluster() {
             Ok(found) => {
                 let status = found.status.unwrap_or_default();
                 let members = status.view.map(|view| view.members).unwrap_or_default();
                 *last = format!("epoch {:?}, members {members:?}", status.epoch);
-                Ok((status.epoch.is_some_and(|found| found > epoch) && members == servers).then_some(()))
+                let later = status.epoch.is_some_and(|found| found > epoch);
+                Ok(any.iter().copied().find(|servers| later && members == **servers))
             }
             Err(error) => {
                 *last = error.to_string();

@@ -184,11 +184,10 @@ fn without_the_quorum_server_a_split_stops_both_halves_until_it_is_back() {
     trial.pass(trial.cluster.blueprint().timeout * 2);
     assert_eq!(trial.traces_of(&all), Vec::<String>::new(), "nobody may go on");
     // It comes back in the middle of the split: now one half may.
-    let before = boottime_ns();
     trial.cluster.power_on_witness().expect("power");
-    let survivor = trial.served_by(&all, before);
-    let lives = if one.contains(&survivor) { &one } else { &other };
-    trial.members_become(lives, epoch);
+    // Whoever comes first: who ran the group may lean on it again for a moment, and the others decide all the same.
+    let lives = trial.cluster.wait_one_view(&[&one, &other], epoch, LIMIT).expect("one half decides");
+    trial.served_by(lives, boottime_ns());
     // And is lost again after it has decided: two of the three acceptors that are left are enough.
     let before = boottime_ns();
     trial.cluster.lab().power_cut(WITNESS).expect("a power cut");

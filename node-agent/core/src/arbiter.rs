@@ -138,7 +138,7 @@ impl Core {
         // Nothing is written to a lock that was not read before: its identity and our own last record count. A swap
         // checks the identity itself and settles what had no answer, so with a quorum server the two retries of R8 are
         // not spent on reading.
-        let swaps = self.config.as_ref().is_some_and(|config| config.lock == Some(LockKind::QuorumServer));
+        let swaps = self.lock_swaps();
         // Also where the view does not count the lock among its acceptors: whoever was left out reads there who goes on
         // (protocol-why D20), or that another server was made the base (R22).
         let tells = matches!(wanted, Purpose::Refresh | Purpose::Claim);
@@ -195,6 +195,11 @@ impl Core {
         self.lock.busy = Some((token, wanted, self.now));
         // Not behind our own ledger: the lock is an acceptor by itself, and its vote counts beside ours, not instead.
         self.ask_lock(token, LockOp::WriteThenLook(Box::new(record)));
+    }
+
+    /// The lock is a quorum server: each access is a compare-and-swap.
+    fn lock_swaps(&self) -> bool {
+        self.config.as_ref().is_some_and(|config| config.lock == Some(LockKind::QuorumServer))
     }
 
     fn ask_lock(&mut self, token: u64, op: LockOp) {
@@ -256,7 +261,10 @@ impl Core {
                 (self.lock.unanswered, self.lock.outdated) = (true, false);
                 if let Some(number) = self.lock.writing.take() {
                     // Durable, so that the next process goes on above it, too.
-                    self.lock.ring.failed(self.now, number);
+                    // Only a disk has places: a swap that comes too late finds another content and does nothing.
+                    if !self.lock_swaps() {
+                        self.lock.ring.failed(self.now, number);
+                    }
                     self.persist();
                 }
                 if planted!(UnansweredSwapCounts)

@@ -113,7 +113,8 @@ pub enum Fault {
     RevertLedger(usize),
     /// The lock area is formatted anew.
     ReformatLock,
-    /// The lock is put back to an earlier state, as from a backup.
+    /// The lock is put back to an earlier state, as from a backup. With `false` only where every server that has seen a
+    /// later one is there to notice it: otherwise the rules promise nothing (R4); `true`: in any case.
     RestoreLock(bool),
     /// The process is asked to end; started again some ms after it has.
     Leave(usize, u64),

@@ -1,33 +1,25 @@
-//! What a sub-cluster does in the situations that people know, on the simulated world.
+//! Start, loss, partition, return.
 
 use holdfast_sim::World;
 use holdfast_sim::setup::{config, group, server_name, with_quorum_server};
 use holdfast_sim::world::faults::{DiskState, Fault};
 
-fn two() -> World {
-    World::new(7, config(2, true), &[("web", group(&["a", "b"]))])
-}
+use super::{expect, two};
 
 fn three() -> World {
     World::new(7, config(3, false), &[("web", group(&["a", "b", "c"]))])
 }
 
-#[track_caller]
-fn expect(world: &mut World, ms: u64, what: &str, condition: impl Fn(&World) -> bool) {
-    let held = world.wait(ms, condition);
-    assert!(held && world.violations.is_empty(), "{what}: {:?}\n{}", world.violations, world.story(120));
-}
-
 #[test]
 fn two_servers_form_and_bring_the_group_up_on_the_preferred_one() {
-    let mut world = two();
+    let mut world = two(config(2, true));
     expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));
     assert_eq!(world.members(1), ["a", "b"]);
 }
 
 #[test]
 fn a_lost_server_is_taken_over_about_one_timeout_later() {
-    let mut world = two();
+    let mut world = two(config(2, true));
     expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));
     world.run_for(5000);
     world.power_cut(0);
@@ -40,7 +32,7 @@ fn a_lost_server_is_taken_over_about_one_timeout_later() {
 
 #[test]
 fn a_server_lost_right_after_the_start_is_taken_over_as_fast() {
-    let mut world = two();
+    let mut world = two(config(2, true));
     expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));
     world.power_cut(0);
     let cut = world.now;
@@ -51,7 +43,7 @@ fn a_server_lost_right_after_the_start_is_taken_over_as_fast() {
 
 #[test]
 fn losing_the_standby_moves_nothing() {
-    let mut world = two();
+    let mut world = two(config(2, true));
     expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));
     world.run_for(3000);
     world.power_cut(1);
@@ -63,7 +55,7 @@ fn losing_the_standby_moves_nothing() {
 
 #[test]
 fn one_healthy_lan_is_enough() {
-    let mut world = two();
+    let mut world = two(config(2, true));
     expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));
     world.cut.insert((0, 1, "ic".into()));
     world.cut.insert((1, 0, "ic".into()));
@@ -74,7 +66,7 @@ fn one_healthy_lan_is_enough() {
 
 #[test]
 fn with_all_lans_cut_the_server_that_runs_the_group_survives() {
-    let mut world = two();
+    let mut world = two(config(2, true));
     expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));
     world.cut_lans(0, 1);
     world.run_for(6000);
@@ -107,7 +99,7 @@ fn a_returning_server_is_kept_out_until_reinstated_unless_the_policy_is_automati
 
 #[test]
 fn a_crashed_agent_comes_back_without_stopping_its_group() {
-    let mut world = two();
+    let mut world = two(config(2, true));
     expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));
     world.run_for(2000);
     world.crash_process(0, 100);
@@ -118,7 +110,7 @@ fn a_crashed_agent_comes_back_without_stopping_its_group() {
 
 #[test]
 fn a_frozen_agent_is_killed_by_its_guard_before_the_other_starts() {
-    let mut world = two();
+    let mut world = two(config(2, true));
     expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));
     world.restart_after_kill = 30_000;
     world.freeze(0, 60_000);
@@ -145,7 +137,7 @@ fn a_clean_stop_and_start_of_everything_needs_no_operator() {
 
 #[test]
 fn a_copy_of_a_server_takes_no_part_as_long_as_the_other_one_is_seen() {
-    let mut world = two();
+    let mut world = two(config(2, true));
     expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));
     world.power_cut(0);
     world.power_cut(1);
@@ -162,7 +154,7 @@ fn a_copy_of_a_server_takes_no_part_as_long_as_the_other_one_is_seen() {
 
 #[test]
 fn one_that_its_view_names_does_not_mind_a_copy_of_itself() {
-    let mut world = two();
+    let mut world = two(config(2, true));
     expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));
     world.power_cut(1);
     for _ in 0..8 {
@@ -322,6 +314,20 @@ fn without_the_quorum_server_four_survive_one_loss_and_no_split_and_can_start() 
 }
 
 #[test]
+fn a_quorum_server_that_is_back_is_said_to_be_there_at_once() {
+    let mut world = four_with_quorum_server();
+    lose_lock(&mut world);
+    expect(&mut world, 10_000, "it is missed", |world| {
+        world.status(0).and_then(|s| s.lock).is_some_and(|l| l.is_err())
+    });
+    world.run_for(10_000);
+    for server in 0..world.hosts.len() {
+        world.set_disk(server, DiskState::Works);
+    }
+    expect(&mut world, 3000, "it is back", |world| world.status(0).and_then(|s| s.lock).is_some_and(|l| l.is_ok()));
+}
+
+#[test]
 fn a_quorum_server_that_was_put_back_from_a_copy_breaks_no_tie_any_more() {
     let mut world = four_with_quorum_server();
     let copy = world.copy_of_lock();
@@ -366,7 +372,7 @@ fn a_new_lock_gets_a_vote_when_a_server_leaves_and_comes_back() {
 
 #[test]
 fn a_server_that_was_installed_anew_is_not_hidden_behind_its_older_records() {
-    let mut world = two();
+    let mut world = two(config(2, true));
     expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));
     for _ in 0..3 {
         world.power_cut(1);

@@ -6,15 +6,7 @@ use holdfast_sim::setup::{config, fenced, group, with_quorum_server};
 use holdfast_sim::world::Device;
 use holdfast_sim::world::faults::Fault;
 
-fn two() -> World {
-    World::new(7, config(2, true), &[("web", group(&["a", "b"]))])
-}
-
-#[track_caller]
-fn expect(world: &mut World, ms: u64, what: &str, condition: impl Fn(&World) -> bool) {
-    let held = world.wait(ms, condition);
-    assert!(held && world.violations.is_empty(), "{what}: {:?}\n{}", world.violations, world.story(120));
-}
+use super::{expect, two};
 
 fn fenced_two(mode: FencingMode) -> World {
     // So long a wait that time is never what a takeover rests on.
@@ -118,7 +110,7 @@ fn a_server_whose_stop_fails_is_left_out_and_switched_off() {
 
 #[test]
 fn a_server_whose_stop_fails_stays_if_nothing_can_end_it_from_outside() {
-    let mut world = two();
+    let mut world = two(config(2, true));
     expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));
     world.run_for(3000);
     world.apply(&Fault::FailingResources(0.0, 1.0));

@@ -10,6 +10,8 @@ use holdfast_core::status::{GroupReport, MonitorPhase};
 use holdfast_sim::World;
 use holdfast_sim::setup::{config, group, recovery};
 
+use super::expect;
+
 fn limits(then: Then, max_failovers: u32) -> Recovery {
     Recovery { then, max_failovers, restarts: 0, decay: Duration::from_secs(5), ..recovery() }
 }
@@ -29,12 +31,6 @@ fn monitored(action: MonitorAction) -> World {
     let mut world = World::new(7, config(2, true), &[("web", group)]);
     expect(&mut world, 3000, "online", |world| world.online("web") == Some(0));
     world
-}
-
-#[track_caller]
-fn expect(world: &mut World, ms: u64, what: &str, condition: impl Fn(&World) -> bool) {
-    let held = world.wait(ms, condition);
-    assert!(held && world.violations.is_empty(), "{what}: {:?}\n{}", world.violations, world.story(120));
 }
 
 fn fails() -> Outcome {

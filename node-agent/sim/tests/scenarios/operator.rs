@@ -6,18 +6,10 @@ use holdfast_sim::World;
 use holdfast_sim::setup::{config, group};
 use holdfast_sim::world::faults::Fault;
 
-fn two(settings: Config) -> World {
-    World::new(7, settings, &[("web", group(&["a", "b"]))])
-}
+use super::{expect, two};
 
 fn manual() -> Config {
     Config { automatic_return: false, ..config(2, true) }
-}
-
-#[track_caller]
-fn expect(world: &mut World, ms: u64, what: &str, condition: impl Fn(&World) -> bool) {
-    let held = world.wait(ms, condition);
-    assert!(held && world.violations.is_empty(), "{what}: {:?}\n{}", world.violations, world.story(120));
 }
 
 fn state(world: &World, server: usize) -> Option<MemberState> {

@@ -297,7 +297,8 @@ async fn every_example_is_accepted() {
         let controller = world.controller();
         let directory = example.expect("an entry").path();
         let mut names = Vec::new();
-        for file in std::fs::read_dir(&directory).expect("a directory").map(|file| file.expect("an entry").path()) {
+        let files = std::fs::read_dir(&directory).expect("a directory").map(|file| file.expect("an entry").path());
+        for file in files.filter(|file| file.extension().is_some_and(|extension| extension == "yaml")) {
             let text = std::fs::read_to_string(&file).expect("a text");
             for document in serde_yaml::Deserializer::from_str(&text) {
                 let object = serde_json::Value::deserialize(document).expect("YAML");

@@ -4,8 +4,10 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use holdfast_core::names::BootId;
+use holdfast_planner::Amount;
 use rand::TryRngCore;
 
 /// Why a fact could not be found.
@@ -107,8 +109,14 @@ impl Host {
         self.read("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
     }
 
+    /// What groups may require of this machine: its processors and its memory; none if it can't be told.
+    pub fn capacity(&self) -> Option<Amount> {
+        let processors = thread::available_parallelism().ok()?.get();
+        Some(Amount { cpu_milli: processors as u64 * 1000, memory: self.memory()? })
+    }
+
     /// Total memory in bytes, if the kernel says.
-    pub fn memory(&self) -> Option<u64> {
+    fn memory(&self) -> Option<u64> {
         let text = self.read("/proc/meminfo").ok()?;
         let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
         line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)

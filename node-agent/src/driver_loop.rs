@@ -17,6 +17,7 @@ use holdfast_core::{Action, Boot, Context, Core, Input, Note, OpId, Output};
 use tokio::sync::watch;
 
 use crate::clock;
+use crate::convert::config::open_windows;
 use crate::inbox::{Adoption, Event};
 use crate::ledger::{Ledger, LedgerError};
 use crate::notes::Notes;
@@ -149,6 +150,8 @@ pub struct Driver<E: Effects> {
     dirty: bool,
     sentence: String,
     stuck: Option<String>,
+    /// Groups whose window for a failback is open, as the core was told.
+    windows: BTreeSet<GroupName>,
     /// Why heartbeats can't be sent.
     silent: Option<String>,
     last: Option<Status>,
@@ -182,6 +185,7 @@ impl<E: Effects> Driver<E> {
             snapshots,
             adoption: None,
             wired: Default::default(),
+            windows: BTreeSet::new(),
             published: Instant::ZERO,
             dirty: true,
             sentence: String::new(),
@@ -238,6 +242,7 @@ impl<E: Effects> Driver<E> {
             self.outputs()?;
         }
         if now >= self.publication_due() {
+            self.tell_windows()?;
             self.publish(now);
         }
         Ok(())
@@ -272,6 +277,17 @@ impl<E: Effects> Driver<E> {
             }
             Event::Fatal(reason) => Err(Ended::Fatal(reason)),
         }
+    }
+
+    /// Which groups may go back by the clock, if that has changed.
+    fn tell_windows(&mut self) -> Result<(), Ended> {
+        let Some(adoption) = &self.adoption else { return Ok(()) };
+        let open = open_windows(&adoption.specs, jiff::Timestamp::now());
+        if open == self.windows {
+            return Ok(());
+        }
+        self.windows.clone_from(&open);
+        self.input(Input::FailbackWindows(open))
     }
 
     /// Opens and closes paths and locks: the wanted ones, and of former specifications what the view still has (R21).

@@ -92,6 +92,7 @@ impl Server {
             boot: BootId(id),
             is_virtual: false,
             deadline: Default::default(),
+            capacity: None,
             fresh_cluster: ClusterId(id),
         };
         let durable = Durable::fresh(AcceptorId(id), boot.boot);

@@ -137,6 +137,7 @@ fn start(config_path: &Path) -> Result<Ended, Failed> {
         server: config.server_name(),
         boot: boot_id,
         is_virtual: host.is_virtual(),
+        capacity: host.capacity(),
         fresh_cluster: ClusterId(boot::random_id()?),
         deadline: (soft, kill, end),
     };
@@ -290,8 +291,7 @@ fn facts(host: &Host, boot: &Boot, durable: &Durable) -> Facts {
         is_virtual: boot.is_virtual,
         os: host.os(),
         kernel: host.kernel(),
-        processors: thread::available_parallelism().map_or(1, usize::from),
-        memory: host.memory(),
+        capacity: boot.capacity,
     }
 }
 

@@ -8,6 +8,7 @@ pub mod conditions;
 pub mod crds;
 pub mod duration;
 pub mod error;
+pub mod placement;
 pub mod reasons;
 pub mod schema;
 pub mod support;

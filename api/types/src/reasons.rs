@@ -98,6 +98,8 @@ pub mod accepted {
         FENCING_INVALID = "FencingInvalid",
         /// A monitor's pattern or address is none; the message says which and why.
         MONITOR_INVALID = "MonitorInvalid",
+        /// A relation to another group, or a time zone, can never be as it is said; the message says which and why.
+        PLACEMENT_INVALID = "PlacementInvalid",
         /// The master sub-cluster can't be stopped.
         MASTER_CANNOT_STOP = "MasterCannotStop",
         /// The group names a sub-cluster, or the sub-cluster a super-cluster, that does not exist (yet).

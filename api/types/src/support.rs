@@ -7,8 +7,8 @@
 use crate::{
     error::{ErrorKind, FieldError},
     v1::{
-        ControllerBrakes, DataServiceSpec, ExecPolicy, Failback, FailoverGroupSpec, Monitor, MonitorAction,
-        MonitorScope, OperationMode, OperationSpec, OperationType, RecoveryAction, Reservation, Resource, ScriptSource,
+        ControllerBrakes, DataServiceSpec, ExecPolicy, FailoverGroupSpec, Monitor, MonitorAction, MonitorScope,
+        OperationMode, OperationSpec, OperationType, RecoveryAction, Reservation, Resource, ScriptSource,
         SubClusterBrakes, SubClusterSpec, SubClusterState, SuperClusterSpec, TargetKind,
     },
 };
@@ -55,13 +55,6 @@ pub fn unsupported_sub_cluster(spec: &SubClusterSpec) -> Vec<FieldError> {
 /// Fields of a failover group that this version does not carry out.
 pub fn unsupported_group(spec: &FailoverGroupSpec) -> Vec<FieldError> {
     let mut r = Refusals(Vec::new());
-    let placement = &spec.placement;
-    r.add(placement.requires.is_some(), "spec.placement.requires", "", REMOVE);
-    let failback = placement.failback != Failback::default();
-    r.add(failback, "spec.placement.failback", placement.failback.mode, "use mode Manual without delay");
-    r.add(!placement.separate_from.is_empty(), "spec.placement.separateFrom", "", REMOVE);
-    r.add(!placement.together.is_empty(), "spec.placement.together", "", REMOVE);
-    r.add(!placement.after.is_empty(), "spec.placement.after", "", REMOVE);
     let then = spec.recovery.then;
     r.add(then == RecoveryAction::ServerDown, "spec.recovery.then", then, "use Failover, Stop or Report");
     r.add(spec.disaster.is_some(), "spec.disaster", "", REMOVE);

@@ -5,6 +5,7 @@
 //! that all three always say the same. It decides about *placement* only: whether it is safe to start what a lost
 //! server held is the core's decision and comes in as [`Current::Unknown`].
 
+mod board;
 mod check;
 mod decide;
 
@@ -13,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 pub use check::{Violation, check};
+use decide::exclusions_alone;
 pub use decide::{exclusions, plan};
 
 /// Everything the planner knows.
@@ -20,8 +22,40 @@ pub use decide::{exclusions, plan};
 pub struct Input {
     /// Every configured server of the sub-cluster.
     pub servers: BTreeMap<String, ServerState>,
+    /// What servers have for groups; one that is missing has no limit that anyone knows of.
+    pub capacity: BTreeMap<String, Amount>,
     /// Every accepted failover group.
     pub groups: BTreeMap<String, Group>,
+}
+
+/// Processors and memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Amount {
+    /// Thousandths of a processor.
+    pub cpu_milli: u64,
+    /// Bytes.
+    pub memory: u64,
+}
+
+impl Amount {
+    /// Both together.
+    pub fn plus(self, other: Amount) -> Amount {
+        Amount {
+            cpu_milli: self.cpu_milli.saturating_add(other.cpu_milli),
+            memory: self.memory.saturating_add(other.memory),
+        }
+    }
+
+    fn minus(self, other: Amount) -> Amount {
+        Amount {
+            cpu_milli: self.cpu_milli.saturating_sub(other.cpu_milli),
+            memory: self.memory.saturating_sub(other.memory),
+        }
+    }
+
+    fn fits(self, within: Amount) -> bool {
+        self.cpu_milli <= within.cpu_milli && self.memory <= within.memory
+    }
 }
 
 /// What a server may be used for.
@@ -47,16 +81,57 @@ pub struct Group {
     pub policy: Vec<String>,
     /// 0..1000, larger first, when several groups compete.
     pub priority: u16,
-    /// Whether it goes back by itself to a more preferred server that is available again.
-    pub failback: bool,
+    /// Servers to which it may go back by itself now, if one of them is the most preferred that it may run on.
+    pub failback_to: BTreeSet<String>,
+    /// What it requires of a server, and of other groups.
+    pub relations: Relations,
     /// What is known of it now.
     pub current: Current,
     /// Servers where it failed too often, with the reason; not used until cleared.
     pub failed_on: BTreeMap<String, String>,
     /// A valid request by an Operation.
     pub request: Option<Request>,
-    /// With no server left: stop it (true) or leave it as it is.
+    /// With no server left: stop it (true) or leave it as it is. Only a group that may be stopped makes room for others.
     pub stop_when_no_server_left: bool,
+}
+
+impl Group {
+    /// It is to run somewhere.
+    fn is_wanted(&self) -> bool {
+        self.declared == Declared::Online && self.holds.is_empty()
+    }
+}
+
+/// What a group requires of a server, and of other groups. Groups that don't exist count only for `after`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Relations {
+    /// What a server must have left. What runs is not stopped because more is required than there is.
+    pub requires: Amount,
+    /// Groups that must not (Required), or had better not (Preferred), be on the same server. It counts for both of
+    /// them, whichever says it.
+    pub separate_from: BTreeMap<String, Strength>,
+    /// Groups that must (Required), or had better (Preferred), be on the same server while both run. It counts for both.
+    pub together: BTreeMap<String, Strength>,
+    /// Groups that must be Online for this one to start.
+    pub after: BTreeMap<String, AfterScope>,
+}
+
+/// How strictly a relation is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Strength {
+    /// Rather it stays Offline.
+    Required,
+    /// It decides between servers that are eligible, before the order of preference, and moves nothing that runs.
+    Preferred,
+}
+
+/// Where another group must be Online.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum AfterScope {
+    /// On any server.
+    Any,
+    /// On the server on which the group starts.
+    SameServer,
 }
 
 /// `spec.state` of a group.
@@ -165,8 +240,14 @@ pub enum Rule {
     Failback,
     /// It failed where it was.
     Recovery,
+    /// Another group is the reason: it makes room for a more important one, or must be where the other is, or not there.
+    Relation,
     /// No server may run it now.
     NoServerLeft,
+    /// Waiting for a group that it comes after.
+    WaitForGroup,
+    /// Waiting for less important groups that leave its server.
+    WaitForRoom,
     /// Waiting for evidence about a departed server.
     WaitForEvidence,
     /// Waiting for a step under way.
@@ -199,6 +280,12 @@ pub enum Reason {
     NotInPolicy,
     /// The group failed there.
     Failed,
+    /// Other groups leave too little of its processors or memory.
+    NoCapacity,
+    /// A group from which it must be separate is there.
+    SeparateFrom,
+    /// A group with which it must be together is elsewhere, or may not run there.
+    Together,
     /// It may still be running elsewhere.
     NoEvidence,
     /// Another server comes first.
@@ -213,6 +300,9 @@ impl Reason {
             Self::Lost => "Lost",
             Self::NotInPolicy => "NotInPolicy",
             Self::Failed => "Failed",
+            Self::NoCapacity => "NoCapacity",
+            Self::SeparateFrom => "SeparateFrom",
+            Self::Together => "Together",
             Self::NoEvidence => "NoEvidence",
             Self::LowerPreference => "LowerPreference",
         }
@@ -230,7 +320,10 @@ impl Rule {
             Self::Requested => "Requested",
             Self::Failback => "Failback",
             Self::Recovery => "Recovery",
+            Self::Relation => "Relation",
             Self::NoServerLeft => "NoServerLeft",
+            Self::WaitForGroup => "WaitForGroup",
+            Self::WaitForRoom => "WaitForRoom",
             Self::WaitForEvidence => "WaitForEvidence",
             Self::InProgress => "InProgress",
             Self::StopUnproven => "StopUnproven",
@@ -245,6 +338,6 @@ pub struct Plan {
     /// A decision per group.
     pub decisions: BTreeMap<String, Decision>,
     /// Every group once, in the order in which the steps are to be given out: larger `priority` first, equal ones by
-    /// name. Groups do not wait for one another; the order says who goes first when all can't go at once.
+    /// name. It says who goes first when all can't go at once.
     pub order: Vec<String>,
 }

@@ -1,14 +1,20 @@
 //! Reads `scenarios/*.txt`: a sub-cluster in words, and below `plan` what the planner says about it. A wrong line shows
 //! as a diff of that file after running with `UPDATE_SCENARIOS=1`.
 //!
-//! A group line: `name: declared; policy a b; <where>; priority 200; hold Stopped; failed on a; request b; failback;
-//! keeps without server`, where `<where>` is `offline`, `<phase> on <server>`, `unknown a b` or `conflict a b`.
+//! A server line: `Member a b`, or with what they have `Member a b; cpu 4000; memory 16` (thousandths of a processor, bytes).
+//!
+//! A group line: `name: declared; policy a b; <where>; priority 200; hold Stopped; failed on a; request b; failback to a;
+//! keeps without server; cpu 500; memory 2; apart from x; together with x; after x; after x there`, where `<where>` is
+//! `offline`, `<phase> on <server>`, `unknown a b` or `conflict a b`. `rather apart from x` is a preferred relation.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use holdfast_planner::{Action, Current, Decision, Declared, Group, Input, Phase, Request, ServerState, check, plan};
+use holdfast_planner::{
+    Action, AfterScope, Amount, Current, Decision, Declared, Group, Input, Phase, Relations, Request, ServerState,
+    Strength, check, plan,
+};
 
 fn server_state(word: &str) -> ServerState {
     match word {
@@ -30,6 +36,36 @@ fn phase(word: &str) -> Phase {
     }
 }
 
+fn amount(number: &str) -> u64 {
+    number.parse().expect("a number")
+}
+
+fn relate(relations: &mut Relations, words: &[&str], strength: Strength) {
+    match words {
+        ["apart", "from", other] => _ = relations.separate_from.insert(other.to_string(), strength),
+        ["together", "with", other] => _ = relations.together.insert(other.to_string(), strength),
+        other => panic!("{other:?} is no relation"),
+    }
+}
+
+/// `Member a b; cpu 4000; memory 16`.
+fn servers(line: &str, input: &mut Input) {
+    let mut clauses = line.trim().split("; ");
+    let (state, names) = clauses.next().and_then(|clause| clause.split_once(' ')).expect("a state and its servers");
+    input.servers.extend(names.split_whitespace().map(|name| (name.to_string(), server_state(state))));
+    let mut all: Option<Amount> = None;
+    for clause in clauses {
+        let has = all.get_or_insert(Amount { cpu_milli: u64::MAX, memory: u64::MAX });
+        match clause.split_once(' ') {
+            Some(("cpu", number)) => has.cpu_milli = amount(number),
+            Some(("memory", number)) => has.memory = amount(number),
+            other => panic!("{other:?} is nothing that a server has"),
+        }
+    }
+    let known = all.into_iter().flat_map(|all| names.split_whitespace().map(move |name| (name.to_string(), all)));
+    input.capacity.extend(known);
+}
+
 fn group(line: &str) -> (String, Group) {
     let (name, rest) = line.split_once(':').unwrap_or_else(|| panic!("no colon in {line:?}"));
     let mut clauses = rest.split(';').map(|clause| clause.split_whitespace().collect::<Vec<_>>());
@@ -43,7 +79,8 @@ fn group(line: &str) -> (String, Group) {
         holds: Default::default(),
         policy: vec![],
         priority: 100,
-        failback: false,
+        failback_to: Default::default(),
+        relations: Relations::default(),
         current: Current::Offline,
         failed_on: Default::default(),
         request: None,
@@ -69,7 +106,13 @@ fn group(line: &str) -> (String, Group) {
                 group.holds.insert(hold.to_string());
             }
             ["request", server] => group.request = Some(Request { server: server.to_string() }),
-            ["failback"] => group.failback = true,
+            ["failback", "to", servers @ ..] => group.failback_to = owned(servers).into_iter().collect(),
+            ["cpu", number] => group.relations.requires.cpu_milli = amount(number),
+            ["memory", number] => group.relations.requires.memory = amount(number),
+            ["rather", relation @ ..] => relate(&mut group.relations, relation, Strength::Preferred),
+            ["apart" | "together", ..] => relate(&mut group.relations, clause.as_slice(), Strength::Required),
+            ["after", other] => _ = group.relations.after.insert(other.to_string(), AfterScope::Any),
+            ["after", other, "there"] => _ = group.relations.after.insert(other.to_string(), AfterScope::SameServer),
             ["keeps", "without", "server"] => group.stop_when_no_server_left = false,
             other => panic!("{name}: {other:?} means nothing here"),
         }
@@ -102,10 +145,7 @@ fn answer(text: &str) -> String {
     for line in question.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')) {
         match (line, section) {
             ("servers" | "groups", _) => section = line,
-            (line, "servers") => {
-                let (state, names) = line.trim().split_once(' ').expect("a state and the servers in it");
-                input.servers.extend(names.split_whitespace().map(|n| (n.to_string(), server_state(state))));
-            }
+            (line, "servers") => servers(line, &mut input),
             (line, "groups") => input.groups.extend([group(line)]),
             (line, _) => panic!("{line:?} belongs to no section; comments begin with #"),
         }

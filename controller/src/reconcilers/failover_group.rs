@@ -17,7 +17,7 @@ use kube::{Api, Resource, ResourceExt};
 
 use self::claims::Held;
 use self::deletion::Deletion;
-use self::target::{Ask, target};
+use self::target::{Ask, Beside, target};
 use super::reporting::Reporting;
 use super::{Rejection, set_accepted};
 use crate::context::Context;
@@ -33,6 +33,7 @@ pub(crate) async fn reconcile(group: Arc<FailoverGroup>, context: Arc<Context>) 
     let now = context.now();
     let sub = context.sub_cluster(group.namespace().as_deref(), &group.spec.sub_cluster);
     let servers = sub.as_ref().map(|sub| context.servers_of(sub)).unwrap_or_default();
+    let groups = sub.as_ref().map(|sub| context.groups_of(sub)).unwrap_or_default();
     let reporting = Reporting::of(servers.iter().map(AsRef::as_ref), now, context.settings.report_timeout);
 
     let deletion = deletion::deletion(&group);
@@ -47,13 +48,14 @@ pub(crate) async fn reconcile(group: Arc<FailoverGroup>, context: Arc<Context>) 
         write::add_finalizer(&api, group.as_ref(), FINALIZER).await?;
     }
     let ask = asked(&context.operations_on(&group));
+    let beside = Beside { servers, groups };
     let claimed = api_claims::texts(&group.spec);
 
     write::status(&api, group.as_ref(), |fresh| {
         // What is wanted follows from the newest observation; the verdict is about the generation that was looked at.
         let accepted = verdict.is_ok() && fresh.metadata.generation == group.metadata.generation;
         let offline = deletion == Deletion::Stop;
-        let wanted = sub.as_ref().and_then(|sub| target(sub, fresh, ask.as_ref(), accepted, offline));
+        let wanted = sub.as_ref().and_then(|sub| target(sub, fresh, &beside, ask.as_ref(), accepted, offline));
         let ever_placed = deletion::ever_placed(fresh);
         let status = fresh.status.get_or_insert_default();
         status.target = wanted;
@@ -94,6 +96,7 @@ pub(crate) async fn reconcile(group: Arc<FailoverGroup>, context: Arc<Context>) 
 fn verdict(group: &FailoverGroup, sub: Option<&SubCluster>, context: &Context) -> Result<(), Rejection> {
     accept::accept(group, sub)?;
     let others = context.stores.groups.state();
+    accept::order(group, &others)?;
     let sub_clusters = context.stores.sub_clusters.state();
     let sub_clusters: Vec<&SubCluster> = sub_clusters.iter().map(AsRef::as_ref).collect();
     let mut accepted_claims = context.accepted_claims();

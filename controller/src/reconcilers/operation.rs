@@ -21,7 +21,7 @@ use kube::{Api, Resource, ResourceExt};
 
 use self::carry_out::{Facts, deadline, destination, is_final, next, not_after};
 use self::on_server::OnServer;
-use super::failover_group::target::Ask;
+use super::failover_group::target::{Ask, Beside};
 use super::reporting::Reporting;
 use super::until;
 use crate::context::{Context, age_order};
@@ -88,18 +88,17 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
         let newest = on_server::newest(others.filter(|other| reports(other)));
         on_server::carry_out(&operation, sub, server, newest, &context).await?;
     }
-    let groups = sub.as_ref().filter(|_| server.is_some()).map(|sub| context.groups_of(sub)).unwrap_or_default();
-    let on_server = on_server::is(&operation).then(|| OnServer {
-        server: server.as_deref(),
-        reports: server.as_deref().is_some_and(reports),
-        groups: &groups,
-    });
+    let groups = sub.as_ref().map(|sub| context.groups_of(sub)).unwrap_or_default();
+    let beside = Beside { servers, groups };
+    let on_server = on_server::is(&operation)
+        .then(|| OnServer { server: server.as_deref(), reports: server.as_deref().is_some_and(reports) });
     let facts = Facts {
         on_server: on_server.as_ref(),
         keys: keys.as_ref(),
         operation: &operation,
         group: group.as_deref(),
         sub_cluster: sub.as_deref(),
+        beside: &beside,
         reporting,
         ahead: ahead.as_deref(),
         began: &context.steps_began(&operation.uid().unwrap_or_default()),

@@ -88,6 +88,7 @@ fn core(view: View) -> Core {
         boot: A,
         is_virtual: false,
         deadline: Default::default(),
+        capacity: None,
         fresh_cluster: ClusterId(8),
     };
     let mut durable = Durable::fresh(AcceptorId(1), A);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use holdfast_planner::Relations;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{MonitorName, PathName, ResourceName, ServerName};
@@ -179,8 +180,10 @@ pub struct GroupConfig {
     pub policy: Vec<ServerName>,
     /// 0..1000.
     pub priority: u16,
-    /// Goes back by itself.
-    pub failback: bool,
+    /// Goes back by itself, and when.
+    pub failback: Option<Failback>,
+    /// What it requires of a server, and of other groups.
+    pub relations: Relations,
     /// Resources by name.
     pub resources: BTreeMap<ResourceName, ResourceConfig>,
     /// Monitors by name.
@@ -197,6 +200,15 @@ pub struct GroupConfig {
     pub fence_on_stop_failure: bool,
     /// The controller's target (R15).
     pub target: Option<Target>,
+}
+
+/// `placement.failback` other than Manual.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Failback {
+    /// How long the server must have been back.
+    pub delay: Duration,
+    /// Only while its window is open; see [`crate::Input::FailbackWindows`].
+    pub in_window: bool,
 }
 
 /// The controller's target for a group.

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_planner as planner;
-use holdfast_planner::{Action, Current, Decision, Declared, Phase, Rule, ServerState};
+use holdfast_planner::{Action, Amount, Current, Decision, Phase, Rule};
 
 use crate::config::{Config, GroupConfig, MonitorAction, Recovery, Then};
 use crate::core::Core;
@@ -31,6 +31,7 @@ pub(crate) const AFTER_FORCE_REINSTATE: &str = "AfterForceReinstate";
 pub(crate) struct MemberReport {
     pub(crate) number: u64,
     pub(crate) highest: Tag,
+    pub(crate) capacity: Option<Amount>,
     pub(crate) groups: BTreeMap<GroupName, GroupReport>,
 }
 
@@ -41,10 +42,13 @@ pub(crate) struct Coordinator {
     pub(crate) decisions: BTreeMap<GroupName, Decision>,
     pub(crate) history: BTreeMap<GroupName, History>,
     sent: BTreeMap<ServerName, (Tag, Instant)>,
+    /// Since when servers are there, without a break, for groups that go back to them after a delay. A new coordinator
+    /// counts anew.
+    pub(crate) there: BTreeMap<ServerName, Instant>,
 }
 
 impl Coordinator {
-    /// Nothing is carried over but the history that people read.
+    /// Nothing is carried over but the history that people read, and since when servers are there.
     pub(crate) fn new_epoch(&mut self) {
         self.reports.clear();
         self.decisions.clear();
@@ -69,18 +73,17 @@ impl Core {
         &mut self,
         from: ServerName,
         order: (u32, Epoch),
-        number: u64,
-        highest: Tag,
+        report: MemberReport,
         table: BTreeMap<GroupName, Assignment>,
-        groups: BTreeMap<GroupName, GroupReport>,
     ) {
         let view = self.durable.view.as_ref();
         if !self.coordinates() || !view.is_some_and(|view| view.order() == order && view.members.contains_key(&from)) {
             return;
         }
         let known = self.coordinator.reports.get(&from).map(|report| report.number);
-        if known.is_none_or(|known| number >= known) {
-            self.coordinator.reports.insert(from.clone(), MemberReport { number, highest, groups });
+        if known.is_none_or(|known| report.number >= known) {
+            let highest = report.highest;
+            self.coordinator.reports.insert(from.clone(), report);
             self.take_table(order, &table); // history of older epochs that we missed
             self.durable.highest = self.durable.highest.max(highest);
         }
@@ -97,6 +100,7 @@ impl Core {
         let (Some(view), Some(config)) = (self.durable.view.clone(), self.config.clone()) else { return };
         let holds: BTreeMap<GroupName, BTreeSet<String>> =
             self.groups.iter().map(|(name, group)| (name.clone(), self.holds(&view, name, group))).collect();
+        self.count_presence(&view, &config);
         let input = self.planner_input(&view, &config, &holds);
         let plan = planner::plan(&input);
         let mut news: BTreeMap<GroupName, Assignment> = BTreeMap::new();
@@ -150,7 +154,11 @@ impl Core {
     }
 
     /// The controller's target, if it was computed from what is (R15).
-    fn valid_target<'a>(&self, name: &GroupName, group: &'a GroupConfig) -> Option<&'a crate::config::Target> {
+    pub(crate) fn valid_target<'a>(
+        &self,
+        name: &GroupName,
+        group: &'a GroupConfig,
+    ) -> Option<&'a crate::config::Target> {
         let placed = self.durable.table.get(name).map_or((0, 0), |a| (a.tag.epoch, a.tag.revision));
         group.target.as_ref().filter(|target| target.computed_from == placed || planted!(StaleTarget))
     }
@@ -223,7 +231,7 @@ impl Core {
     }
 
     /// Where a group is, as far as reports, assignments and evidence tell.
-    fn current(&self, view: &View, name: &GroupName, group: &GroupConfig) -> Current {
+    pub(crate) fn current(&self, view: &View, name: &GroupName, group: &GroupConfig) -> Current {
         let holders: Vec<(&ServerName, &GroupReport)> = self.holders(name).collect();
         let assignment = self.durable.table.get(name);
         let this_epoch =
@@ -283,58 +291,6 @@ impl Core {
         frame.is_some_and(|frame| frame.intent != Intent::Join) || *name == self.boot.server && self.leaving
     }
 
-    fn planner_input(
-        &self,
-        view: &View,
-        config: &Config,
-        holds: &BTreeMap<GroupName, BTreeSet<String>>,
-    ) -> planner::Input {
-        let state = |name: &ServerName| {
-            let frame = self.peers.get(name).and_then(|peer| peer.frame.as_ref());
-            let barred = frame.is_some_and(|frame| frame.barred) && !view.members.contains_key(name);
-            let leaving = barred || self.leaves(name) || view.detached.contains_key(name);
-            match (view.members.contains_key(name), leaving) {
-                (true, false) => ServerState::Member,
-                (_, true) => ServerState::Detached,
-                (false, false) => ServerState::Lost,
-            }
-        };
-        let group = |name: &GroupName, group: &GroupConfig| {
-            let next = self.durable.table.get(name).and_then(|assignment| assignment.next.clone());
-            let target = self.valid_target(name, group);
-            let request = target.and_then(|target| target.server.clone());
-            // An operator who starts a group says that the cause of its failures is gone.
-            let forgiven = target.is_some_and(|target| target.stop == Some(false));
-            let failures = if forgiven { BTreeMap::new() } else { self.failures_of(name) };
-            let current = self.current(view, name, group);
-            let next = next.filter(|_| current == Current::Offline);
-            planner::Group {
-                declared: if group.online && !config.stopped { Declared::Online } else { Declared::Offline },
-                holds: holds.get(name).cloned().unwrap_or_default(),
-                policy: group.policy.iter().map(|server| server.0.clone()).collect(),
-                priority: group.priority,
-                failback: group.failback,
-                failed_on: failures.into_iter().map(|(server, failure)| (server.0, failure.message)).collect(),
-                request: request.or(next).map(|server| planner::Request { server: server.0 }),
-                stop_when_no_server_left: group.stop_when_no_server_left || self.leaving,
-                current,
-            }
-        };
-        planner::Input {
-            servers: config.servers.keys().map(|name| (name.0.clone(), state(name))).collect(),
-            groups: self.groups.iter().map(|(name, config)| (name.0.clone(), group(name, config))).collect(),
-        }
-    }
-
-    /// Failures of a group on servers that do not hold it any more.
-    fn failures_of(&self, name: &GroupName) -> BTreeMap<ServerName, Failure> {
-        let failures = self.coordinator.reports.iter().filter_map(|(server, report)| {
-            let group = report.groups.get(name)?;
-            Some((server.clone(), group.failure.clone()?))
-        });
-        failures.collect()
-    }
-
     /// Every member that may run it has looked at it and holds the specification that this server holds, durably. While
     /// one of them holds a newer one nothing starts: it may have been acted on (R16, protocol-why D12).
     fn known_everywhere(&self, group: &GroupConfig, name: &GroupName) -> bool {
@@ -383,7 +339,9 @@ impl Core {
                     Rule::Recovery if self.holders(name).any(|(_, report)| report.failure.is_some()) => {
                         Reason::Recovery
                     }
-                    Rule::Recovery => Reason::Move, // nothing failed: its server leaves
+                    // Nothing failed: its server leaves, or another group has a reason.
+                    Rule::Recovery => Reason::Move,
+                    Rule::Relation if then.is_some() => Reason::Move,
                     _ => Reason::Stop,
                 };
                 let previous = Some(ServerName(server.clone()));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::arbiter::Lock;
 use crate::config::{Config, GroupConfig};
-use crate::coordinator::Coordinator;
+use crate::coordinator::{Coordinator, MemberReport};
 use crate::durable::Durable;
 use crate::frame::{Frame, Intent};
 use crate::group::Machine;
@@ -73,6 +73,8 @@ pub struct Core {
     pub(crate) checks: BTreeMap<OpId, (GroupName, MonitorName)>,
     pub(crate) next_op: OpId,
     pub(crate) leaving: bool,
+    /// Groups whose window for a failback is open.
+    pub(crate) failback_windows: BTreeSet<GroupName>,
     /// What operators ordered through this server.
     pub(crate) given: BTreeSet<crate::orders::Order>,
     pub(crate) force: crate::force::Force,
@@ -133,6 +135,7 @@ impl Core {
             checks: BTreeMap::new(),
             next_op: 0,
             leaving: false,
+            failback_windows: BTreeSet::new(),
             given: BTreeSet::new(),
             force: Default::default(),
             resolution: None,
@@ -209,6 +212,7 @@ impl Core {
                 self.given = orders;
                 self.beat_soon();
             }
+            Input::FailbackWindows(open) => self.failback_windows = open,
             Input::Leave => self.leaving = true,
         }
         self.settle();
@@ -316,8 +320,8 @@ impl Core {
             Message::Accepted { order, ballot, elapsed } => self.on_accepted(from, order, ballot, elapsed),
             Message::Refused { order, promised } => self.on_refused(order, promised),
             Message::Learn { view, elapsed } => self.on_learn(view, elapsed),
-            Message::Report { order, number, highest, table, groups } => {
-                self.on_report(from, order, number, highest, table, groups);
+            Message::Report { order, number, highest, capacity, table, groups } => {
+                self.on_report(from, order, MemberReport { number, highest, capacity, groups }, table);
             }
             Message::Assign { order, table } => {
                 let coordinator = self.durable.view.as_ref().and_then(|view| view.coordinator().cloned());

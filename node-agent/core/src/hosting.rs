@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::GroupConfig;
+use crate::coordinator::MemberReport;
 use crate::core::Core;
 use crate::group::{Machine, STUCK_RETRY};
 use crate::input::Outcome;
@@ -458,7 +459,9 @@ impl Core {
         let (groups, table, highest) = content;
         let (number, order) = (self.reporter.number, view.order());
         if coordinator == self.boot.server {
-            return self.on_report(coordinator, order, number, highest, table, groups);
+            let capacity = self.boot.capacity;
+            let report = MemberReport { number, highest, capacity, groups };
+            return self.on_report(coordinator, order, report, table);
         }
         let frame = self.peers.get(&coordinator).and_then(|peer| peer.frame.as_ref());
         let frame = frame.filter(|frame| (frame.lineage, frame.epoch) == order);
@@ -472,7 +475,7 @@ impl Core {
         self.reporter.sent = self.now;
         self.emit(Output::Send {
             to: coordinator,
-            message: Box::new(Message::Report { order, number, highest, table, groups }),
+            message: Box::new(Message::Report { order, number, highest, capacity: self.boot.capacity, table, groups }),
         });
     }
 

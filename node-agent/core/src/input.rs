@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_planner::Amount;
+
 use crate::compact::Compact;
 use crate::config::{Config, GroupConfig};
 use crate::frame::Frame;
@@ -23,6 +25,8 @@ pub struct Boot {
     pub boot: BootId,
     /// Runs on a virtual machine.
     pub is_virtual: bool,
+    /// Processors and memory that it has for groups; none: not known, there is no limit.
+    pub capacity: Option<Amount>,
     /// Soft stop, kill and end of the lease that the deadline page holds from an earlier process of the same boot, by the
     /// settings that it was given under; all [`Instant::ZERO`] if there is none.
     pub deadline: (Instant, Instant, Instant),
@@ -110,6 +114,8 @@ pub enum Input {
     },
     /// All orders of operators that this server was given and that stand. Whole, not a difference.
     Orders(BTreeSet<Order>),
+    /// The groups whose window for a failback is open now, by this server's clock. Whole, not a difference.
+    FailbackWindows(BTreeSet<GroupName>),
     /// The process was asked to end (SIGTERM): leave cleanly.
     Leave,
 }

@@ -58,6 +58,7 @@ mod planted;
 #[cfg(feature = "planted")]
 pub mod planted;
 mod proposer;
+mod question;
 mod reconfigure;
 mod ring;
 mod transition;

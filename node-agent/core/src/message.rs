@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use holdfast_planner::Amount;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{BootId, GroupName, ServerName};
@@ -81,6 +82,8 @@ pub enum Message {
         number: u64,
         /// Highest tag that it has seen.
         highest: Tag,
+        /// What it has for groups.
+        capacity: Option<Amount>,
         /// The newest assignment of every group that it knows of.
         table: BTreeMap<GroupName, Assignment>,
         /// The groups that it holds or that failed on it.

@@ -44,7 +44,8 @@ pub fn group(servers: &[&str]) -> GroupConfig {
         auto_start: true,
         policy: servers.iter().map(|name| ServerName::from(*name)).collect(),
         priority: 100,
-        failback: false,
+        failback: None,
+        relations: Default::default(),
         resources: BTreeMap::from([
             ("data".into(), resource(&[])),
             ("app".into(), resource(&["data"])),

@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_api::placement::{is_open, relations};
 use holdfast_api::timing::Timing;
 use holdfast_api::v1 as api;
 use holdfast_api::validation::resource_graph;
 use holdfast_core::config::{
-    Config, GroupConfig, LockKind, MonitorAction, MonitorConfig, PathKind, Recovery, ResourceConfig, Target, Then,
+    Config, Failback, GroupConfig, LockKind, MonitorAction, MonitorConfig, PathKind, Recovery, ResourceConfig, Target,
+    Then,
 };
 use holdfast_core::names::{GroupName, MonitorName, PathName, ResourceName, ServerName};
 use holdfast_core::orders::{Order, Wanted};
@@ -307,7 +309,8 @@ pub fn group_config(object: &api::FailoverGroup, sub_cluster: &api::SubCluster) 
         auto_start: spec.startup == api::GroupStartup::Auto,
         policy: spec.placement_servers(&sub_cluster.spec).into_iter().map(ServerName).collect(),
         priority: spec.placement.priority,
-        failback: spec.placement.failback.mode == api::FailbackMode::Automatic,
+        failback: failback(&spec.placement.failback),
+        relations: relations(&spec.placement),
         resources: resources(spec)?,
         monitors: monitors(spec),
         shared_data: spec.resources.iter().any(is_shared_data),
@@ -347,6 +350,26 @@ fn running_config(
     object.metadata.generation = i64::try_from(generation).ok();
     object.spec.resources = running.resources.values().map(|r| r.spec.clone()).collect();
     group_config(&object, sub_cluster).ok()
+}
+
+/// The groups whose window for a failback is open at `now`, by this server's clock.
+pub fn open_windows(
+    groups: &BTreeMap<GroupName, Arc<api::FailoverGroup>>,
+    now: jiff::Timestamp,
+) -> BTreeSet<GroupName> {
+    let open = |group: &api::FailoverGroup| {
+        group.spec.placement.failback.window.as_ref().is_some_and(|window| is_open(window, now))
+    };
+    groups.iter().filter(|(_, group)| open(group)).map(|(name, _)| name.clone()).collect()
+}
+
+fn failback(spec: &api::Failback) -> Option<Failback> {
+    let in_window = match spec.mode {
+        api::FailbackMode::Manual => return None,
+        api::FailbackMode::Automatic => false,
+        api::FailbackMode::Window => true,
+    };
+    Some(Failback { delay: spec.delay.get(), in_window })
 }
 
 /// A target by an Operation. What the controller computes without one is what the coordinator's planner says anyway.

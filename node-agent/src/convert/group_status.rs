@@ -291,8 +291,17 @@ fn set_conditions(
             (State::False, ready::HELD, format!("held: {holds}"))
         }
         GroupPhase::Offline if declared && no_server => {
-            let text = if failed.is_empty() { "no server may run it now".to_owned() } else { failed.join("; ") };
+            let text = if failed.is_empty() { left_out(placed) } else { failed.join("; ") };
             (State::False, ready::NO_SERVER_LEFT, text)
+        }
+        GroupPhase::Offline if declared && rule == Some(planner::Rule::WaitForGroup) => {
+            let after = config.map(|c| c.relations.after.keys().cloned().collect::<Vec<_>>().join(", "));
+            let text = format!("it starts when what it comes after is online: {}", after.unwrap_or_default());
+            (State::False, ready::STARTING, text)
+        }
+        GroupPhase::Offline if declared && rule == Some(planner::Rule::WaitForRoom) => {
+            let server = placed.decision.as_ref().and_then(|d| d.server.clone()).unwrap_or_default();
+            (State::False, ready::STARTING, format!("less important groups leave {server} for it"))
         }
         GroupPhase::Offline if declared => (State::False, ready::STARTING, "about to be started".to_owned()),
         GroupPhase::Offline => (State::True, ready::CONVERGED, "offline as declared".to_owned()),
@@ -335,6 +344,14 @@ fn set_conditions(
             }
         }
     }
+}
+
+/// Why no server may run it.
+fn left_out(placed: &PlacedGroup) -> String {
+    let reasons = |c: &planner::Candidate| c.reasons.iter().map(|reason| reason.name()).collect::<Vec<_>>().join(", ");
+    let candidates = placed.decision.iter().flat_map(|decision| &decision.candidates);
+    let each: Vec<String> = candidates.map(|c| format!("{}: {}", c.server, reasons(c))).collect();
+    format!("no server may run it now ({})", each.join("; "))
 }
 
 /// Whose end has to be proven before an Unknown group may start, and by whom if nothing else can.

@@ -8,6 +8,7 @@ use holdfast_api::reasons::{condition, hold, ready, stalled};
 use holdfast_api::v1 as api;
 use holdfast_core::names::{PathName, ServerName};
 use holdfast_core::status::{GroupPhase, MemberState, PathStatus};
+use holdfast_planner::Amount;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -32,10 +33,8 @@ pub struct Facts {
     pub os: String,
     /// Kernel release.
     pub kernel: String,
-    /// Processors.
-    pub processors: usize,
-    /// Memory in bytes.
-    pub memory: Option<u64>,
+    /// Processors and memory.
+    pub capacity: Option<Amount>,
 }
 
 /// The guard as the agent sees it.
@@ -109,11 +108,7 @@ pub fn server_status(
             kernel: facts.kernel.clone(),
         }),
         agent: Some(api::AgentInfo { version: env!("CARGO_PKG_VERSION").to_owned(), features: Vec::new() }),
-        capacity: Some(api::Capacity {
-            cpu: Some(Quantity(facts.processors.to_string())),
-            memory: facts.memory.map(|bytes| Quantity(format!("{}Mi", bytes >> 20))),
-            ..api::Capacity::default()
-        }),
+        capacity: facts.capacity.map(|all| capacity(all, snapshot)),
         groups: status
             .groups
             .iter()
@@ -149,6 +144,20 @@ pub fn essence(status: &api::ServerStatus) -> api::ServerStatus {
         authority.smallest_margin = None;
     }
     essence
+}
+
+/// What the machine has, and what the groups that it holds require.
+fn capacity(all: Amount, snapshot: &Snapshot) -> api::Capacity {
+    let groups = snapshot.adoption.as_ref().map(|adoption| &adoption.groups);
+    let held = snapshot.status.groups.iter().filter(|(_, group)| group.phase != GroupPhase::Offline);
+    let used =
+        held.filter_map(|(name, _)| Some(groups?.get(name)?.relations.requires)).fold(Amount::default(), Amount::plus);
+    let cpu = |amount: Amount| match amount.cpu_milli % 1000 {
+        0 => Some(Quantity((amount.cpu_milli / 1000).to_string())),
+        _ => Some(Quantity(format!("{}m", amount.cpu_milli))),
+    };
+    let memory = |amount: Amount| Some(Quantity(format!("{}Mi", amount.memory >> 20)));
+    api::Capacity { cpu: cpu(all), memory: memory(all), used_cpu: cpu(used), used_memory: memory(used) }
 }
 
 fn paths(snapshot: &Snapshot, wall: Wall) -> Vec<api::PathStatus> {

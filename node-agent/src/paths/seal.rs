@@ -6,7 +6,7 @@
 //! that are not newer, and messages name the boot and the view that they belong to.
 //!
 //! ```text
-//! byte 0       version: 2
+//! byte 0       version: 3
 //! byte 1       kind: 1 frame, 2 message
 //! bytes 2-5    number of the key, little-endian
 //! bytes 6-9    highest number of a key that the sender has
@@ -22,7 +22,8 @@ use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 
-const VERSION: u8 = 2;
+/// Form of frames and messages. It changes with them, so that an agent of before refuses what it would misread.
+const VERSION: u8 = 3;
 const BOUND: usize = 10;
 const HEAD: usize = BOUND + 24;
 /// Size of the authentication of a serial line's frame, in bytes.

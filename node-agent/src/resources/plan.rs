@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use holdfast_api::placement::amount;
 use holdfast_api::v1::{self as api, FilesystemCheck, FilesystemType, Fsck, Holders, OnConflict};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use nix::sys::signal::Signal;
@@ -387,31 +388,6 @@ fn directory(field: &str, given: &Option<String>) -> Result<PathBuf, PlanError> 
     }
 }
 
-/// Value of a Kubernetes quantity: decimal number with an optional suffix (n u m k M G T P E, Ki Mi Gi Ti Pi Ei) or
-/// decimal exponent.
-fn amount(text: &str) -> Option<f64> {
-    const SUFFIXES: [(&str, f64); 15] = [
-        ("Ki", 1024.0),
-        ("Mi", 1_048_576.0),
-        ("Gi", 1_073_741_824.0),
-        ("Ti", 1_099_511_627_776.0),
-        ("Pi", 1_125_899_906_842_624.0),
-        ("Ei", 1_152_921_504_606_846_976.0),
-        ("n", 1e-9),
-        ("u", 1e-6),
-        ("m", 1e-3),
-        ("k", 1e3),
-        ("M", 1e6),
-        ("G", 1e9),
-        ("T", 1e12),
-        ("P", 1e15),
-        ("E", 1e18),
-    ];
-    let (number, factor) =
-        SUFFIXES.iter().find_map(|(suffix, factor)| Some((text.strip_suffix(suffix)?, *factor))).unwrap_or((text, 1.0));
-    number.parse::<f64>().ok().filter(|n| n.is_finite()).map(|n| n * factor)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -432,15 +408,6 @@ mod tests {
         assert_eq!(plan.interface, Interface::Holding("192.0.2.1".parse().unwrap()));
         assert_eq!((plan.prefix, plan.announce_count), (24, 5));
         assert_eq!(plan.announce_repeat, Duration::from_secs(60));
-    }
-
-    #[test]
-    fn quantities_are_read_as_kubernetes_does() {
-        assert_eq!(amount("512Mi"), Some(536_870_912.0));
-        assert_eq!(amount("1500m"), Some(1.5));
-        assert_eq!(amount("1e3"), Some(1000.0));
-        assert_eq!(amount("2"), Some(2.0));
-        assert_eq!(amount("viel"), None);
     }
 
     #[test]

@@ -246,6 +246,8 @@ choices! {
         NoCapacity,
         /// A group that must be kept apart runs there.
         SeparateFrom,
+        /// A group that it must be together with is elsewhere, or may not run there.
+        Together,
         /// It does not reach a disk of the group.
         DiskUnreachable,
         /// A lost server may still run the group.

@@ -2,10 +2,14 @@
 //! of resources that can be followed, and what the sub-cluster allows. Claims are in `claims.rs`.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use holdfast_api::placement;
 use holdfast_api::reasons::accepted;
 use holdfast_api::support;
 use holdfast_api::v1::{FailoverGroup, FailoverGroupSpec, Resource, SubCluster, SubClusterSpec};
+
+use kube::ResourceExt;
 
 use super::super::{Rejection, list};
 
@@ -21,6 +25,11 @@ pub(crate) fn accept(group: &FailoverGroup, sub_cluster: Option<&SubCluster>) ->
     if !wrong.is_empty() {
         let fields: Vec<String> = wrong.iter().map(ToString::to_string).collect();
         return Err(Rejection::new(accepted::MONITOR_INVALID, fields.join("; ")));
+    }
+    let wrong = placement::validate(group);
+    if !wrong.is_empty() {
+        let fields: Vec<String> = wrong.iter().map(ToString::to_string).collect();
+        return Err(Rejection::new(accepted::PLACEMENT_INVALID, fields.join("; ")));
     }
     let Some(sub) = sub_cluster else {
         let message = format!("spec.subCluster: {} does not exist in this namespace; create it", spec.sub_cluster);
@@ -40,6 +49,23 @@ pub(crate) fn accept(group: &FailoverGroup, sub_cluster: Option<&SubCluster>) ->
         return Err(Rejection::new(accepted::DEPENDENCY_CYCLE, format!("spec.resources: {problem}")));
     }
     allowed(spec, &sub.spec)
+}
+
+/// Groups that would wait for each other for ever.
+pub(crate) fn order(group: &FailoverGroup, others: &[Arc<FailoverGroup>]) -> Result<(), Rejection> {
+    let beside = |other: &&Arc<FailoverGroup>| {
+        other.namespace() == group.namespace() && other.spec.sub_cluster == group.spec.sub_cluster
+    };
+    let names: Vec<(String, &FailoverGroupSpec)> =
+        others.iter().filter(beside).map(|other| (other.name_any(), &other.spec)).collect();
+    let others: Vec<(&str, &FailoverGroupSpec)> = names.iter().map(|(name, spec)| (name.as_str(), *spec)).collect();
+    let Some(circle) = placement::order_cycle(&group.name_any(), &group.spec, &others) else { return Ok(()) };
+    let message = format!(
+        "spec.placement.after goes in a circle: {} → {}; take one of these out",
+        circle.join(" → "),
+        group.name_any()
+    );
+    Err(Rejection::new(accepted::DEPENDENCY_CYCLE, message))
 }
 
 fn path(resource: &Resource) -> String {

@@ -2,9 +2,11 @@
 //! computed from, so that the agents drop it when they have moved on (R15).
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use holdfast_api::placement::{capacity, relations};
 use holdfast_api::v1::{
-    ExclusionReason, FailbackMode, FailoverGroup, GroupPhase, GroupState, NoServerLeftAction, OperationType,
+    ExclusionReason, FailoverGroup, GroupPhase, GroupState, NoServerLeftAction, OperationType, Server,
     ServerDeclaredState, ServerState, SubCluster, SubClusterState, Target,
 };
 use holdfast_planner::{Action, Current, Decision, Declared, Group, Input, Phase, Reason, Request, check, plan};
@@ -21,6 +23,15 @@ pub(crate) struct Ask {
     pub(crate) to: Option<String>,
 }
 
+/// What else is in the sub-cluster and has a say in where a group may go.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Beside {
+    /// Its servers, which say what they have.
+    pub(crate) servers: Vec<Arc<Server>>,
+    /// Its groups.
+    pub(crate) groups: Vec<Arc<FailoverGroup>>,
+}
+
 /// The state that a server has for the planner.
 fn server_state(sub: &SubCluster, name: &str, declared: ServerDeclaredState) -> holdfast_planner::ServerState {
     use holdfast_planner::ServerState as Planned;
@@ -35,16 +46,6 @@ fn server_state(sub: &SubCluster, name: &str, declared: ServerDeclaredState) -> 
         _ if in_view => Planned::Member,
         _ => Planned::Lost,
     }
-}
-
-/// The servers that may run the group, most preferred first.
-fn policy(sub: &SubCluster, group: &FailoverGroup) -> Vec<String> {
-    if !group.spec.placement.servers.is_empty() {
-        return group.spec.placement.servers.clone();
-    }
-    let mut servers: Vec<_> = sub.spec.servers.iter().map(|server| (server.id, server.name.clone())).collect();
-    servers.sort();
-    servers.into_iter().map(|(_, name)| name).collect()
 }
 
 fn current(group: &FailoverGroup) -> Current {
@@ -78,8 +79,8 @@ fn failed_on(group: &FailoverGroup) -> impl Iterator<Item = (String, String)> {
     })
 }
 
-/// The planner's question about one group. `offline`: it shall not run, whatever the spec says.
-pub(crate) fn question(sub: &SubCluster, group: &FailoverGroup, ask: Option<&Ask>, offline: bool) -> Input {
+/// A group as the planner sees it. `offline`: it shall not run, whatever the spec says.
+fn planned(sub: &SubCluster, group: &FailoverGroup, ask: Option<&Ask>, offline: bool) -> Group {
     let stopped = sub.spec.state == SubClusterState::Stopped;
     let is_start = ask.is_some_and(|ask| ask.type_ == OperationType::Start);
     let is_stop = ask.is_some_and(|ask| ask.type_ == OperationType::Stop);
@@ -87,27 +88,48 @@ pub(crate) fn question(sub: &SubCluster, group: &FailoverGroup, ask: Option<&Ask
     // A Start releases these; the agents do that when they take its target.
     let holds = holds.filter(|hold| !(is_start && super::released_by_start(hold)));
     let offline = offline || stopped || is_stop || group.spec.state == GroupState::Offline;
-    let planned = Group {
+    Group {
         declared: if offline { Declared::Offline } else { Declared::Online },
         holds: holds.collect(),
-        policy: policy(sub, group),
+        policy: group.spec.placement_servers(&sub.spec),
         priority: group.spec.placement.priority,
-        failback: group.spec.placement.failback.mode == FailbackMode::Automatic,
+        // When a group goes back by itself the agents know: they have seen since when the server is there.
+        failback_to: BTreeSet::new(),
+        relations: relations(&group.spec.placement),
         current: current(group),
         failed_on: failed_on(group).collect(),
         request: ask.and_then(|ask| ask.to.clone()).map(|server| Request { server }),
         stop_when_no_server_left: group.spec.recovery.no_server_left == NoServerLeftAction::Stop,
-    };
+    }
+}
+
+/// The planner's question about one group, among those beside it.
+fn question(sub: &SubCluster, group: &FailoverGroup, beside: &Beside, ask: Option<&Ask>, offline: bool) -> Input {
     let servers = sub.spec.servers.iter();
+    let has = |server: &Arc<Server>| {
+        let has = server.status.as_ref()?.capacity.as_ref()?;
+        // Without both numbers there is no limit that anyone knows of.
+        let all = capacity(Some(has.cpu.as_ref()?), Some(has.memory.as_ref()?));
+        Some((server.spec.server.clone(), all))
+    };
+    let others = beside.groups.iter().map(|other| (other.name_any(), planned(sub, other, None, false)));
+    let itself = (group.name_any(), planned(sub, group, ask, offline));
     Input {
         servers: servers.map(|s| (s.name.clone(), server_state(sub, &s.name, s.state))).collect(),
-        groups: [(group.name_any(), planned)].into(),
+        capacity: beside.servers.iter().filter_map(has).collect(),
+        groups: others.chain([itself]).collect(),
     }
 }
 
 /// The planner's decision about one group.
-pub(crate) fn decide(sub: &SubCluster, group: &FailoverGroup, ask: Option<&Ask>, offline: bool) -> Option<Decision> {
-    let question = question(sub, group, ask, offline);
+pub(crate) fn decide(
+    sub: &SubCluster,
+    group: &FailoverGroup,
+    beside: &Beside,
+    ask: Option<&Ask>,
+    offline: bool,
+) -> Option<Decision> {
+    let question = question(sub, group, beside, ask, offline);
     let mut plan = plan(&question);
     let wrong = check(&question, &plan);
     if !wrong.is_empty() {
@@ -120,13 +142,8 @@ pub(crate) fn decide(sub: &SubCluster, group: &FailoverGroup, ask: Option<&Ask>,
 }
 
 /// Why the group can't run on `server`, by the planner; empty if it can.
-pub(crate) fn exclusions(sub: &SubCluster, group: &FailoverGroup, server: &str) -> Vec<Reason> {
-    let question = question(sub, group, None, false);
-    question
-        .groups
-        .get(&group.name_any())
-        .map(|planned| holdfast_planner::exclusions(&question, planned, server))
-        .unwrap_or_default()
+pub(crate) fn exclusions(sub: &SubCluster, group: &FailoverGroup, beside: &Beside, server: &str) -> Vec<Reason> {
+    holdfast_planner::exclusions(&question(sub, group, beside, None, false), &group.name_any(), server)
 }
 
 /// The target that should stand in the status now; none when nothing is asked for and what runs is what is wanted.
@@ -135,6 +152,7 @@ pub(crate) fn exclusions(sub: &SubCluster, group: &FailoverGroup, server: &str) 
 pub(crate) fn target(
     sub: &SubCluster,
     group: &FailoverGroup,
+    beside: &Beside,
     ask: Option<&Ask>,
     accepted: bool,
     offline: bool,
@@ -167,13 +185,13 @@ pub(crate) fn target(
         if let (Some(before), true) = (asked_before, taken) {
             return Some(before.clone());
         }
-        let decision = decide(sub, group, Some(ask), offline)?;
+        let decision = decide(sub, group, beside, Some(ask), offline)?;
         return tagged(ask.to.as_deref().or(decision.server.as_deref()), GroupState::Online);
     }
     if !accepted && !offline {
         return None;
     }
-    match decide(sub, group, None, offline)?.action {
+    match decide(sub, group, beside, None, offline)?.action {
         Action::Start { server } => tagged(Some(&server), GroupState::Online),
         Action::Stop { then, .. } => match then {
             Some(server) => tagged(Some(&server), GroupState::Online),
@@ -210,23 +228,32 @@ mod tests {
 
     #[test]
     fn nothing_is_wanted_before_the_servers_have_met_and_when_all_is_well() {
-        assert_eq!(target(&sub_cluster("db"), &group("ledger"), None, true, false), None);
+        assert_eq!(target(&sub_cluster("db"), &group("ledger"), &Beside::default(), None, true, false), None);
         let online = placed(group("ledger"), GroupPhase::Online, "db2");
-        assert_eq!(target(&sub(&["db1", "db2"]), &online, None, true, false), None);
+        assert_eq!(target(&sub(&["db1", "db2"]), &online, &Beside::default(), None, true, false), None);
     }
 
     #[test]
     fn the_declared_state_is_wanted_from_the_placement_that_was_seen() {
         let both = sub(&["db1", "db2"]);
         let fresh = group("ledger");
-        assert_eq!(words(target(&both, &fresh, None, true, false)), "Online on [db1] from 0/- by []");
+        assert_eq!(
+            words(target(&both, &fresh, &Beside::default(), None, true, false)),
+            "Online on [db1] from 0/- by []"
+        );
         let mut stopping = placed(group("ledger"), GroupPhase::Online, "db2");
         stopping.spec.state = GroupState::Offline;
-        assert_eq!(words(target(&both, &stopping, None, true, false)), "Offline on [] from 17/412 by []");
+        assert_eq!(
+            words(target(&both, &stopping, &Beside::default(), None, true, false)),
+            "Offline on [] from 17/412 by []"
+        );
         // Of an unaccepted spec nothing is wanted; a deletion that may go on still stops the group.
-        assert_eq!(words(target(&both, &stopping, None, false, false)), "nothing");
+        assert_eq!(words(target(&both, &stopping, &Beside::default(), None, false, false)), "nothing");
         let confirmed = placed(group("ledger"), GroupPhase::Online, "db2");
-        assert_eq!(words(target(&both, &confirmed, None, false, true)), "Offline on [] from 17/412 by []");
+        assert_eq!(
+            words(target(&both, &confirmed, &Beside::default(), None, false, true)),
+            "Offline on [] from 17/412 by []"
+        );
     }
 
     #[test]
@@ -234,26 +261,26 @@ mod tests {
         let mut held = group("ledger");
         let hold = Hold { name: "stop-1".into(), type_: "Stopped".into(), ..Default::default() };
         held.status.get_or_insert_default().holds = vec![hold];
-        assert_eq!(words(target(&sub(&["db1", "db2"]), &held, None, true, false)), "nothing");
+        assert_eq!(words(target(&sub(&["db1", "db2"]), &held, &Beside::default(), None, true, false)), "nothing");
         assert_eq!(
-            words(target(&sub(&["db2"]), &group("ledger"), None, true, false)),
+            words(target(&sub(&["db2"]), &group("ledger"), &Beside::default(), None, true, false)),
             "Online on [db2] from 0/- by []"
         );
         let unknown = placed(group("ledger"), GroupPhase::Unknown, "db1");
-        assert_eq!(words(target(&sub(&["db2"]), &unknown, None, true, false)), "nothing");
+        assert_eq!(words(target(&sub(&["db2"]), &unknown, &Beside::default(), None, true, false)), "nothing");
     }
 
     #[test]
     fn an_operation_is_followed_with_its_name() {
         let (both, online) = (sub(&["db1", "db2"]), placed(group("ledger"), GroupPhase::Online, "db1"));
-        let to = target(&both, &online, Some(&ask(OperationType::Move, Some("db2"))), true, false);
+        let to = target(&both, &online, &Beside::default(), Some(&ask(OperationType::Move, Some("db2"))), true, false);
         assert_eq!(words(to), "Online on [db2] from 17/412 by [op-1]");
-        let stop = target(&both, &online, Some(&ask(OperationType::Stop, None)), true, false);
+        let stop = target(&both, &online, &Beside::default(), Some(&ask(OperationType::Stop, None)), true, false);
         assert_eq!(words(stop), "Offline on [] from 17/412 by [op-1]");
         let mut held = placed(group("ledger"), GroupPhase::Offline, "");
         let hold = Hold { name: "stop-1".into(), type_: "Stopped".into(), ..Default::default() };
         held.status.get_or_insert_default().holds = vec![hold];
-        let start = target(&both, &held, Some(&ask(OperationType::Start, None)), true, false);
+        let start = target(&both, &held, &Beside::default(), Some(&ask(OperationType::Start, None)), true, false);
         assert_eq!(words(start), "Online on [db1] from 17/412 by [op-1]");
     }
 
@@ -262,14 +289,17 @@ mod tests {
         let both = sub(&["db1", "db2"]);
         let to_db2 = ask(OperationType::Move, Some("db2"));
         let mut moving = placed(group("ledger"), GroupPhase::Online, "db1");
-        let asked = target(&both, &moving, Some(&to_db2), true, false);
+        let asked = target(&both, &moving, &Beside::default(), Some(&to_db2), true, false);
         moving.status.as_mut().unwrap().target.clone_from(&asked);
         // Still where it was, under a newer tag: it was dropped.
         moving.status.as_mut().unwrap().revision = Some(413);
-        assert_eq!(words(target(&both, &moving, Some(&to_db2), true, false)), "Online on [db2] from 17/413 by [op-1]");
+        assert_eq!(
+            words(target(&both, &moving, &Beside::default(), Some(&to_db2), true, false)),
+            "Online on [db2] from 17/413 by [op-1]"
+        );
         for phase in [GroupPhase::Stopping, GroupPhase::Offline, GroupPhase::Starting, GroupPhase::Failed] {
             let taken = placed(moving.clone(), phase, "db2");
-            assert_eq!(target(&both, &taken, Some(&to_db2), true, false), asked, "{phase}");
+            assert_eq!(target(&both, &taken, &Beside::default(), Some(&to_db2), true, false), asked, "{phase}");
         }
     }
 
@@ -277,11 +307,11 @@ mod tests {
     fn what_is_under_way_is_not_written_again() {
         let both = sub(&["db1", "db2"]);
         let mut group = group("ledger");
-        let wanted = target(&both, &group, None, true, false);
+        let wanted = target(&both, &group, &Beside::default(), None, true, false);
         group.status.get_or_insert_default().target.clone_from(&wanted);
         let mut starting = placed(group, GroupPhase::Starting, "db1");
         starting.status.as_mut().unwrap().revision = Some(413);
-        assert_eq!(target(&both, &starting, None, true, false), wanted);
+        assert_eq!(target(&both, &starting, &Beside::default(), None, true, false), wanted);
     }
 
     #[test]
@@ -294,7 +324,7 @@ mod tests {
         };
         failed.status.as_mut().unwrap().decision =
             Some(holdfast_api::v1::Decision { candidates: vec![candidate], ..Default::default() });
-        assert_eq!(exclusions(&sub(&["db1", "db2"]), &failed, "db2"), [Reason::Failed]);
-        assert_eq!(exclusions(&sub(&["db1"]), &failed, "db2"), [Reason::Lost, Reason::Failed]);
+        assert_eq!(exclusions(&sub(&["db1", "db2"]), &failed, &Beside::default(), "db2"), [Reason::Failed]);
+        assert_eq!(exclusions(&sub(&["db1"]), &failed, &Beside::default(), "db2"), [Reason::Lost, Reason::Failed]);
     }
 }

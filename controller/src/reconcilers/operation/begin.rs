@@ -63,7 +63,7 @@ pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
     match spec.type_ {
         OperationType::Move => begin_move(facts, group, sub, next),
         OperationType::Stop => begin_stop(group, next),
-        OperationType::Start => begin_start(group, sub, next),
+        OperationType::Start => begin_start(facts, group, sub, next),
         // `unsupported_operation` names every other one; this keeps it so when that list gets shorter than this match.
         other => next.fail(accepted::UNSUPPORTED_BY_SERVER, &format!("spec.type: {other} is not carried out")),
     }
@@ -120,18 +120,18 @@ fn begin_move(facts: &Facts<'_>, group: &FailoverGroup, sub: &SubCluster, next: 
             let order = |server: &&str| group.spec.placement.servers.iter().position(|s| s == server);
             let id = |server: &&str| sub.spec.servers.iter().find(|s| s.name == *server).map(|s| s.id);
             let best = candidates()
-                .filter(|server| exclusions(sub, group, server).is_empty())
+                .filter(|server| exclusions(sub, group, facts.beside, server).is_empty())
                 .min_by_key(|server| (order(server).unwrap_or(usize::MAX), id(server)));
             let Some(best) = best else {
                 let why: Vec<_> = candidates()
-                    .map(|server| format!("{server}: {}", reasons(&exclusions(sub, group, server))))
+                    .map(|server| format!("{server}: {}", reasons(&exclusions(sub, group, facts.beside, server))))
                     .collect();
                 return next.fail(reason::NOT_ELIGIBLE, &format!("no other server may run {name}: {}", why.join("; ")));
             };
             best.to_string()
         }
     };
-    let excluded = exclusions(sub, group, &to);
+    let excluded = exclusions(sub, group, facts.beside, &to);
     if !excluded.is_empty() {
         let message = format!("{to} may not run {name}: {}", reasons(&excluded));
         return next.fail(reason::NOT_ELIGIBLE, &message);
@@ -161,7 +161,7 @@ fn begin_stop(group: &FailoverGroup, next: &mut Next<'_>) {
     }
 }
 
-fn begin_start(group: &FailoverGroup, sub: &SubCluster, next: &mut Next<'_>) {
+fn begin_start(facts: &Facts<'_>, group: &FailoverGroup, sub: &SubCluster, next: &mut Next<'_>) {
     let name = group.name_any();
     if group.spec.state == GroupState::Offline {
         let message = format!("{name} has spec.state: Offline; what is declared wins, set it to Online");
@@ -185,7 +185,7 @@ fn begin_start(group: &FailoverGroup, sub: &SubCluster, next: &mut Next<'_>) {
         _ => {}
     }
     let ask = super::ask_of(&name, OperationType::Start, None);
-    let decision = decide(sub, group, Some(&ask), false);
+    let decision = decide(sub, group, facts.beside, Some(&ask), false);
     match decision.as_ref().and_then(|decision| decision.server.clone()) {
         Some(server) => next.run(vec![format!("start {name} on {server}")]),
         // Evidence may still come; until then the Operation waits, not the group.

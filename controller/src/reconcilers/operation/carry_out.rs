@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Resource, ResourceExt};
 
-use super::super::failover_group::target::exclusions;
+use super::super::failover_group::target::{Beside, exclusions};
 use super::super::{failover_group, list};
 
 /// Everything that the next status depends on.
@@ -29,6 +29,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) group: Option<&'a FailoverGroup>,
     /// The group's sub-cluster, or the one that it names.
     pub(crate) sub_cluster: Option<&'a SubCluster>,
+    /// What else is in it.
+    pub(crate) beside: &'a Beside,
     /// The heartbeat keys of the sub-cluster, if the Operation is about them.
     pub(crate) keys: Option<&'a super::rotate_key::Keys>,
     /// The server that it names, if it is about one.
@@ -361,7 +363,7 @@ fn go_on_move(facts: &Facts<'_>, group: &FailoverGroup, next: &mut Next<'_>) {
     if started && phase == GroupPhase::Failed && taken(facts.operation, group) {
         return next.fail(reason::GROUP_FAILED, &failure(group));
     }
-    let excluded = facts.sub_cluster.map(|sub| exclusions(sub, group, &to)).unwrap_or_default();
+    let excluded = facts.sub_cluster.map(|sub| exclusions(sub, group, facts.beside, &to)).unwrap_or_default();
     if !excluded.is_empty() && !matches!(phase, GroupPhase::Starting | GroupPhase::Stopping) {
         let message = format!("{to} may not run {name} any more: {}", reasons(&excluded));
         next.fail(reason::NOT_ELIGIBLE, &message);

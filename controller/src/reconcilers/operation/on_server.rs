@@ -6,8 +6,8 @@
 
 use holdfast_api::reasons::accepted;
 use holdfast_api::v1::{
-    DetachGroups, FailoverGroup, GroupPhase, MemberStatus, Operation, OperationPhase, OperationType, Server,
-    ServerDeclaredState, ServerRequest, ServerState, SubCluster, SubClusterPhase,
+    DetachGroups, GroupPhase, MemberStatus, Operation, OperationPhase, OperationType, Server, ServerDeclaredState,
+    ServerRequest, ServerState, SubCluster, SubClusterPhase,
 };
 use kube::api::Api;
 use kube::{Resource, ResourceExt};
@@ -26,8 +26,6 @@ pub(crate) struct OnServer<'a> {
     pub(crate) server: Option<&'a Server>,
     /// Its agent reports.
     pub(crate) reports: bool,
-    /// All groups of the sub-cluster.
-    pub(crate) groups: &'a [std::sync::Arc<FailoverGroup>],
 }
 
 /// Whether an Operation is of this kind.
@@ -177,7 +175,7 @@ pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
         return next.wait(reason::WAITING_FOR_AGENTS, &format!("sub-cluster {} {what} now", sub.name_any()));
     }
     match operation.spec.type_ {
-        OperationType::Detach => begin_detach(operation, on, sub, name, next),
+        OperationType::Detach => begin_detach(facts, sub, name, next),
         OperationType::Reinstate if is_declared_detached(sub, name) => {
             let message = format!("spec.servers[{name}].state of {} is Detached; set it to Active", sub.name_any());
             next.fail(reason::REFUSED, &message);
@@ -200,7 +198,7 @@ fn not_found(target: &str) -> String {
     format!("spec.target.name: there is no Server {target} in this namespace; they are called SUBCLUSTER.SERVER")
 }
 
-fn begin_detach(operation: &Operation, on: &OnServer<'_>, sub: &SubCluster, name: &str, next: &mut Next<'_>) {
+fn begin_detach(facts: &Facts<'_>, sub: &SubCluster, name: &str, next: &mut Next<'_>) {
     if is_detached(sub, name) && !is_member(sub, name) {
         return next.succeed(&format!("{name} is detached already"));
     }
@@ -211,15 +209,18 @@ fn begin_detach(operation: &Operation, on: &OnServer<'_>, sub: &SubCluster, name
         );
         return next.fail(reason::REFUSED, &message);
     }
-    let stops = operation.spec.detach.as_ref().is_some_and(|detach| detach.groups == DetachGroups::Stop);
-    let here =
-        on.groups.iter().filter(|group| server_of(group) == Some(name) && phase_of(group) != GroupPhase::Offline);
+    let stops = facts.operation.spec.detach.as_ref().is_some_and(|detach| detach.groups == DetachGroups::Stop);
+    let here = facts
+        .beside
+        .groups
+        .iter()
+        .filter(|group| server_of(group) == Some(name) && phase_of(group) != GroupPhase::Offline);
     let names: Vec<String> = here.clone().map(|group| group.name_any()).collect();
     if !stops {
         for group in here {
             let others = view.members.iter().filter(|other| *other != name);
             let why: Vec<String> = others
-                .map(|other| (other, exclusions(sub, group, other)))
+                .map(|other| (other, exclusions(sub, group, facts.beside, other)))
                 .map(|(other, why)| if why.is_empty() { String::new() } else { format!("{other}: {}", reasons(&why)) })
                 .collect();
             if why.iter().all(|why| !why.is_empty()) {
@@ -331,6 +332,9 @@ mod tests {
 
     use serde_json::{Value, json};
 
+    use super::super::super::failover_group::target::Beside;
+    use holdfast_api::v1::FailoverGroup;
+
     use super::super::super::failover_group::tests::{group, placed, running};
     use super::super::super::sub_cluster::tests::sub_cluster;
     use super::super::carry_out::next;
@@ -341,7 +345,7 @@ mod tests {
         operation: Operation,
         sub: SubCluster,
         server: Server,
-        groups: Vec<Arc<FailoverGroup>>,
+        beside: Beside,
     }
 
     fn stage(spec: &Value) -> Stage {
@@ -362,18 +366,23 @@ mod tests {
             operation: serde_json::from_value(operation).unwrap(),
             sub,
             server: serde_json::from_value(server).unwrap(),
-            groups: vec![Arc::new(placed(group("ledger"), GroupPhase::Online, "db1"))],
+            beside: beside(placed(group("ledger"), GroupPhase::Online, "db1")),
         }
+    }
+
+    fn beside(group: FailoverGroup) -> Beside {
+        Beside { servers: Vec::new(), groups: vec![Arc::new(group)] }
     }
 
     impl Stage {
         fn look(&mut self) -> String {
-            let on = OnServer { server: Some(&self.server), reports: true, groups: &self.groups };
+            let on = OnServer { server: Some(&self.server), reports: true };
             let facts = Facts {
                 operation: &self.operation,
                 on_server: Some(&on),
                 group: None,
                 sub_cluster: Some(&self.sub),
+                beside: &self.beside,
                 reporting: true,
                 ahead: None,
                 keys: None,
@@ -423,7 +432,7 @@ mod tests {
         let mut nowhere = stage(&detach);
         let mut only = group("ledger");
         only.spec.placement.servers = vec!["db1".into()];
-        nowhere.groups = vec![Arc::new(placed(only, GroupPhase::Online, "db1"))];
+        nowhere.beside = beside(placed(only, GroupPhase::Online, "db1"));
         let end = nowhere.look();
         assert!(end.starts_with("Failed ledger runs on db1 and no other") && end.contains("groups: Stop"), "{end}");
         let mut declared = stage(&json!({"type": "Reinstate"}));

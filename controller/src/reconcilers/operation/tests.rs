@@ -11,6 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
+use super::super::failover_group::target::Beside;
 use super::super::failover_group::tests::{group, placed, running};
 use super::super::sub_cluster::tests::sub_cluster;
 use super::carry_out::{Facts, next};
@@ -23,6 +24,7 @@ struct Stage {
     operation: Operation,
     group: Option<FailoverGroup>,
     sub: SubCluster,
+    beside: Beside,
     reporting: bool,
     ahead: Option<&'static str>,
     keys: Option<Keys>,
@@ -43,6 +45,7 @@ impl Stage {
             operation: serde_json::from_value(operation).unwrap(),
             group: Some(placed(group("ledger"), GroupPhase::Online, "db1")),
             sub: running(sub_cluster("db"), &["db1", "db2"]),
+            beside: Beside::default(),
             reporting: true,
             ahead: None,
             keys: None,
@@ -70,6 +73,7 @@ impl Stage {
             on_server: None,
             group: self.group.as_ref(),
             sub_cluster: Some(&self.sub),
+            beside: &self.beside,
             reporting: self.reporting,
             ahead: self.ahead,
             keys: self.keys.as_ref(),

@@ -72,6 +72,7 @@ impl Host {
             boot: boot_id(index, self.boot),
             is_virtual: false,
             deadline: self.deadline,
+            capacity: None,
             fresh_cluster: ClusterId(0xc1),
         };
         self.core = Some(Core::new(now, about, self.ledger.clone()));

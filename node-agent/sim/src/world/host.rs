@@ -141,7 +141,8 @@ impl World {
         host.helpers.clear(); // what an earlier process left behind is ended first
         host.pending.clear();
         let is_virtual = self.is_virtual;
-        let about = Boot { server: host.name.clone(), boot, is_virtual, fresh_cluster: fresh, deadline };
+        let about =
+            Boot { server: host.name.clone(), boot, is_virtual, capacity: None, fresh_cluster: fresh, deadline };
         host.core = Some(Core::new(now, about, host.ledger.clone()));
         let life = host.life;
         let name = host.name.clone();

@@ -4,6 +4,7 @@ mod basics;
 mod fencing;
 mod monitors;
 mod operator;
+mod placement;
 mod reconfigure;
 
 use holdfast_core::config::Config;

@@ -1,0 +1,102 @@
+//! What the planner is asked: every server and every group as the coordinator sees them now. *Where* a group should run is
+//! the planner's word.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use holdfast_planner as planner;
+use holdfast_planner::{Current, Declared, ServerState};
+
+use crate::config::{Config, GroupConfig};
+use crate::core::Core;
+use crate::names::{GroupName, ServerName};
+use crate::status::Failure;
+use crate::time::Instant;
+use crate::view::View;
+
+impl Core {
+    fn server_state(&self, view: &View, name: &ServerName) -> ServerState {
+        let frame = self.peers.get(name).and_then(|peer| peer.frame.as_ref());
+        let barred = frame.is_some_and(|frame| frame.barred) && !view.members.contains_key(name);
+        let leaving = barred || self.leaves(name) || view.detached.contains_key(name);
+        match (view.members.contains_key(name), leaving) {
+            (true, false) => ServerState::Member,
+            (_, true) => ServerState::Detached,
+            (false, false) => ServerState::Lost,
+        }
+    }
+
+    /// Follows since when servers are there, as long as some group asks for it, and looks again when a delay is over.
+    pub(crate) fn count_presence(&mut self, view: &View, config: &Config) {
+        let delays: BTreeSet<Duration> =
+            self.groups.values().filter_map(|group| group.failback.map(|failback| failback.delay)).collect();
+        let there = |name: &&ServerName| !delays.is_empty() && self.server_state(view, name) == ServerState::Member;
+        let now = self.now;
+        let since = |name: &ServerName| self.coordinator.there.get(name).copied().unwrap_or(now);
+        let there: BTreeMap<ServerName, Instant> =
+            config.servers.keys().filter(there).map(|name| (name.clone(), since(name))).collect();
+        let due = there.values().flat_map(|since| delays.iter().map(|delay| *since + *delay)).filter(|at| *at > now);
+        if let Some(next) = due.min() {
+            self.wake(next);
+        }
+        self.coordinator.there = there;
+    }
+
+    /// Servers to which a group may go back by itself now.
+    fn failback_to(&self, name: &GroupName, group: &GroupConfig) -> BTreeSet<String> {
+        let Some(failback) = group.failback.filter(|f| !f.in_window || self.failback_windows.contains(name)) else {
+            return BTreeSet::new();
+        };
+        let long_enough = |(_, since): &(&ServerName, &Instant)| self.now.since(**since) >= failback.delay;
+        self.coordinator.there.iter().filter(long_enough).map(|(server, _)| server.0.clone()).collect()
+    }
+
+    pub(crate) fn planner_input(
+        &self,
+        view: &View,
+        config: &Config,
+        holds: &BTreeMap<GroupName, BTreeSet<String>>,
+    ) -> planner::Input {
+        let group = |name: &GroupName, group: &GroupConfig| {
+            let next = self.durable.table.get(name).and_then(|assignment| assignment.next.clone());
+            let target = self.valid_target(name, group);
+            let request = target.and_then(|target| target.server.clone());
+            // An operator who starts a group says that the cause of its failures is gone.
+            let forgiven = target.is_some_and(|target| target.stop == Some(false));
+            let failures = if forgiven { BTreeMap::new() } else { self.failures_of(name) };
+            let current = self.current(view, name, group);
+            let next = next.filter(|_| current == Current::Offline);
+            planner::Group {
+                declared: if group.online && !config.stopped { Declared::Online } else { Declared::Offline },
+                holds: holds.get(name).cloned().unwrap_or_default(),
+                policy: group.policy.iter().map(|server| server.0.clone()).collect(),
+                priority: group.priority,
+                failback_to: self.failback_to(name, group),
+                relations: group.relations.clone(),
+                failed_on: failures.into_iter().map(|(server, failure)| (server.0, failure.message)).collect(),
+                request: request.or(next).map(|server| planner::Request { server: server.0 }),
+                stop_when_no_server_left: group.stop_when_no_server_left || self.leaving,
+                current,
+            }
+        };
+        planner::Input {
+            servers: config.servers.keys().map(|name| (name.0.clone(), self.server_state(view, name))).collect(),
+            capacity: self
+                .coordinator
+                .reports
+                .iter()
+                .filter_map(|(name, report)| Some((name.0.clone(), report.capacity?)))
+                .collect(),
+            groups: self.groups.iter().map(|(name, config)| (name.0.clone(), group(name, config))).collect(),
+        }
+    }
+
+    /// Failures of a group on servers that do not hold it any more.
+    pub(crate) fn failures_of(&self, name: &GroupName) -> BTreeMap<ServerName, Failure> {
+        let failures = self.coordinator.reports.iter().filter_map(|(server, report)| {
+            let group = report.groups.get(name)?;
+            Some((server.clone(), group.failure.clone()?))
+        });
+        failures.collect()
+    }
+}

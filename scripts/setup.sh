@@ -62,6 +62,11 @@ if [ "$purpose" = test ]; then
     need curl curl
     need kubectl kubernetes-client
     need fence_dummy fence-agents
+    # The database of examples/postgresql, of the release that Debian 12 has; its programs are no programs of PATH either.
+    if ! [ -e /usr/lib/postgresql/15/bin/initdb ]; then
+        programs+=(postgresql-15)
+        packages+=(postgresql-15)
+    fi
     # Its agents are no programs of PATH.
     if ! [ -e /usr/lib/ocf/resource.d/heartbeat/Dummy ]; then
         programs+=(heartbeat:Dummy)
@@ -69,7 +74,7 @@ if [ "$purpose" = test ]; then
     fi
 fi
 
-# Kept away from init systems while packages unpack: nginx and etcd must not start because a test wants their programs.
+# Kept away from init systems while packages unpack: nginx, etcd and PostgreSQL must not start because a test wants their programs.
 without_services() {
     local policy=/usr/sbin/policy-rc.d made=
     if [ ! -e $policy ]; then

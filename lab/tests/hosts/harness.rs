@@ -279,7 +279,7 @@ impl Trial {
 }
 
 /// Shows the end of every log of some hosts when a test fails, as they vanish with the lab.
-struct LogsOnPanic(Vec<Arc<Host>>);
+pub(crate) struct LogsOnPanic(pub(crate) Vec<Arc<Host>>);
 
 impl Drop for LogsOnPanic {
     fn drop(&mut self) {

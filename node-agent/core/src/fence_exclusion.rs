@@ -20,6 +20,8 @@ use std::collections::BTreeSet;
 
 use crate::config::Config;
 use crate::core::Core;
+use crate::frame::FenceState::Announced;
+use crate::frame::Frame;
 use crate::names::ServerName;
 use crate::planted::planted;
 use crate::time::Instant;
@@ -166,8 +168,7 @@ impl Core {
     }
 
     /// Others wait for the acknowledgement of what a heartbeat announces.
-    pub(crate) fn answer_announcement(&mut self, before: Option<&crate::frame::Frame>, frame: &crate::frame::Frame) {
-        use crate::frame::FenceState::Announced;
+    pub(crate) fn answer_announcement(&mut self, before: Option<&Frame>, frame: &Frame) {
         let new = |(key, state): (&DepartedKey, _)| {
             state == &Announced && before.and_then(|before| before.fences.get(key)) != Some(&Announced)
         };

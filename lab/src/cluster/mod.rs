@@ -23,7 +23,7 @@ use crate::forward::Forwarder;
 use crate::host::{CutMoment, Host};
 use crate::lab::{CableConfig, HostConfig, Lab, SerialConfig};
 use crate::poller::Poller;
-use crate::shell::run;
+use crate::shell::{run, wait_for};
 use crate::spec::{BIN_DIR, STATE_DIR, ServiceSpec};
 
 /// Name of the host with the control plane.
@@ -64,8 +64,19 @@ pub struct ClusterOptions<'a> {
     pub faulty_disks: bool,
     /// Whether every server has a watchdog, `/dev/watchdog`, that resets it from outside.
     pub watchdogs: bool,
+    /// What every server starts before its agent, in order.
+    pub companions: &'a [Companion],
     /// Is told what is being done, one line per step.
     pub progress: Option<&'a dyn Fn(&str)>,
+}
+
+/// A program of a server's system that its agent needs: a service manager, a routing daemon.
+#[derive(Debug, Clone)]
+pub struct Companion {
+    /// The program.
+    pub service: ServiceSpec,
+    /// A file of the host that exists once it can be used.
+    pub ready: PathBuf,
 }
 
 /// A running sub-cluster. Dropping it takes everything down.
@@ -77,6 +88,7 @@ pub struct Cluster {
     manifests: PathBuf,
     kubeconfig: PathBuf,
     witness: Option<SocketAddr>,
+    companions: Vec<Companion>,
     lab: Lab,
 }
 
@@ -172,6 +184,7 @@ impl Cluster {
             control::issue_credentials(&control, &built, server, api, &host.state_dir().join("agent.kubeconfig"))?;
             write_agent_file(&host, &built, server, api)?;
             lab.power_on(server)?;
+            start_companions(&host, options.companions)?;
         }
         if let Some(first) = built.servers.first() {
             let host = lab.host(first)?;
@@ -186,7 +199,8 @@ impl Cluster {
         }
         let objects = objects::Objects::connect(&kubeconfig, &blueprint.namespace)?;
         let witness = built.quorum_server.as_ref().map(|plan| plan.address);
-        Ok(Cluster { objects, _door: door, blueprint, manifests, kubeconfig, witness, lab })
+        let companions = options.companions.to_vec();
+        Ok(Cluster { objects, _door: door, blueprint, manifests, kubeconfig, witness, companions, lab })
     }
 
     fn tell(&self, options: &ClusterOptions<'_>, text: &str) {
@@ -287,7 +301,9 @@ impl Cluster {
     /// When it is on.
     pub fn power_on(&self, server: &str) -> Result<()> {
         self.lab.power_on(server)?;
-        self.host(server)?.start_service(AGENT)
+        let host = self.host(server)?;
+        start_companions(&host, &self.companions)?;
+        host.start_service(AGENT)
     }
 
     /// Switches the quorum server's host on again, after a power cut of [`WITNESS`].
@@ -328,6 +344,19 @@ impl Cluster {
     }
 }
 
+/// Starts them one after the other.
+fn start_companions(host: &Host, companions: &[Companion]) -> Result<()> {
+    for Companion { service, ready } in companions {
+        host.start_service(&service.name)?;
+        let what = format!("{} on {} to be ready", service.name, host.name());
+        wait_for(&what, Duration::from_secs(20), |last| {
+            *last = format!("there is no {}", ready.display());
+            Ok(host.path(&ready.to_string_lossy())?.exists().then_some(()))
+        })?;
+    }
+    Ok(())
+}
+
 /// Wiring and services of a server.
 fn server_config(blueprint: &Blueprint, server: &str, options: &ClusterOptions<'_>) -> HostConfig {
     let networks = blueprint
@@ -356,7 +385,7 @@ fn server_config(blueprint: &Blueprint, server: &str, options: &ClusterOptions<'
         faulty_disks: options.faulty_disks,
         watchdog: options.watchdogs.then(|| "/dev/watchdog".into()),
         serials: serials.collect(),
-        services: vec![agent],
+        services: options.companions.iter().map(|one| one.service.clone()).chain([agent]).collect(),
     }
 }
 

@@ -44,7 +44,7 @@ pub struct VirtualIp {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Systemd {
-    /// Name of the unit. It must not be enabled at boot. A change restarts the group.
+    /// Name of the unit, a service, as nginx.service. It must not be enabled at boot. A change restarts the group.
     #[schemars(length(min = 1, max = 253))]
     pub unit: String,
 }

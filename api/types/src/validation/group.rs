@@ -67,7 +67,8 @@ pub fn dependency_cycle(spec: &FailoverGroupSpec) -> Option<Vec<String>> {
     None
 }
 
-/// What is wrong with a group beyond its schema: a circle of dependencies, one address twice, its monitors.
+/// What is wrong with a group beyond its schema: a circle of dependencies, one address twice, names of units, its
+/// monitors.
 pub fn validate_group(spec: &FailoverGroupSpec) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if let Some(cycle) = dependency_cycle(spec) {
@@ -92,6 +93,13 @@ pub fn validate_group(spec: &FailoverGroupSpec) -> Vec<FieldError> {
                 format!("{address:?}"),
                 format!("resource {first} has the same address; give each its own"),
             ));
+        }
+    }
+    for (i, resource) in spec.resources.iter().enumerate() {
+        let Some(systemd) = &resource.systemd else { continue };
+        if let Some(problem) = super::unit_problem(&systemd.unit) {
+            let field = format!("spec.resources[{i}].systemd.unit");
+            errors.push(FieldError::new(ErrorKind::Invalid, field, format!("{:?}", systemd.unit), problem));
         }
     }
     errors.extend(super::validate_monitors(spec));

@@ -8,6 +8,7 @@ mod group;
 mod monitors;
 mod quorum;
 mod serial;
+mod unit;
 
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ pub use group::{dependency_cycle, resource_graph, validate_group};
 pub use monitors::{Target, validate_monitors};
 pub use quorum::{quorum_server, quorum_server_of_group};
 pub use serial::validate_serial_lines;
+pub use unit::unit_problem;
 
 use crate::{
     error::FieldError,

@@ -5,8 +5,9 @@
 #
 # build  what compiling needs: a C toolchain (bundled SQLite) and protoc (etcd client)
 # demo   build, and what lab hosts are made of: namespaces, file systems, a web server, packet filters
-# test   demo, and what only tests need: etcd, kubectl, xfs and btrfs tools, cargo-nextest; and unpacked beside Cargo's
-#        artefacts, without being installed: QEMU, a kernel, LVM and the NFS server for tests in virtual machines
+# test   demo, and what only tests need: etcd, kubectl, xfs and btrfs tools, systemd and D-Bus, BIRD, cargo-nextest; and
+#        unpacked beside Cargo's artefacts, without being installed: QEMU, a kernel, LVM and the NFS server for tests in
+#        virtual machines
 #
 # Debian and Ubuntu: through apt, with sudo when not root, without a question asked, and without starting a
 # service. Any other system: the list of what is missing, and nothing else.
@@ -67,6 +68,10 @@ if [ "$purpose" = test ]; then
         programs+=(postgresql-15)
         packages+=(postgresql-15)
     fi
+    # A systemd and a D-Bus of the tests' own; a container may have neither.
+    need systemctl systemd
+    need dbus-daemon dbus
+    need birdc bird2
     # Its agents are no programs of PATH.
     if ! [ -e /usr/lib/ocf/resource.d/heartbeat/Dummy ]; then
         programs+=(heartbeat:Dummy)

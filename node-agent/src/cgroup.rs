@@ -108,6 +108,11 @@ impl Hierarchy {
         &self.base
     }
 
+    /// The root of the file system that it lies in, as far as this process sees it.
+    pub fn root(&self) -> &Path {
+        self.base.ancestors().take_while(|above| is_cgroup2(above) || !above.exists()).last().unwrap_or(&self.base)
+    }
+
     /// Makes the fixed parts and moves the calling process into one of its own below `base/agent`.
     ///
     /// # Errors

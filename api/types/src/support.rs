@@ -8,7 +8,7 @@ use crate::{
     error::{ErrorKind, FieldError},
     v1::{
         ControllerBrakes, DataServiceSpec, ExecPolicy, FailoverGroupSpec, Monitor, MonitorAction, MonitorScope,
-        OperationMode, OperationSpec, OperationType, RecoveryAction, Reservation, Resource, ScriptSource,
+        OperationMode, OperationSpec, OperationType, RecoveryAction, Reservation, Resource, Router, ScriptSource,
         SubClusterBrakes, SubClusterSpec, SubClusterState, SuperClusterSpec, TargetKind,
     },
 };
@@ -80,13 +80,10 @@ fn monitor(monitor: &Monitor, at: &str, r: &mut Refusals) {
 }
 
 fn resource(resource: &Resource, at: &str, r: &mut Refusals) {
-    let use_built = "use filesystem, floatingIP, process, script, ocf, volumeGroup or nfsExport";
-    for (member, given) in [
-        ("virtualIP", resource.virtual_ip.is_some()),
-        ("systemd", resource.systemd.is_some()),
-        ("mirrorDisk", resource.mirror_disk.is_some()),
-        ("dataService", resource.data_service.is_some()),
-    ] {
+    let use_built = "use filesystem, floatingIP, virtualIP, process, script, systemd, ocf, volumeGroup or nfsExport";
+    for (member, given) in
+        [("mirrorDisk", resource.mirror_disk.is_some()), ("dataService", resource.data_service.is_some())]
+    {
         r.add(given, format!("{at}.{member}"), "", use_built);
     }
     if let Some(export) = &resource.nfs_export {
@@ -97,6 +94,10 @@ fn resource(resource: &Resource, at: &str, r: &mut Refusals) {
             "",
             "remove it; clients open their files anew, without locks",
         );
+    }
+    if let Some(ip) = &resource.virtual_ip {
+        let frr = ip.router == Router::Frr;
+        r.add(frr, format!("{at}.virtualIP.router"), ip.router, "use Bird");
     }
     if let Some(process) = &resource.process {
         let secrets = !process.environment_from.is_empty();

@@ -171,14 +171,16 @@ fn what_is_not_built_is_named() {
     ]));
     assert!(support::unsupported_group(&built).is_empty());
     let mut much: FailoverGroupSpec = group(json!([
-        {"name": "unit", "systemd": {"unit": "x.service"}},
+        {"name": "mirror", "mirrorDisk": {"device": "/dev/drbd0",
+            "volumes": [{"server": "a", "backing": "/dev/vg/x"}, {"server": "b", "backing": "/dev/vg/x"}],
+            "endpoints": [{"server": "a", "address": "10.0.0.1", "port": 1}, {"server": "b", "address": "10.0.0.2", "port": 1}]}},
         {"name": "s", "script": {"start": {"configMap": {"name": "c", "key": "k"}}, "stop": {"path": "/s"}}},
         {"name": "ex", "nfsExport": {"path": "/srv/x", "fsid": "1", "clients": [{"network": "*"}], "stateDirectory": "/srv/x/s"}, "recovery": {"then": "ServerDown"}},
     ]));
     assert_eq!(
         fields(&support::unsupported_group(&much)),
         [
-            "spec.resources[0].systemd",
+            "spec.resources[0].mirrorDisk",
             "spec.resources[1].script.start.configMap",
             "spec.resources[2].nfsExport.stateDirectory",
             "spec.resources[2].recovery.then"
@@ -186,8 +188,14 @@ fn what_is_not_built_is_named() {
     );
     assert_eq!(
         support::unsupported_group(&much)[0].to_string(),
-        "spec.resources[0].systemd: Unsupported value: this version does not carry it out; use filesystem, floatingIP, process, script, ocf, volumeGroup or nfsExport"
+        "spec.resources[0].mirrorDisk: Unsupported value: this version does not carry it out; use filesystem, floatingIP, virtualIP, process, script, systemd, ocf, volumeGroup or nfsExport"
     );
+    let routed = |router: &str| {
+        let ip = json!({"address": "203.0.113.10", "router": router});
+        support::unsupported_group(&group(json!([{"name": "addr", "virtualIP": ip}])))
+    };
+    assert!(routed("Bird").is_empty());
+    assert_eq!(fields(&routed("Frr")), ["spec.resources[0].virtualIP.router"]);
     let agent = |ocf: Value| {
         let found = support::unsupported_group(&group(json!([{"name": "app", "ocf": ocf}])));
         fields(&found).into_iter().map(str::to_owned).collect::<Vec<_>>()

@@ -1,6 +1,6 @@
 //! The emergency stop (R23, protocol-why D7): SIGKILL to agent and helpers, then to groups; addresses dropped; file
-//! systems shut down without writing anything back; unmounted; volumes taken out of the kernel; OCF agents told to stop; all
-//! of it verified.
+//! systems shut down without writing anything back; unmounted; volumes taken out of the kernel; OCF agents and systemd told to
+//! stop; all of it verified.
 //!
 //! What may hang (a file system on a dead disk) is done by a child each, so that nothing keeps the others from being
 //! stopped and the guard from noticing.
@@ -16,6 +16,7 @@ use nix::libc;
 
 use super::kill_list::{Entry, MountEntry};
 use super::say;
+use super::units::{self, UnitWork};
 use crate::cgroup::{Cgroup, Hierarchy};
 use crate::deadline::{DeadlinePage, Party, Role};
 use crate::helper::state_dir;
@@ -35,6 +36,7 @@ pub(super) struct Enforcement {
     entries: Vec<Entry>,
     mounts: Vec<MountWork>,
     tools: Vec<ToolWork>,
+    units: Vec<UnitWork>,
     run_dir: PathBuf,
 }
 
@@ -93,6 +95,8 @@ impl Enforcement {
         for cgroup in [cgroups.agent(), cgroups.helpers(), cgroups.checks(), cgroups.groups()] {
             kill(&cgroup);
         }
+        let units = units::of(&entries, run_dir);
+        units.iter().for_each(|unit| unit.strike(true));
         // Last started first: what was mounted inside another file system goes before it.
         let mounts = entries
             .iter()
@@ -116,7 +120,7 @@ impl Enforcement {
                 Some(ToolWork { group, resource, tool, stop: None, done: false })
             })
             .collect();
-        Enforcement { cgroups, agent, entries, mounts, tools, run_dir: run_dir.to_owned() }
+        Enforcement { cgroups, agent, entries, mounts, tools, units, run_dir: run_dir.to_owned() }
     }
 
     /// One attempt at everything that isn't verified yet. Gives what is left, nothing when all is verified stopped.
@@ -126,6 +130,7 @@ impl Enforcement {
         for cgroup in [self.cgroups.helpers(), self.cgroups.groups()] {
             kill(&cgroup);
         }
+        self.units.iter().for_each(|unit| unit.strike(false));
         self.drop_addresses();
         self.shut_down();
         for cgroup in [self.cgroups.helpers(), self.cgroups.groups()] {
@@ -142,6 +147,10 @@ impl Enforcement {
         let quiet = left.is_empty();
         left.extend(self.drop_addresses());
         self.call_tools(quiet);
+        // Before the unmounts, which their processes would keep busy.
+        for unit in &mut self.units {
+            unit.round(quiet, &self.cgroups, &mut left);
+        }
         self.unmount(quiet, &mut left);
         self.hear_tools(&mut left);
         if left.is_empty() {
@@ -154,9 +163,17 @@ impl Enforcement {
 
     /// Gives what could not be removed.
     fn drop_addresses(&self) -> Vec<String> {
-        let all: BTreeSet<IpAddr> = self.entries.iter().filter_map(|e| e.address).collect();
-        let dropped = |address| Netlink::open().and_then(|mut netlink| netlink.delete_everywhere(address));
-        all.into_iter().filter_map(|address| Some(format!("address {address}: {}", dropped(address).err()?))).collect()
+        let all: BTreeSet<(IpAddr, bool)> =
+            self.entries.iter().filter_map(|entry| Some((entry.address?, entry.routed))).collect();
+        let dropped = |address, routed| {
+            let mut netlink = Netlink::open()?;
+            if routed {
+                netlink.delete_host_routes(address)?;
+            }
+            netlink.delete_everywhere(address)
+        };
+        let left = |(address, routed)| Some(format!("address {address}: {}", dropped(address, routed).err()?));
+        all.into_iter().filter_map(left).collect()
     }
 
     /// All at once, each in a child. An agent may need a file system that is shut down already: then its stop fails, and
@@ -246,7 +263,7 @@ fn kill(cgroup: &Cgroup) {
 }
 
 #[expect(unsafe_code, reason = "_exit")]
-fn end_with(code: i32) -> ! {
+pub(super) fn end_with(code: i32) -> ! {
     // SAFETY: a forked copy ends without running what belongs to the original.
     unsafe { libc::_exit(code) }
 }

@@ -40,6 +40,12 @@ pub struct Entry {
     /// Directory that clients must not reach any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub export: Option<NfsExportPlan>,
+    /// Unit of systemd: its processes are in no control group of the agent's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    /// Routes of ours to the address go with it, which ends their announcement.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub routed: bool,
 }
 
 /// A file system of the list.
@@ -62,6 +68,8 @@ impl Entry {
             ocf: None,
             volumes: None,
             export: None,
+            unit: None,
+            routed: false,
         }
     }
 
@@ -78,6 +86,8 @@ impl Entry {
             }
             Plan::VolumeGroup(plan) => entry.volumes = Some(plan.clone()),
             Plan::NfsExport(plan) => entry.export = Some(plan.clone()),
+            Plan::VirtualIp(plan) => (entry.address, entry.routed) = (Some(plan.address), true),
+            Plan::Systemd(plan) => entry.unit = Some(plan.unit.clone()),
             Plan::Process(_) | Plan::Script(_) => {}
         }
         entry

@@ -7,6 +7,7 @@
 mod enforce;
 pub mod kill_list;
 mod settings;
+mod units;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;

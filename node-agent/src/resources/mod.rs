@@ -1,5 +1,5 @@
-//! The drivers of resources: probe, start, stop, monitor of volume groups, file systems, floating addresses, processes,
-//! scripts and OCF agents.
+//! The drivers of resources: probe, start, stop, monitor of volume groups, file systems, floating and routed addresses,
+//! processes, scripts, units of systemd and OCF agents.
 //!
 //! They run in a helper process, block, and say what they verified. An operation is idempotent: a start of what runs
 //! and a stop of what is stopped succeed. Nothing here decides *whether* something may run: the helper has asked the
@@ -18,7 +18,9 @@ pub mod ocf;
 pub mod plan;
 pub mod process;
 pub mod script;
+pub mod systemd;
 pub mod tool;
+pub mod virtual_ip;
 pub mod volume_group;
 
 use std::path::PathBuf;
@@ -170,5 +172,7 @@ pub fn run(plan: &Plan, action: Action, job: &Job) -> Verdict {
         Plan::Ocf(plan) => ocf::run(plan, action, job),
         Plan::VolumeGroup(plan) => volume_group::run(plan, action, job),
         Plan::NfsExport(plan) => nfs_export::run(plan, action),
+        Plan::Systemd(plan) => systemd::run(plan, action, job),
+        Plan::VirtualIp(plan) => virtual_ip::run(plan, action, job),
     }
 }

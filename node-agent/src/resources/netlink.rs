@@ -1,5 +1,7 @@
 //! Addresses and links of this network namespace, over a blocking rtnetlink socket: needed by short-lived helpers and by
-//! the guard, which have no asynchronous runtime. Four requests, nothing more.
+//! the guard, which have no asynchronous runtime. A few requests, nothing more.
+
+pub mod routes;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -15,10 +15,14 @@ use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 pub use self::nfs::{NfsClientPlan, NfsExportPlan};
+pub use self::systemd::SystemdPlan;
+pub use self::virtual_ip::VirtualIpPlan;
 pub use self::volume_group::VolumeGroupPlan;
 use super::ocf::agents::Name;
 
 mod nfs;
+mod systemd;
+mod virtual_ip;
 mod volume_group;
 
 /// A resource, ready to be carried out on this server.
@@ -39,6 +43,10 @@ pub enum Plan {
     VolumeGroup(VolumeGroupPlan),
     /// A directory exported by NFS.
     NfsExport(NfsExportPlan),
+    /// A unit of systemd.
+    Systemd(SystemdPlan),
+    /// An address that is found by routing.
+    VirtualIp(VirtualIpPlan),
 }
 
 /// A file system.
@@ -240,9 +248,16 @@ impl Plan {
         if let Some(spec) = &resource.nfs_export {
             return nfs::nfs_export(spec).map(Plan::NfsExport);
         }
+        if let Some(spec) = &resource.systemd {
+            return systemd::plan(spec).map(Plan::Systemd);
+        }
+        if let Some(spec) = &resource.virtual_ip {
+            return virtual_ip::plan(spec).map(Plan::VirtualIp);
+        }
         Err(wrong(
             &resource.name,
-            "has no member that this version carries out; allowed are filesystem, floatingIP, process, script, ocf, volumeGroup and nfsExport",
+            "has no member that this version carries out; allowed are filesystem, floatingIP, virtualIP, process, script, systemd, \
+             ocf, volumeGroup and nfsExport",
         ))
     }
 }

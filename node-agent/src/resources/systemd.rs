@@ -7,9 +7,8 @@ pub(crate) mod hold;
 pub(crate) mod manager;
 pub(crate) mod state;
 
-use std::io::Read;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use holdfast_core::Action;
@@ -19,7 +18,9 @@ use self::manager::{JobEnd, Manager, Trouble, block_on, booted};
 use self::state::{Facts, Finding, judge};
 use super::plan::SystemdPlan;
 use super::{Job, Verdict};
+use crate::ask::{Ask, ask};
 use crate::clock;
+use crate::spawn::find_program;
 
 /// How long the kernel may take to end what was killed.
 const KILL_WAIT: Duration = Duration::from_secs(5);
@@ -113,7 +114,7 @@ fn check(plan: &SystemdPlan, record: Option<&Record>, job: &Job) -> Verdict {
     match look(plan, record, job, job.left().mul_f64(0.8)) {
         Ok((Finding::Runs(remark), _)) => Verdict::running().with(remark),
         Ok((Finding::Stopped(why), _)) if why.is_empty() => Verdict::stopped(),
-        Ok((Finding::Stopped(why), unit)) => Verdict::failed(format!("{why}{}", journal(&unit))),
+        Ok((Finding::Stopped(why), unit)) => Verdict::failed(format!("{why}{}", journal(&unit, job))),
         Ok((Finding::Pending(what) | Finding::Left(what), _)) => Verdict::failed(what),
         // A manager that is busy with itself is no failure of the service, which runs on meanwhile.
         Err(trouble @ Trouble::Silent(_)) if record.is_some_and(|r| Path::new(&r.cgroup).exists()) => {
@@ -225,7 +226,7 @@ async fn started(plan: &SystemdPlan, end: &JobEnd, job: &Job, limit: Instant) ->
     }
     match settled(plan, None, job, limit).await {
         Ok((Finding::Runs(_), _)) => Ok(()),
-        Ok((_, facts)) => Err(format!("{}{}", state::start_failed(word, &facts), journal(&facts))),
+        Ok((_, facts)) => Err(format!("{}{}", state::start_failed(word, &facts), journal(&facts, job))),
         Err(trouble) => Err(format!("{} was told to start, but {trouble}", plan.unit)),
     }
 }
@@ -297,7 +298,7 @@ async fn take_down(plan: &SystemdPlan, record: Option<Record>, job: &Job) -> Res
         Finding::Stopped(why) => Verdict::stopped().with(if said.is_empty() { why } else { said }),
         Finding::Runs(_) => Verdict::failed(format!("it runs after its stop: {} ({})", facts.active, facts.sub)),
         Finding::Pending(what) => Verdict::unknown(what),
-        Finding::Left(what) => Verdict::failed(format!("{what}{}", journal(&facts))),
+        Finding::Left(what) => Verdict::failed(format!("{what}{}", journal(&facts, job))),
     })
 }
 
@@ -311,9 +312,10 @@ async fn facts_in(plan: &SystemdPlan, until: Instant) -> Result<Facts, Trouble> 
     }
 }
 
-/// The last lines that the unit printed in this run, for a message; nothing if the journal can't be read.
-fn journal(unit: &Facts) -> String {
-    let until = Instant::now() + JOURNAL;
+/// The last lines that the unit printed in this run, for a message; nothing if the journal can't be read. Never so late that
+/// the operation would end without its own answer.
+fn journal(unit: &Facts, job: &Job) -> String {
+    let until = Instant::now() + JOURNAL.min(job.left().mul_f64(0.5));
     loop {
         let lines = last_lines(unit, until);
         if !lines.is_empty() {
@@ -328,24 +330,21 @@ fn journal(unit: &Facts) -> String {
 }
 
 fn last_lines(unit: &Facts, until: Instant) -> Vec<String> {
+    let Some(program) = find_program("journalctl") else { return Vec::new() };
     // Not by the number of the run: the journal doesn't know that of a program which ended before it looked.
     let of = format!("_SYSTEMD_UNIT={}", unit.id);
     let since = format!("@{}.{:06}", unit.began / 1_000_000, unit.began % 1_000_000);
-    let child = Command::new("journalctl")
-        .args(["--quiet", "--no-pager", "--output", "cat", "--lines", "3", "--since", &since, &of])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn();
-    let Ok(mut child) = child else { return Vec::new() };
-    while matches!(child.try_wait(), Ok(None)) && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let _ = child.kill();
-    let _ = child.wait();
-    let mut text = Vec::new();
-    let _ = child.stdout.take().map(|output| output.take(4096).read_to_end(&mut text));
-    let text = String::from_utf8_lossy(&text);
+    let args = ["--quiet", "--no-pager", "--output", "cat", "--lines", "3", "--since", &since, &of].map(str::to_owned);
+    let answer = ask(&Ask {
+        program: &program,
+        args: &args,
+        environment: &[("LC_ALL".to_owned(), "C".to_owned())],
+        input: "",
+        timeout: until.saturating_duration_since(Instant::now()),
+        cgroup: None,
+        cancel: &AtomicBool::new(false),
+    });
+    let text = answer.map(|answer| answer.output).unwrap_or_default();
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     lines.map(|line| line.chars().take(300).collect()).collect()
 }

@@ -102,6 +102,15 @@ pub fn validate(group: &FailoverGroup) -> Vec<FieldError> {
             );
         }
     }
+    let failback = &placement.failback;
+    if failback.mode == api::FailbackMode::Manual && !failback.delay.get().is_zero() {
+        let found = failback.delay.to_string();
+        add(
+            "spec.placement.failback.delay".into(),
+            &found,
+            "with mode Manual nothing goes back by itself; set mode, or remove it",
+        );
+    }
     if let Some(window) = &placement.failback.window
         && let Err(problem) = zone(window)
     {
@@ -234,6 +243,8 @@ mod tests {
         assert!(both[0].starts_with("spec.placement.separateFrom[0].group"), "{both:?}");
         let zone = wrong(json!({"failback": {"mode": "Window",
             "window": {"start": "02:00", "length": "1h", "timeZone": "Europe/Atlantis"}}}));
+        let delay = wrong(json!({"failback": {"delay": "5m"}}));
+        assert!(delay[0].starts_with("spec.placement.failback.delay") && delay.len() == 1, "{delay:?}");
         assert!(zone[0].contains("timeZone") && zone[0].contains("Europe/Rome"), "{zone:?}");
     }
 

@@ -117,12 +117,12 @@ pub(crate) fn forget(context: &Context, group: &FailoverGroup) {
     }
 }
 
-/// Groups that may get what they ask for when another one changes.
-pub(crate) fn waiting_for_claims(context: &Context) -> Vec<ObjectRef<FailoverGroup>> {
+/// Groups that may be accepted when another one changes: it let a claim go, or opened a circle.
+pub(crate) fn waiting_for_others(context: &Context) -> Vec<ObjectRef<FailoverGroup>> {
     let waits = |group: &FailoverGroup| {
         let status = group.status.as_ref();
         let verdict = status.and_then(|status| conditions::get(&status.conditions, condition::ACCEPTED));
-        verdict.is_some_and(|verdict| verdict.reason == accepted::CLAIM_CONFLICT)
+        verdict.is_some_and(|v| [accepted::CLAIM_CONFLICT, accepted::DEPENDENCY_CYCLE].contains(&v.reason.as_str()))
     };
     context.stores.groups.state_filter(waits).iter().map(|group| ObjectRef::from_obj(group.as_ref())).collect()
 }

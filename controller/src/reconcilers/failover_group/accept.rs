@@ -11,7 +11,8 @@ use holdfast_api::v1::{FailoverGroup, FailoverGroupSpec, Resource, SubCluster, S
 
 use kube::ResourceExt;
 
-use super::super::{Rejection, list};
+use super::super::{Rejection, is_accepted, list};
+use crate::context::age_order;
 
 /// The verdict, but for claims.
 pub(crate) fn accept(group: &FailoverGroup, sub_cluster: Option<&SubCluster>) -> Result<(), Rejection> {
@@ -51,10 +52,15 @@ pub(crate) fn accept(group: &FailoverGroup, sub_cluster: Option<&SubCluster>) ->
     allowed(spec, &sub.spec)
 }
 
-/// Groups that would wait for each other for ever.
+/// Groups that would wait for each other for ever. What is not accepted makes no circle for what is, and of two that were
+/// accepted at once the older one stays: nobody's mistake takes the acceptance from a group that had it first.
 pub(crate) fn order(group: &FailoverGroup, others: &[Arc<FailoverGroup>]) -> Result<(), Rejection> {
+    let stands = |group: &FailoverGroup| {
+        group.status.as_ref().is_some_and(|status| is_accepted(&status.conditions, &group.metadata))
+    };
     let beside = |other: &&Arc<FailoverGroup>| {
-        other.namespace() == group.namespace() && other.spec.sub_cluster == group.spec.sub_cluster
+        let beside = other.namespace() == group.namespace() && other.spec.sub_cluster == group.spec.sub_cluster;
+        beside && stands(other) && (!stands(group) || age_order(other.as_ref()) < age_order(group))
     };
     let names: Vec<(String, &FailoverGroupSpec)> =
         others.iter().filter(beside).map(|other| (other.name_any(), &other.spec)).collect();
@@ -216,6 +222,7 @@ fn allowed_names(names: &[String]) -> String {
 mod tests {
     use serde_json::json;
 
+    use super::super::super::set_accepted;
     use super::super::super::sub_cluster::tests::sub_cluster;
     use super::super::tests::group;
     use super::*;
@@ -297,6 +304,25 @@ mod tests {
             ]));
         });
         assert_eq!(diamond, Ok(()));
+    }
+
+    #[test]
+    fn a_circle_of_groups_is_refused_to_who_closes_it() {
+        let after = |name: &str, other: &str, accepted: bool| {
+            let mut group = group(name);
+            group.spec.placement.after = serde_json::from_value(json!([{"group": other}])).unwrap();
+            let status = group.status.get_or_insert_default();
+            let verdict = if accepted { Ok(()) } else { Err(Rejection::new(accepted::NOT_FOUND, String::new())) };
+            set_accepted(&mut status.conditions, &group.metadata, &verdict, "2026-03-01T00:00:01Z".parse().unwrap());
+            group
+        };
+        let of = |group: &FailoverGroup, other: FailoverGroup| order(group, &[Arc::new(other)]).map_err(|r| r.message);
+        let closes = of(&after("app", "db", false), after("db", "app", true)).unwrap_err();
+        assert!(closes.contains("app → db → app"), "{closes}");
+        // What was refused takes nothing from what runs; of two that came in at once the first by age and name stays.
+        assert_eq!(of(&after("db", "app", true), after("app", "db", false)), Ok(()));
+        assert_eq!(of(&after("app", "db", true), after("db", "app", true)), Ok(()));
+        assert!(of(&after("db", "app", true), after("app", "db", true)).is_err());
     }
 
     #[test]

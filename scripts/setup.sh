@@ -58,6 +58,8 @@ fi
 if [ "$purpose" = test ]; then
     need etcd etcd-server
     need ping iputils-ping
+    # The journal that monitors read.
+    need journalctl systemd
     need mkfs.xfs xfsprogs
     need mkfs.btrfs btrfs-progs
     need curl curl

@@ -38,7 +38,9 @@ pub use bench::{BenchOptions, bench};
 pub use binary::holdfast_binary;
 pub use blueprint::{Blueprint, DiskPlan, LanPlan, QuorumPlan, SerialPlan, documents};
 pub use cgroup::{Cgroup, unified_mount};
-pub use cluster::{AGENT, CLIENT, CONTROL, Cluster, ClusterOptions, Companion, Edit, Snapshot, StoreKind, WITNESS};
+pub use cluster::{
+    AGENT, CLIENT, CONTROL, Cluster, ClusterOptions, Companion, Edit, POWERED_OFF, Snapshot, StoreKind, WITNESS,
+};
 pub use command::lab_main;
 pub use devices::DiskFault;
 pub use disk::DiskConfig;

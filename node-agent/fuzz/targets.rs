@@ -90,6 +90,7 @@ fn frame() -> Frame {
         fences: BTreeMap::new(),
         orders: BTreeSet::new(),
         candidate: BTreeSet::from(["a".into(), "b".into()]),
+        down: Some("b".into()),
         reports: [("b".into(), 4)].into(),
     }
 }

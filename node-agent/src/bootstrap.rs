@@ -225,6 +225,7 @@ stringData: {'1': sixteen-bytes-or-more}
             data_dir: dir.path().to_owned(),
             run_dir: "/r".into(),
             cgroup: None,
+            power_off: vec!["true".into()],
         };
         let mut cache = SpecCache::open(dir.path()).unwrap();
         load(&path, &config, &mut cache)?;

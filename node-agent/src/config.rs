@@ -33,6 +33,13 @@ pub struct AgentConfig {
     /// Cgroup (v2) under which groups and helpers run. Absent: the agent's own.
     #[serde(default)]
     pub cgroup: Option<PathBuf>,
+    /// The command that shuts this machine down, for `ServerDown`. Default: systemctl poweroff.
+    #[serde(default = "power_off")]
+    pub power_off: Vec<String>,
+}
+
+fn power_off() -> Vec<String> {
+    ["systemctl", "poweroff"].map(str::to_owned).to_vec()
 }
 
 /// Why an agent file can't be used.
@@ -49,7 +56,7 @@ pub enum ConfigError {
     /// It is no YAML of the right shape.
     #[error(
         "the agent file {path} is not valid: {source}; it takes api, namespace, subCluster, server, credentials, \
-         bootstrapManifest, dataDir, runDir, cgroup"
+         bootstrapManifest, dataDir, runDir, cgroup, powerOff"
     )]
     Shape {
         /// The file.
@@ -111,6 +118,9 @@ impl AgentConfig {
             if !value.is_absolute() {
                 return wrong(field, &value.display().to_string(), ABSOLUTE);
             }
+        }
+        if config.power_off.iter().all(String::is_empty) {
+            return wrong("powerOff", "", "a program and its arguments are needed, for example [systemctl, poweroff]");
         }
         if config.data_dir == config.run_dir {
             let found = config.run_dir.display().to_string();

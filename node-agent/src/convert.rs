@@ -4,6 +4,7 @@
 pub mod cluster_status;
 pub mod config;
 pub mod group_status;
+mod monitors;
 pub mod server_status;
 mod storage;
 

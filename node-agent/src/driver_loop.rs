@@ -57,11 +57,11 @@ pub struct Operation {
 pub struct Check {
     /// To be answered.
     pub op: OpId,
-    /// Group.
-    pub group: GroupName,
+    /// Group; none: a monitor of servers.
+    pub group: Option<GroupName>,
     /// Monitor.
     pub monitor: MonitorName,
-    /// Generation of the specification.
+    /// Generation of the group's specification.
     pub generation: u64,
     /// After this the check has failed.
     pub timeout: Duration,
@@ -83,6 +83,8 @@ pub trait Effects: Send {
     fn cancel_fence(&mut self, op: OpId);
     /// How the fence devices were seen last.
     fn fence_devices(&self) -> crate::fencing::View;
+    /// This machine is to shut down; nothing is held any more.
+    fn power_off(&mut self, reason: &str);
     /// The group is verified stopped here.
     fn released(&mut self, group: &GroupName);
     /// Authority ends then (R9).
@@ -347,6 +349,7 @@ impl<E: Effects> Driver<E> {
                 Output::FenceCancel { op } => self.effects.cancel_fence(op),
                 Output::Released { group } => self.effects.released(&group),
                 Output::Note(note) => self.notes.push(note),
+                Output::PowerOff { reason } => self.effects.power_off(&reason),
                 Output::Exit => return Err(Ended::Left),
             }
         }

@@ -66,6 +66,8 @@ impl Effects for Fake {
 
     fn cancel_fence(&mut self, _: OpId) {}
 
+    fn power_off(&mut self, _: &str) {}
+
     fn released(&mut self, _: &GroupName) {}
 
     fn deadline(&mut self, soft: Instant, _: Instant, _: Instant) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use holdfast_api::v1 as api;
 use holdfast_core::OpId;
-use holdfast_core::names::{GroupName, ResourceName, ServerName};
+use holdfast_core::names::{GroupName, MonitorName, ResourceName, ServerName};
 use holdfast_core::time::Instant;
 
 use crate::deadline::{Deadline, DeadlinePage, Role};
@@ -39,16 +39,21 @@ pub struct Machine {
     page: Arc<DeadlinePage>,
     network: Network,
     disks: BTreeMap<String, SharedDisk>,
+    /// Of the sub-cluster.
+    monitors: Vec<api::Monitor>,
+    /// The command that shuts this machine down.
+    power_off: Vec<String>,
     specs: BTreeMap<GroupName, BTreeMap<u64, Spec>>,
 }
 
 impl Machine {
-    /// `running`: what was started before this process.
+    /// `running`: what was started before this process. `power_off`: what shuts this machine down.
     pub fn new(
         executor: Executor,
         (fencer, fencing): (Fencer, tokio::sync::watch::Receiver<crate::fencing::View>),
         page: Arc<DeadlinePage>,
         running: &[RunningGroup],
+        power_off: Vec<String>,
     ) -> Machine {
         let mut specs: BTreeMap<GroupName, BTreeMap<u64, Spec>> = BTreeMap::new();
         for group in running {
@@ -61,7 +66,40 @@ impl Machine {
                     .insert(name.clone(), resource.spec.clone());
             }
         }
-        Machine { executor, fencer, fencing, page, network: Network::new(), disks: BTreeMap::new(), specs }
+        Machine {
+            executor,
+            fencer,
+            fencing,
+            page,
+            network: Network::new(),
+            disks: BTreeMap::new(),
+            monitors: Vec::new(),
+            power_off,
+            specs,
+        }
+    }
+}
+
+impl Machine {
+    /// What a monitor checks here.
+    fn monitor_plan(
+        &self,
+        group: Option<&GroupName>,
+        monitor: &MonitorName,
+        generation: u64,
+    ) -> Result<monitors::Plan, String> {
+        let generations = group.and_then(|group| self.specs.get(group));
+        let asked = generations.and_then(|g| g.get(&generation));
+        let newest = || generations?.values().rev().find_map(|spec| spec.monitors.as_ref());
+        let all = match group {
+            None => Some(&self.monitors),
+            Some(_) => asked.and_then(|spec| spec.monitors.as_ref()).or_else(newest),
+        };
+        let spec = all.and_then(|all| all.iter().find(|spec| spec.name == monitor.0));
+        let spec = spec.ok_or("its specification is not known on this server")?;
+        let none = BTreeMap::new();
+        let resources = asked.map_or(&none, |spec| &spec.resources);
+        monitors::Plan::new(spec, &Facts { network: &self.network, disks: &self.disks, resources })
     }
 }
 
@@ -73,6 +111,7 @@ impl Effects for Machine {
         };
         self.network = adoption.wiring.lans.iter().map(|lan| (lan.name.0.clone(), facts(lan))).collect();
         self.disks = monitors::plan::shared_disks(&adoption.sub_cluster.spec, &adoption.wiring.me);
+        self.monitors.clone_from(&adoption.sub_cluster.spec.monitors);
         self.fencer.adopt(topology(&adoption.sub_cluster.spec, &adoption.secrets));
         for (name, group) in &adoption.specs {
             let generation = adoption.groups.get(name).map_or(0, |config| config.generation);
@@ -102,18 +141,7 @@ impl Effects for Machine {
 
     fn check(&mut self, check: Check) {
         let Check { op, group, monitor, generation, timeout, since } = check;
-        let generations = self.specs.get(&group);
-        let asked = generations.and_then(|g| g.get(&generation));
-        let newest = || generations?.values().rev().find_map(|spec| spec.monitors.as_ref());
-        let monitors = asked.and_then(|spec| spec.monitors.as_ref()).or_else(newest);
-        let spec = monitors.and_then(|all| all.iter().find(|spec| spec.name == monitor.0));
-        let none = BTreeMap::new();
-        let resources = asked.map_or(&none, |spec| &spec.resources);
-        let facts = Facts { network: &self.network, disks: &self.disks, resources };
-        let plan = match spec {
-            Some(spec) => monitors::Plan::new(spec, &facts),
-            None => Err("its specification is not known on this server".to_owned()),
-        };
+        let plan = self.monitor_plan(group.as_ref(), &monitor, generation);
         self.executor.check(executor::Check { op, group, monitor, plan, timeout, since });
     }
 
@@ -127,6 +155,24 @@ impl Effects for Machine {
 
     fn cancel_fence(&mut self, op: OpId) {
         self.fencer.cancel(op);
+    }
+
+    fn power_off(&mut self, reason: &str) {
+        tracing::warn!(command = ?self.power_off, "shutting this server down: {reason}");
+        let command = self.power_off.clone();
+        // It may wait for this process to end.
+        std::thread::spawn(move || {
+            let [program, args @ ..] = command.as_slice() else { return };
+            let problem = match std::process::Command::new(program).args(args).status() {
+                Ok(status) if status.success() => return,
+                Ok(status) => status.to_string(),
+                Err(error) => error.to_string(),
+            };
+            tracing::error!(
+                ?command,
+                "this server can't be shut down: {problem}; it stays out until it is started anew"
+            );
+        });
     }
 
     fn released(&mut self, group: &GroupName) {

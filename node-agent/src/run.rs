@@ -162,7 +162,7 @@ fn start(config_path: &Path) -> Result<Ended, Failed> {
         events,
         ledger,
         Paths::new(keys, heard, inbox.clone()),
-        Machine::new(executor, fencer, page.clone(), &running),
+        Machine::new(executor, fencer, page.clone(), &running, config.power_off.clone()),
         notes.clone(),
         publish,
     );

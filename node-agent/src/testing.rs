@@ -49,6 +49,7 @@ pub(crate) fn frame(from: &str, sequence: u64) -> Frame {
         fences: BTreeMap::new(),
         orders: BTreeSet::new(),
         candidate: BTreeSet::new(),
+        down: None,
         reports: BTreeMap::new(),
     }
 }

@@ -49,7 +49,7 @@ fn of(server: &Server, mut monitor: Value, timeout: Duration) -> Check {
     let network = server.network.borrow();
     let facts = Facts { network: &network, disks: &BTreeMap::new(), resources: &resources() };
     let plan = Plan::new(&spec, &facts);
-    Check { op: 0, group: common::GROUP.into(), monitor: "answers".into(), plan, timeout, since: None }
+    Check { op: 0, group: Some(common::GROUP.into()), monitor: "answers".into(), plan, timeout, since: None }
 }
 
 fn answer(server: &Server, wanted: u64, limit: Duration) -> Outcome {
@@ -103,7 +103,7 @@ fn a_check_that_can_not_be_carried_out_is_no_failure_of_the_service() {
     }
     let plan = Err("its specification is not known on this server".to_owned());
     let unknown =
-        Check { op: 7, group: common::GROUP.into(), monitor: "gone".into(), plan, timeout: LIMIT, since: None };
+        Check { op: 7, group: Some(common::GROUP.into()), monitor: "gone".into(), plan, timeout: LIMIT, since: None };
     server.executor.borrow().check(unknown);
     assert!(matches!(answer(&server, 7, LIMIT), Outcome::Unknown(_)));
 }

@@ -7,9 +7,9 @@
 use crate::{
     error::{ErrorKind, FieldError},
     v1::{
-        ControllerBrakes, DataServiceSpec, ExecPolicy, FailoverGroupSpec, Monitor, MonitorAction, MonitorScope,
-        OperationMode, OperationSpec, OperationType, RecoveryAction, Reservation, Resource, Router, ScriptSource,
-        SubClusterBrakes, SubClusterSpec, SubClusterState, SuperClusterSpec, TargetKind,
+        ControllerBrakes, DataServiceSpec, ExecPolicy, FailoverGroupSpec, Monitor, OperationMode, OperationSpec,
+        OperationType, Reservation, Resource, Router, ScriptSource, SubClusterBrakes, SubClusterSpec, SubClusterState,
+        SuperClusterSpec, TargetKind,
     },
 };
 
@@ -47,7 +47,9 @@ pub fn unsupported_sub_cluster(spec: &SubClusterSpec) -> Vec<FieldError> {
         r.add(reserved, format!("spec.disks[{i}].reservation"), disk.reservation, "use None");
     }
     r.add(spec.brakes != SubClusterBrakes::default(), "spec.brakes", "", "leave the brakes at their defaults");
-    r.add(!spec.monitors.is_empty(), "spec.monitors", "", REMOVE);
+    for (i, one) in spec.monitors.iter().enumerate() {
+        monitor(one, &format!("spec.monitors[{i}]"), &mut r);
+    }
     r.add(spec.exec != ExecPolicy::default(), "spec.exec.enabled", spec.exec.enabled, "leave it at its default, false");
     r.0
 }
@@ -55,8 +57,6 @@ pub fn unsupported_sub_cluster(spec: &SubClusterSpec) -> Vec<FieldError> {
 /// Fields of a failover group that this version does not carry out.
 pub fn unsupported_group(spec: &FailoverGroupSpec) -> Vec<FieldError> {
     let mut r = Refusals(Vec::new());
-    let then = spec.recovery.then;
-    r.add(then == RecoveryAction::ServerDown, "spec.recovery.then", then, "use Failover, Stop or Report");
     r.add(spec.disaster.is_some(), "spec.disaster", "", REMOVE);
     for (i, one) in spec.resources.iter().enumerate() {
         resource(one, &format!("spec.resources[{i}]"), &mut r);
@@ -68,10 +68,6 @@ pub fn unsupported_group(spec: &FailoverGroupSpec) -> Vec<FieldError> {
 }
 
 fn monitor(monitor: &Monitor, at: &str, r: &mut Refusals) {
-    let everywhere = monitor.scope == MonitorScope::Everywhere;
-    r.add(everywhere, format!("{at}.scope"), monitor.scope, "use Online");
-    let on_server = matches!(monitor.action, MonitorAction::FailoverAll | MonitorAction::ServerDown);
-    r.add(on_server, format!("{at}.action"), monitor.action, "use Restart, Failover, Stop or Report");
     if let Some(http) = &monitor.http {
         let https = http.url.starts_with("https:");
         r.add(https, format!("{at}.http.url"), &http.url, "use http://, or exec with a program that speaks https");
@@ -116,10 +112,6 @@ fn resource(resource: &Resource, at: &str, r: &mut Refusals) {
         if let Some(check) = &script.check {
             source("check", check);
         }
-    }
-    if let Some(own) = &resource.recovery {
-        let server_down = own.then == Some(RecoveryAction::ServerDown);
-        r.add(server_down, format!("{at}.recovery.then"), RecoveryAction::ServerDown, "use Failover, Stop or Report");
     }
 }
 

@@ -157,11 +157,11 @@ fn what_is_not_built_is_named() {
         "state": "Stopped",
         "servers": [{"name": "a", "id": 1, "site": "hall-a"}, {"name": "b", "id": 2, "state": "Detached"}],
         "brakes": {"maxLosses": 1}, "exec": {"enabled": true},
-        "monitors": [{"name": "m", "link": {"path": "pub"}, "action": "FailoverAll"}],
+        "monitors": [{"name": "m", "http": {"url": "https://192.0.2.10/"}, "action": "FailoverAll"}],
     }));
     assert_eq!(
         fields(&support::unsupported_sub_cluster(&much)),
-        ["spec.state", "spec.servers[0].site", "spec.brakes", "spec.monitors", "spec.exec.enabled"]
+        ["spec.state", "spec.servers[0].site", "spec.brakes", "spec.monitors[0].http.url", "spec.exec.enabled"]
     );
     let built = group(json!([
         mount("data", "/srv"),
@@ -182,8 +182,7 @@ fn what_is_not_built_is_named() {
         [
             "spec.resources[0].mirrorDisk",
             "spec.resources[1].script.start.configMap",
-            "spec.resources[2].nfsExport.stateDirectory",
-            "spec.resources[2].recovery.then"
+            "spec.resources[2].nfsExport.stateDirectory"
         ]
     );
     assert_eq!(
@@ -222,10 +221,6 @@ fn what_is_not_built_is_named() {
                 "spec.monitors[1].http.url: Unsupported value: https://192.0.2.10/: {unbuilt}; use http://, or exec with a program that speaks https"
             ),
             format!("spec.monitors[1].http.caSecret: Unsupported value: {unbuilt}; remove the field"),
-            format!(
-                "spec.monitors[2].action: Unsupported value: ServerDown: {unbuilt}; use Restart, Failover, Stop or Report"
-            ),
-            format!("spec.monitors[3].scope: Unsupported value: Everywhere: {unbuilt}; use Online"),
         ]
     );
     let operation =
@@ -272,6 +267,53 @@ fn a_quorum_server_that_the_sub_cluster_itself_carries_is_refused() {
     assert_eq!(validation::quorum_server_of_group(&with("https://w"), &address("192.0.2.10/24")), None);
     let found = validation::quorum_server_of_group(&with("https://w"), &address("192.0.2.99/24")).expect("a circle");
     assert!(found.contains("resource addr holds 192.0.2.99"), "{found}");
+}
+
+#[test]
+fn monitors_of_servers_and_of_all_servers_are_about_what_every_server_has() {
+    let told = |monitor: Value| {
+        let mut monitor = monitor;
+        monitor["name"] = "m".into();
+        let spec = sub_cluster(json!({"monitors": [monitor]}));
+        validation::validate_sub_cluster(&spec).iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    };
+    assert_eq!(told(json!({"usage": {"of": "Memory", "maxPercent": 95}, "action": "ServerDown"})), "");
+    for (bad, begin) in [
+        (
+            json!({"link": {"path": "dsl"}, "action": "FailoverAll"}),
+            "link.path: Invalid value: \"dsl\": the sub-cluster has no such LAN path",
+        ),
+        (
+            json!({"diskIO": {"disk": "nas"}, "action": "FailoverAll"}),
+            "diskIO.disk: Invalid value: \"nas\": the sub-cluster has no such disk",
+        ),
+        (
+            json!({"tcp": {"address": "a:1"}, "scope": "Everywhere", "action": "Report"}),
+            "scope: Invalid value: Everywhere: monitors of a sub-cluster",
+        ),
+        (
+            json!({"process": {"resource": "app"}, "action": "Report"}),
+            "process.resource: Invalid value: \"app\": is no process resource",
+        ),
+    ] {
+        let text = told(bad);
+        assert!(text.starts_with(&format!("spec.monitors[0].{begin}")), "{text}");
+    }
+    let mut spec = group(json!([{"name": "app", "process": {"command": ["/a"]}}]));
+    let mut of_group = |monitor: Value| {
+        let mut monitor = monitor;
+        (monitor["name"], monitor["scope"]) = ("m".into(), "Everywhere".into());
+        spec.monitors = vec![serde_json::from_value(monitor).expect("well formed")];
+        holdfast_api::validation::validate_group(&spec).iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    };
+    assert_eq!(of_group(json!({"tcp": {"address": "a:1"}, "action": "Failover"})), "");
+    let text = of_group(json!({"tcp": {"address": "a:1"}, "action": "Stop"}));
+    assert!(
+        text.starts_with("spec.monitors[0].action: Invalid value: \"Stop\": acts only where the group runs"),
+        "{text}"
+    );
+    let text = of_group(json!({"process": {"resource": "app"}, "action": "Report"}));
+    assert!(text.contains("process.resource: Invalid value: \"app\": with scope Everywhere"), "{text}");
 }
 
 #[test]

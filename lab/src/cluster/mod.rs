@@ -34,6 +34,8 @@ pub const CLIENT: &str = "client";
 pub const WITNESS: &str = "witness";
 /// Name of the service that is the node agent.
 pub const AGENT: &str = "agent";
+/// File in a host's state directory that is there when its agent has told it to shut down.
+pub const POWERED_OFF: &str = "powered-off";
 
 /// Where the control plane keeps its objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -399,6 +401,8 @@ fn write_agent_file(host: &Host, blueprint: &Blueprint, server: &str, api: Socke
         "dataDir": format!("{STATE_DIR}/agent"),
         "runDir": "/run/holdfast",
         "cgroup": "/sys/fs/cgroup/holdfast",
+        // Its power is the lab's: what it wants is seen in a file.
+        "powerOff": ["/bin/sh", "-c", format!("echo off > {STATE_DIR}/{POWERED_OFF}")],
     });
     let text = serde_yaml::to_string(&file).map_err(|error| LabError::Api(error.to_string()))?;
     let path = host.state_dir().join("agent.yaml");

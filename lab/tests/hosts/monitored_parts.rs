@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use holdfast_api::v1::{MonitorState, PathState};
-use holdfast_lab::{ClusterOptions, DiskFault, boottime_ns, wait_for};
+use holdfast_lab::{ClusterOptions, DiskFault, POWERED_OFF, boottime_ns, wait_for};
+use serde_yaml::Value;
 
 use crate::harness::{GROUP, LIMIT, Trial};
 use crate::monitors::{all_become, monitored_with};
@@ -106,5 +107,62 @@ spec:
     })
     .expect("the kernel lets go of it");
     assert_eq!(trial.history(), [victim, survivor]);
+    trial.cluster.close().expect("the lab goes");
+}
+
+/// Whether a server was told to shut down.
+fn told_to_go(trial: &Trial, server: &str) -> bool {
+    trial.host(server).state_dir().join(POWERED_OFF).exists()
+}
+
+/// Waits until a server says this of its monitor.
+fn monitor_becomes(trial: &Trial, server: &str, wanted: MonitorState) {
+    wait_for(&format!("the monitor of {server} to be {wanted:?}"), LIMIT, |last| {
+        let monitors =
+            trial.cluster.servers()?[server].status.clone().map(|status| status.monitors).unwrap_or_default();
+        *last = format!("{monitors:?}");
+        Ok(monitors.iter().any(|monitor| monitor.state == wanted).then_some(()))
+    })
+    .expect("the API shows it");
+}
+
+#[test]
+fn a_server_with_broken_hardware_hands_its_group_over_and_goes_down_but_not_the_last_one() {
+    let check = "{name: hardware, exec: {command: [/usr/bin/test, '!', -e, /run/broken]}, interval: 200ms, timeout: 2s, \
+                 threshold: 2, action: ServerDown}";
+    let monitors: Value = serde_yaml::from_str(&format!("[{check}]")).expect("YAML");
+    let trial = Trial::two_with("server-down", &|spec| spec["spec"]["monitors"] = monitors.clone());
+    let first = trial.active();
+    let second = trial.others(&first).remove(0);
+    monitor_becomes(&trial, &first, MonitorState::Passing);
+    let break_it = |server: &str| {
+        let file = trial.host(server).path("/run/broken").expect("it is on");
+        fs::write(file, "").expect("broken");
+    };
+    let (epoch, before) = (trial.epoch(), boottime_ns());
+    break_it(&first);
+    trial.served_by(std::slice::from_ref(&second), before);
+    trial.members_become(std::slice::from_ref(&second), epoch);
+    trial.comes_clean(&first);
+    // A move, not a loss: nobody had to be waited for.
+    trial.undisturbed_since(before);
+    wait_for("the machine to be told", LIMIT, |_| Ok(told_to_go(&trial, &first).then_some(()))).expect("it goes down");
+
+    // The last one stays, and says so.
+    let alone = boottime_ns();
+    break_it(&second);
+    monitor_becomes(&trial, &second, MonitorState::Failing);
+    trial.pass(trial.cluster.blueprint().timeout * 2);
+    trial.undisturbed_since(alone);
+    assert!(!told_to_go(&trial, &second));
+
+    // Repaired and switched on, the first one is the better one.
+    let (epoch, back) = (trial.epoch(), boottime_ns());
+    trial.cluster.power_cut(&first).expect("its power goes");
+    trial.cluster.power_on(&first).expect("power");
+    trial.served_by(std::slice::from_ref(&first), back);
+    trial.members_become(std::slice::from_ref(&first), epoch);
+    wait_for("the machine to be told", LIMIT, |_| Ok(told_to_go(&trial, &second).then_some(()))).expect("it goes down");
+    assert_eq!(trial.history(), [first.clone(), second, first]);
     trial.cluster.close().expect("the lab goes");
 }

@@ -52,6 +52,7 @@ fn config() -> Config {
         time_on_virtual_machines: true,
         fencing: Default::default(),
         stopped: false,
+        monitors: BTreeMap::new(),
     }
 }
 

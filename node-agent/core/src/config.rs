@@ -61,6 +61,8 @@ pub struct Config {
     pub fencing: Fencing,
     /// `state: Stopped`: all groups stop.
     pub stopped: bool,
+    /// Monitors of every server.
+    pub monitors: BTreeMap<MonitorName, MonitorConfig>,
 }
 
 impl Config {
@@ -186,8 +188,10 @@ pub struct GroupConfig {
     pub relations: Relations,
     /// Resources by name.
     pub resources: BTreeMap<ResourceName, ResourceConfig>,
-    /// Monitors by name.
+    /// Monitors by name that run where the group is Online.
     pub monitors: BTreeMap<MonitorName, MonitorConfig>,
+    /// Monitors by name that run on every server that may run the group.
+    pub everywhere: BTreeMap<MonitorName, MonitorConfig>,
     /// Holds data on a shared disk: time on a virtual machine is no evidence for it unless allowed.
     pub shared_data: bool,
     /// `change.onRestartNeeded: Restart`.
@@ -246,6 +250,8 @@ pub enum Then {
     Failover,
     /// Stop the group.
     Stop,
+    /// To the next server of the policy, and the server shuts down.
+    ServerDown,
     /// Say so and leave it.
     Report,
 }
@@ -276,7 +282,7 @@ pub struct ResourceConfig {
     pub recovery: Recovery,
 }
 
-/// A monitor of a group as the core sees it.
+/// A monitor of a group or of servers as the core sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct MonitorConfig {
     /// From the end of one check to the next.
@@ -287,10 +293,12 @@ pub struct MonitorConfig {
     pub threshold: u32,
     /// Successes in a row after which all is well again.
     pub success_threshold: u32,
-    /// From the moment at which the group is Online to the first check.
+    /// From the moment at which the group is Online, or the server is a member, to the first check.
     pub initial_delay: Duration,
     /// What follows when it fails.
     pub action: MonitorAction,
+    /// Nothing follows while it fails on all servers at once.
+    pub unless_all_fail: bool,
 }
 
 /// What follows when a monitor fails.
@@ -299,7 +307,20 @@ pub enum MonitorAction {
     /// The resource has failed: restarts and what comes after them as if it had said so itself.
     Restart(ResourceName),
     /// The group has failed here, at once. The limits of the group hold; `then` is what comes, `restarts` is not used.
+    /// Where the monitor runs everywhere: the group does not run on a server on which it fails.
     Fail(Recovery),
+    /// The same for all groups of the server, if there is a better one for them. The limits are those of the group, none
+    /// for a monitor of servers.
+    FailAll(Option<Recovery>),
+    /// The same, and the server shuts down, if enough others are left.
+    ServerDown(Option<Recovery>),
     /// It is said, and nothing is done.
     Report,
+}
+
+impl MonitorAction {
+    /// While it fails, no group is to run on the server that has a better one.
+    pub fn is_about_servers(&self) -> bool {
+        matches!(self, MonitorAction::FailAll(_) | MonitorAction::ServerDown(_))
+    }
 }

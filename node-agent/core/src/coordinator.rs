@@ -11,12 +11,13 @@ use holdfast_planner::{Action, Amount, Current, Decision, Phase, Rule};
 
 use crate::config::{Config, GroupConfig, MonitorAction, Recovery, Then};
 use crate::core::Core;
+use crate::fitness::Judgement;
 use crate::frame::Intent;
 use crate::message::{Assignment, Message, Reason};
 use crate::names::{GroupName, ServerName};
 use crate::output::Output;
 use crate::planted::planted;
-use crate::status::{Failure, GroupPhase, GroupReport, Part, PlacedGroup};
+use crate::status::{Failure, GroupPhase, GroupReport, Part, PlacedGroup, ServerReport};
 use crate::time::Instant;
 use crate::transition::History;
 use crate::view::{DepartedKey, Epoch, Tag, View};
@@ -33,6 +34,7 @@ pub(crate) struct MemberReport {
     pub(crate) highest: Tag,
     pub(crate) capacity: Option<Amount>,
     pub(crate) groups: BTreeMap<GroupName, GroupReport>,
+    pub(crate) server: ServerReport,
 }
 
 /// What the coordinator of this epoch knows.
@@ -41,6 +43,10 @@ pub(crate) struct Coordinator {
     pub(crate) reports: BTreeMap<ServerName, MemberReport>,
     pub(crate) decisions: BTreeMap<GroupName, Decision>,
     pub(crate) history: BTreeMap<GroupName, History>,
+    /// What monitors say of the servers.
+    pub(crate) judgement: Judgement,
+    /// The server that is to shut down.
+    pub(crate) down: Option<ServerName>,
     sent: BTreeMap<ServerName, (Tag, Instant)>,
     /// Since when servers are there, without a break, for groups that go back to them after a delay. A new coordinator
     /// counts anew.
@@ -52,6 +58,8 @@ impl Coordinator {
     pub(crate) fn new_epoch(&mut self) {
         self.reports.clear();
         self.decisions.clear();
+        self.judgement = Judgement::default();
+        self.down = None;
         self.sent.clear();
     }
 }
@@ -101,8 +109,14 @@ impl Core {
         let holds: BTreeMap<GroupName, BTreeSet<String>> =
             self.groups.iter().map(|(name, group)| (name.clone(), self.holds(&view, name, group))).collect();
         self.count_presence(&view, &config);
-        let input = self.planner_input(&view, &config, &holds);
-        let plan = planner::plan(&input);
+        self.judge_servers(&view, &config);
+        let mut input = self.planner_input(&view, &config, &holds);
+        let mut plan = planner::plan(&input);
+        // Ends: each round has fewer objections.
+        while self.relents(&plan) {
+            input = self.planner_input(&view, &config, &holds);
+            plan = planner::plan(&input);
+        }
         let mut news: BTreeMap<GroupName, Assignment> = BTreeMap::new();
         for (name, decision) in &plan.decisions {
             let name = GroupName(name.clone());
@@ -211,7 +225,10 @@ impl Core {
     }
 
     /// Members that say they hold something of a group.
-    fn holders<'a>(&'a self, name: &'a GroupName) -> impl Iterator<Item = (&'a ServerName, &'a GroupReport)> {
+    pub(crate) fn holders<'a>(
+        &'a self,
+        name: &'a GroupName,
+    ) -> impl Iterator<Item = (&'a ServerName, &'a GroupReport)> {
         self.coordinator.reports.iter().filter_map(move |(server, report)| {
             report.groups.get(name).filter(|group| group.phase != GroupPhase::Offline).map(|group| (server, group))
         })
@@ -336,9 +353,7 @@ impl Core {
                 let reason = match decision.rule {
                     Rule::Requested => Reason::Move,
                     Rule::Failback => Reason::Failback,
-                    Rule::Recovery if self.holders(name).any(|(_, report)| report.failure.is_some()) => {
-                        Reason::Recovery
-                    }
+                    Rule::Recovery if self.failing_there(name, server) => Reason::Recovery,
                     // Nothing failed: its server leaves, or another group has a reason.
                     Rule::Recovery => Reason::Move,
                     Rule::Relation if then.is_some() => Reason::Move,
@@ -360,6 +375,11 @@ impl Core {
                 _ => None,
             },
         }
+    }
+
+    /// A group failed where it is, or a monitor says that it is not to be there.
+    fn failing_there(&self, name: &GroupName, server: &str) -> bool {
+        self.holders(name).any(|(_, report)| report.failure.is_some()) || self.speaks_against(name).contains_key(server)
     }
 
     /// What runs differs from the specification in something that needs a restart, and that is wanted at once.
@@ -404,6 +424,7 @@ impl Core {
                 phase,
                 server,
                 report: holder.map(|(_, report)| report.clone()),
+                everywhere: self.everywhere(name, group),
                 failures,
                 decision,
                 transitions: self.coordinator.history.get(name).map(History::newest_first).unwrap_or_default(),
@@ -415,11 +436,12 @@ impl Core {
 
 /// What follows a failure, within which limits. None for what the newest specification does not have any more: it can't
 /// fail again where the group starts next.
-fn recovery_of<'a>(group: &'a GroupConfig, failure: &Failure) -> Option<&'a Recovery> {
+pub(crate) fn recovery_of<'a>(group: &'a GroupConfig, failure: &Failure) -> Option<&'a Recovery> {
     match &failure.part {
         Part::Resource(name) => group.resources.get(name).map(|resource| &resource.recovery),
         Part::Monitor(name) => match &group.monitors.get(name)?.action {
             MonitorAction::Fail(recovery) => Some(recovery),
+            MonitorAction::FailAll(recovery) | MonitorAction::ServerDown(recovery) => recovery.as_ref(),
             MonitorAction::Restart(_) | MonitorAction::Report => None,
         },
     }

@@ -71,10 +71,14 @@ pub struct Core {
     pub(crate) ops: BTreeMap<OpId, (GroupName, ResourceName)>,
     /// Checks of monitors that are under way.
     pub(crate) checks: BTreeMap<OpId, (GroupName, MonitorName)>,
+    /// Monitors that run whatever this server holds.
+    pub(crate) watch: crate::fitness::Watch,
     pub(crate) next_op: OpId,
     pub(crate) leaving: bool,
     /// Groups whose window for a failback is open.
     pub(crate) failback_windows: BTreeSet<GroupName>,
+    /// Why this server is to shut down, once it has left.
+    pub(crate) down: Option<String>,
     /// What operators ordered through this server.
     pub(crate) given: BTreeSet<crate::orders::Order>,
     pub(crate) force: crate::force::Force,
@@ -133,9 +137,11 @@ impl Core {
             coordinator: Coordinator::default(),
             ops: BTreeMap::new(),
             checks: BTreeMap::new(),
+            watch: Default::default(),
             next_op: 0,
             leaving: false,
             failback_windows: BTreeSet::new(),
+            down: None,
             given: BTreeSet::new(),
             force: Default::default(),
             resolution: None,
@@ -213,7 +219,13 @@ impl Core {
                 self.beat_soon();
             }
             Input::FailbackWindows(open) => self.failback_windows = open,
-            Input::Leave => self.leaving = true,
+            Input::Leave => {
+                self.leaving = true;
+                // The machine shuts down, or somebody ends the process all the same.
+                if self.down.take().is_some() && self.exited {
+                    self.emit(Output::Exit);
+                }
+            }
         }
         self.settle();
     }
@@ -267,11 +279,13 @@ impl Core {
         self.renew_lease();
         self.watch_evidence();
         self.drive_machines();
+        self.drive_watch();
         self.send_report();
         self.drive_coordinator();
         // What the coordinator just said may concern this server.
         self.drive_machines();
         self.send_report();
+        self.heed_shutdown();
         self.drive_leave();
         self.beat(&config);
     }
@@ -296,7 +310,10 @@ impl Core {
                 self.durable.clean = true;
                 self.persist();
             }
-            self.emit(Output::Exit);
+            match self.down.clone() {
+                Some(reason) => self.emit(Output::PowerOff { reason }),
+                None => self.emit(Output::Exit),
+            }
         }
     }
 
@@ -320,8 +337,8 @@ impl Core {
             Message::Accepted { order, ballot, elapsed } => self.on_accepted(from, order, ballot, elapsed),
             Message::Refused { order, promised } => self.on_refused(order, promised),
             Message::Learn { view, elapsed } => self.on_learn(view, elapsed),
-            Message::Report { order, number, highest, capacity, table, groups } => {
-                self.on_report(from, order, MemberReport { number, highest, capacity, groups }, table);
+            Message::Report { order, number, highest, capacity, table, groups, server } => {
+                self.on_report(from, order, MemberReport { number, highest, capacity, groups, server }, table);
             }
             Message::Assign { order, table } => {
                 let coordinator = self.durable.view.as_ref().and_then(|view| view.coordinator().cloned());
@@ -396,6 +413,7 @@ impl Core {
             fences: self.fence_states(),
             orders: self.own_orders(),
             candidate: self.desire.members.clone(),
+            down: self.coordinator.down.clone(),
             reports: self.coordinator.reports.iter().map(|(name, report)| (name.clone(), report.number)).collect(),
         };
         self.announced_with(sequence);

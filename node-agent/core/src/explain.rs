@@ -26,6 +26,7 @@ impl Core {
             }),
             config_pending: self.config_pending(),
             groups: self.own_reports(),
+            monitors: self.server_report().monitors,
             coordinator: (self.coordinates() && self.everybody_reported())
                 .then(|| CoordinatorStatus { groups: self.placed_groups() }),
             last_resolution: self.resolution.clone(),

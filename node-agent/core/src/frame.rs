@@ -66,6 +66,8 @@ pub struct Frame {
     /// The members of the view that it would propose now; empty if it is content. Equal sets are the non-binding
     /// pre-vote of R1.
     pub candidate: std::collections::BTreeSet<ServerName>,
+    /// Of a coordinator: the server that is to hand its groups over and shut down.
+    pub down: Option<ServerName>,
     /// Of a coordinator: the newest report that it has of every member, in this epoch.
     pub reports: BTreeMap<ServerName, u64>,
 }

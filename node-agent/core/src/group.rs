@@ -192,7 +192,7 @@ impl Machine {
             digest: self.config.digest,
             phase: self.phase(),
             resources: self.resources.iter().map(|(name, state)| (name.clone(), resource(state))).collect(),
-            monitors: self.monitors.report(&self.config),
+            monitors: self.monitors.report(&self.config.monitors),
             failure: self.failure.clone(),
             steps: self.steps.clone(),
             message: self.message.clone(),
@@ -246,7 +246,7 @@ impl Machine {
     /// The checks of monitors that are due. `may_start`: the lease covers new activity; without it nothing new begins.
     pub(crate) fn checks(&mut self, now: Instant, may_start: bool, wake: &mut Vec<Instant>) -> Vec<DueCheck> {
         let online = may_start && self.phase() == GroupPhase::Online;
-        self.monitors.due(now, online, &self.config, wake)
+        self.monitors.due(now, online, &self.config.monitors, wake)
     }
 
     /// A check was given to the executor.
@@ -266,7 +266,7 @@ impl Machine {
         let message = format!("{part}: {seen}");
         match settings.action {
             MonitorAction::Restart(resource) => self.exited(now, &resource, message.clone()),
-            MonitorAction::Fail(_) => {
+            MonitorAction::Fail(_) | MonitorAction::FailAll(_) | MonitorAction::ServerDown(_) => {
                 self.message.clone_from(&message);
                 self.failure = Some(Failure { part, count: 1, message: seen });
             }

@@ -15,7 +15,7 @@ use crate::monitors::DueCheck;
 use crate::names::{GroupName, MonitorName, ResourceName};
 use crate::output::{Action, Context, OpId, Output};
 use crate::planted::planted;
-use crate::status::{Failure, GroupPhase, GroupReport, ResourceReport};
+use crate::status::{Failure, GroupPhase, GroupReport, ResourceReport, ServerReport};
 use crate::time::Instant;
 use crate::view::{Epoch, Tag};
 
@@ -28,8 +28,8 @@ pub(crate) struct Inspection {
     again: Option<Instant>,
 }
 
-/// Content of a report: groups, table, highest tag.
-type Said = (BTreeMap<GroupName, GroupReport>, BTreeMap<GroupName, Assignment>, Tag);
+/// Content of a report: groups, the server itself, table, highest tag.
+type Said = (BTreeMap<GroupName, GroupReport>, ServerReport, BTreeMap<GroupName, Assignment>, Tag);
 
 /// Reporting to the coordinator.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -170,7 +170,7 @@ impl Core {
         let op = self.next_op;
         let DueCheck { monitor, timeout, since } = due;
         self.checks.insert(op, (group.clone(), monitor.clone()));
-        self.emit_now(Output::Check { op, group: group.clone(), monitor, generation, timeout, since });
+        self.emit_now(Output::Check { op, group: Some(group.clone()), monitor, generation, timeout, since });
         op
     }
 
@@ -185,6 +185,7 @@ impl Core {
 
     /// The executor's answer.
     pub(crate) fn resource_done(&mut self, op: OpId, outcome: Outcome, took: Duration) {
+        let Some(outcome) = self.watch_done(op, outcome) else { return };
         if let Some((group, monitor)) = self.checks.remove(&op) {
             return self.check_done(&group, &monitor, op, outcome);
         }
@@ -450,17 +451,17 @@ impl Core {
         }
         let Some(view) = self.durable.view.clone() else { return };
         let Some(coordinator) = view.coordinator().cloned() else { return };
-        let content = (self.own_reports(), self.durable.table.clone(), self.durable.highest);
+        let content = (self.own_reports(), self.server_report(), self.durable.table.clone(), self.durable.highest);
         if self.reporter.last.as_ref() != Some(&content) {
             self.reporter.number = self.now.0.max(self.reporter.number + 1);
             self.reporter.last = Some(content.clone());
             self.reporter.sent = Instant::ZERO;
         }
-        let (groups, table, highest) = content;
+        let (groups, server, table, highest) = content;
         let (number, order) = (self.reporter.number, view.order());
         if coordinator == self.boot.server {
             let capacity = self.boot.capacity;
-            let report = MemberReport { number, highest, capacity, groups };
+            let report = MemberReport { number, highest, capacity, groups, server };
             return self.on_report(coordinator, order, report, table);
         }
         let frame = self.peers.get(&coordinator).and_then(|peer| peer.frame.as_ref());
@@ -475,7 +476,15 @@ impl Core {
         self.reporter.sent = self.now;
         self.emit(Output::Send {
             to: coordinator,
-            message: Box::new(Message::Report { order, number, highest, capacity: self.boot.capacity, table, groups }),
+            message: Box::new(Message::Report {
+                order,
+                number,
+                highest,
+                capacity: self.boot.capacity,
+                table,
+                groups,
+                server,
+            }),
         });
     }
 

@@ -43,6 +43,7 @@ mod detach;
 mod explain;
 mod fence_exclusion;
 mod fencing;
+mod fitness;
 mod force;
 mod group;
 mod hosting;

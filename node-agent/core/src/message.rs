@@ -8,7 +8,7 @@ use holdfast_planner::Amount;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{BootId, GroupName, ServerName};
-use crate::status::GroupReport;
+use crate::status::{GroupReport, ServerReport};
 use crate::view::{Ballot, Epoch, Tag, View};
 
 /// A message with its sender.
@@ -88,6 +88,8 @@ pub enum Message {
         table: BTreeMap<GroupName, Assignment>,
         /// The groups that it holds or that failed on it.
         groups: BTreeMap<GroupName, GroupReport>,
+        /// What monitors say of the server itself.
+        server: ServerReport,
     },
     /// R14: the coordinator's whole table; repeated until every member reports its highest tag.
     Assign {

@@ -1,4 +1,5 @@
-//! Monitors of a group: checks of what resources can't say about themselves (rows C6, C24), while the group is Online here.
+//! Monitors: checks of what resources can't say about themselves (rows C6, C24). Those of a group run while the group is
+//! Online here; those of servers, and of groups with scope Everywhere, while the server is a member, see `fitness.rs`.
 //!
 //! | state | event | next |
 //! |---|---|---|
@@ -18,7 +19,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::config::{GroupConfig, MonitorConfig};
+use crate::config::MonitorConfig;
 use crate::input::Outcome;
 use crate::names::MonitorName;
 use crate::output::OpId;
@@ -81,7 +82,7 @@ impl Monitors {
         &mut self,
         now: Instant,
         online: bool,
-        config: &GroupConfig,
+        config: &BTreeMap<MonitorName, MonitorConfig>,
         wake: &mut Vec<Instant>,
     ) -> Vec<DueCheck> {
         if !online {
@@ -92,9 +93,9 @@ impl Monitors {
         }
         let online = *self.online.get_or_insert(now);
         let since = if self.adopted { None } else { Some(now) };
-        self.running.retain(|name, _| config.monitors.contains_key(name));
+        self.running.retain(|name, _| config.contains_key(name));
         let mut due = Vec::new();
-        for (name, settings) in &config.monitors {
+        for (name, settings) in config {
             let first = now.max(online + settings.initial_delay);
             let monitor = self.running.entry(name.clone()).or_insert_with(|| Monitor::begun(first, since));
             match monitor.check {
@@ -165,7 +166,7 @@ impl Monitors {
         self.running.clear();
     }
 
-    pub(crate) fn report(&self, config: &GroupConfig) -> BTreeMap<MonitorName, MonitorReport> {
+    pub(crate) fn report(&self, config: &BTreeMap<MonitorName, MonitorConfig>) -> BTreeMap<MonitorName, MonitorReport> {
         let inactive = MonitorReport { phase: MonitorPhase::Inactive, failures: 0, message: String::new() };
         let one = |name: &MonitorName| match self.running.get(name) {
             None => inactive.clone(),
@@ -173,6 +174,6 @@ impl Monitors {
                 MonitorReport { phase: *phase, failures: *failures, message: message.clone() }
             }
         };
-        config.monitors.keys().map(|name| (name.clone(), one(name))).collect()
+        config.keys().map(|name| (name.clone(), one(name))).collect()
     }
 }

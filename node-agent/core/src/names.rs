@@ -54,7 +54,7 @@ name! {
     ResourceName
 }
 name! {
-    /// Name of a monitor inside its group.
+    /// Name of a monitor inside its group, or inside the sub-cluster.
     MonitorName
 }
 

@@ -69,17 +69,17 @@ pub enum Output {
         /// After this the helper and all that it started for this operation is killed and the outcome is Unknown.
         timeout: Duration,
     },
-    /// Carry out a check of a group's monitor in a helper; answer [`crate::Input::ResourceDone`]: `Running` if all is well,
+    /// Carry out a check of a monitor in a helper; answer [`crate::Input::ResourceDone`]: `Running` if all is well,
     /// `Failed` if not, `Unknown` if the check itself could not be carried out. It must be over before any stop of a
     /// resource of the group begins: it may hold files of the group.
     Check {
         /// To be answered.
         op: OpId,
-        /// Group.
-        group: GroupName,
+        /// Group; none: a monitor of the sub-cluster's servers.
+        group: Option<GroupName>,
         /// Monitor.
         monitor: MonitorName,
-        /// Generation of the specification to use.
+        /// Generation of the group's specification to use.
         generation: u64,
         /// Without an answer until then the check has failed.
         timeout: Duration,
@@ -109,6 +109,11 @@ pub enum Output {
     Note(Note),
     /// Clean leave is complete: end the process.
     Exit,
+    /// Clean leave is complete: shut this machine down. The process goes on, outside of every view, until that ends it.
+    PowerOff {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// A resource operation.

@@ -64,6 +64,7 @@ impl Core {
             // An operator who starts a group says that the cause of its failures is gone.
             let forgiven = target.is_some_and(|target| target.stop == Some(false));
             let failures = if forgiven { BTreeMap::new() } else { self.failures_of(name) };
+            let failed = failures.into_iter().map(|(server, failure)| (server.0, failure.message));
             let current = self.current(view, name, group);
             let next = next.filter(|_| current == Current::Offline);
             planner::Group {
@@ -73,7 +74,7 @@ impl Core {
                 priority: group.priority,
                 failback_to: self.failback_to(name, group),
                 relations: group.relations.clone(),
-                failed_on: failures.into_iter().map(|(server, failure)| (server.0, failure.message)).collect(),
+                failed_on: self.speaks_against(name).into_iter().chain(failed).collect(),
                 request: request.or(next).map(|server| planner::Request { server: server.0 }),
                 stop_when_no_server_left: group.stop_when_no_server_left || self.leaving,
                 current,

@@ -111,6 +111,15 @@ pub struct ResourceReport {
     pub message: String,
 }
 
+/// What the monitors say that run on every server.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct ServerReport {
+    /// Those of the sub-cluster.
+    pub monitors: BTreeMap<MonitorName, MonitorReport>,
+    /// Those of groups, with scope Everywhere.
+    pub groups: BTreeMap<GroupName, BTreeMap<MonitorName, MonitorReport>>,
+}
+
 /// One monitor.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct MonitorReport {
@@ -125,7 +134,7 @@ pub struct MonitorReport {
 /// What a monitor says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum MonitorPhase {
-    /// The group is not Online here.
+    /// The group is not Online here, or the server is no member.
     Inactive,
     /// Not enough is known yet, or the last check could not be carried out.
     Unknown,
@@ -183,6 +192,8 @@ pub struct Status {
     pub config_pending: Option<String>,
     /// Groups that this server holds.
     pub groups: BTreeMap<GroupName, GroupReport>,
+    /// Monitors of the sub-cluster, as they find this server.
+    pub monitors: BTreeMap<MonitorName, MonitorReport>,
     /// Set on the coordinator once every member reported.
     pub coordinator: Option<CoordinatorStatus>,
     /// The newest resolution that this server took part in.
@@ -309,6 +320,8 @@ pub struct PlacedGroup {
     pub server: Option<ServerName>,
     /// Its report.
     pub report: Option<GroupReport>,
+    /// Its monitors that run everywhere, over all servers.
+    pub everywhere: BTreeMap<MonitorName, MonitorReport>,
     /// Failures per server.
     pub failures: BTreeMap<ServerName, Failure>,
     /// The planner's word.

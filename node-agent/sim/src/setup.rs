@@ -52,6 +52,7 @@ pub fn group(servers: &[&str]) -> GroupConfig {
             ("addr".into(), resource(&["data"])),
         ]),
         monitors: BTreeMap::new(),
+        everywhere: BTreeMap::new(),
         shared_data: true,
         restart_on_change: false,
         digest: 1,
@@ -94,6 +95,7 @@ pub fn config(servers: usize, has_lock: bool) -> Config {
         time_on_virtual_machines: true,
         fencing: Fencing::default(),
         stopped: false,
+        monitors: BTreeMap::new(),
     }
 }
 

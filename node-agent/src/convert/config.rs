@@ -14,14 +14,14 @@ use holdfast_api::timing::Timing;
 use holdfast_api::v1 as api;
 use holdfast_api::validation::resource_graph;
 use holdfast_core::config::{
-    Config, Failback, GroupConfig, LockKind, MonitorAction, MonitorConfig, PathKind, Recovery, ResourceConfig, Target,
-    Then,
+    Config, Failback, GroupConfig, LockKind, PathKind, Recovery, ResourceConfig, Target, Then,
 };
-use holdfast_core::names::{GroupName, MonitorName, PathName, ResourceName, ServerName};
+use holdfast_core::names::{GroupName, PathName, ResourceName, ServerName};
 use holdfast_core::orders::{Order, Wanted};
 use holdfast_core::settings::LockPlace;
 use sha2::{Digest, Sha256};
 
+use super::monitors;
 use crate::convert::storage::{is_shared_data, needs};
 use crate::executor::RunningGroup;
 use crate::inbox::Adoption;
@@ -136,6 +136,7 @@ pub fn cluster_config(object: &api::SubCluster, watchdog: Option<Duration>) -> R
         time_on_virtual_machines: spec.evidence.time_on_virtual_machines == api::TimeOnVirtualMachines::Allow,
         fencing: crate::fencing::topology::core_config(spec),
         stopped: spec.state == api::SubClusterState::Stopped,
+        monitors: monitors::of_servers(spec),
     })
 }
 
@@ -312,7 +313,8 @@ pub fn group_config(object: &api::FailoverGroup, sub_cluster: &api::SubCluster) 
         failback: failback(&spec.placement.failback),
         relations: relations(&spec.placement),
         resources: resources(spec)?,
-        monitors: monitors(spec),
+        monitors: monitors::of_group(spec, api::MonitorScope::Online),
+        everywhere: monitors::of_group(spec, api::MonitorScope::Everywhere),
         shared_data: spec.resources.iter().any(is_shared_data),
         restart_on_change: spec.change.on_restart_needed == api::OnRestartNeeded::Restart,
         digest: digest(spec)?,
@@ -394,12 +396,7 @@ fn recovery(spec: &api::FailoverGroupSpec, resource: &api::Resource) -> Result<R
             api::RecoveryAction::Failover => Then::Failover,
             api::RecoveryAction::Stop => Then::Stop,
             api::RecoveryAction::Report => Then::Report,
-            other => {
-                return Err(format!(
-                    "resource {}: recovery.then {other} is not carried out by this version",
-                    resource.name
-                ));
-            }
+            api::RecoveryAction::ServerDown => Then::ServerDown,
         },
         max_failovers: u32::from(spec.recovery.max_failovers),
         failover_window: spec.recovery.failover_window.get(),
@@ -427,42 +424,6 @@ fn resources(spec: &api::FailoverGroupSpec) -> Result<BTreeMap<ResourceName, Res
         Ok((ResourceName(resource.name.clone()), config))
     };
     spec.resources.iter().map(one).collect()
-}
-
-fn monitors(spec: &api::FailoverGroupSpec) -> BTreeMap<MonitorName, MonitorConfig> {
-    let failure = |then| {
-        let group = &spec.recovery;
-        MonitorAction::Fail(Recovery {
-            restarts: 0,
-            window: group.window.get(),
-            then,
-            max_failovers: u32::from(group.max_failovers),
-            failover_window: group.failover_window.get(),
-            decay: group.failure_decay.get(),
-        })
-    };
-    let one = |monitor: &api::Monitor| {
-        let action = match monitor.action {
-            api::MonitorAction::Restart => {
-                let resource = monitor.resource.as_deref().unwrap_or_default();
-                MonitorAction::Restart(ResourceName::from(resource))
-            }
-            api::MonitorAction::Failover => failure(Then::Failover),
-            api::MonitorAction::Stop => failure(Then::Stop),
-            // The others are refused, see `holdfast_api::support`.
-            _ => MonitorAction::Report,
-        };
-        let config = MonitorConfig {
-            interval: monitor.interval.get(),
-            timeout: monitor.timeout.get(),
-            threshold: u32::from(monitor.threshold),
-            success_threshold: u32::from(monitor.success_threshold),
-            initial_delay: monitor.initial_delay.get(),
-            action,
-        };
-        (MonitorName(monitor.name.clone()), config)
-    };
-    spec.monitors.iter().map(one).collect()
 }
 
 /// A number that changes with everything whose change needs a restart: what the resources are, not how they are timed,

@@ -1,6 +1,7 @@
 //! What the core gets from the examples of the API description.
 
 use super::*;
+use holdfast_core::config::MonitorAction;
 use serde_json::json;
 
 pub(crate) fn sub_cluster(patch: impl FnOnce(&mut serde_json::Value)) -> api::SubCluster {
@@ -99,7 +100,8 @@ fn monitors_act_within_the_limits_of_the_group_and_need_no_restart() {
             {"name": "a", "tcp": {"address": "192.0.2.10:1"}, "action": "Restart", "resource": "postgres"},
             {"name": "b", "tcp": {"address": "192.0.2.10:1"}, "action": "Failover", "interval": "2s", "threshold": 5},
             {"name": "c", "tcp": {"address": "192.0.2.10:1"}, "action": "Stop"},
-            {"name": "d", "tcp": {"address": "192.0.2.10:1"}, "action": "Report"}]);
+            {"name": "d", "tcp": {"address": "192.0.2.10:1"}, "action": "Report"},
+            {"name": "e", "tcp": {"address": "192.0.2.10:1"}, "action": "ServerDown", "scope": "Everywhere"}]);
     };
     let config = group_config(&group(with), &sub_cluster(|_| {})).unwrap();
     let fail = |name: &str| match &config.monitors[name].action {
@@ -109,6 +111,13 @@ fn monitors_act_within_the_limits_of_the_group_and_need_no_restart() {
     assert_eq!(config.monitors["a"].action, MonitorAction::Restart("postgres".into()));
     assert_eq!((fail("b"), fail("c")), ((Then::Failover, 7), (Then::Stop, 7)));
     assert_eq!(config.monitors["d"].action, MonitorAction::Report);
+    assert_eq!((config.monitors.len(), config.everywhere.len()), (4, 1));
+    assert!(
+        matches!(&config.everywhere["e"].action, MonitorAction::ServerDown(Some(limits)) if limits.max_failovers == 7)
+    );
+    let monitors = json!([{"name": "m", "link": {"path": "pub"}, "action": "FailoverAll", "unlessAllFail": false}]);
+    let servers = cluster_config(&sub_cluster(|o| o["spec"]["monitors"] = monitors), None).unwrap().monitors;
+    assert_eq!((&servers["m"].action, servers["m"].unless_all_fail), (&MonitorAction::FailAll(None), false));
     assert_eq!((config.monitors["b"].interval, config.monitors["b"].threshold), (Duration::from_secs(2), 5));
     assert_eq!((config.monitors["c"].timeout, config.monitors["c"].threshold), (Duration::from_secs(5), 3));
     let without = group_config(&group(|o| o["spec"]["recovery"] = json!({})), &sub_cluster(|_| {})).unwrap();

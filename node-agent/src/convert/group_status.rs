@@ -10,7 +10,7 @@ use holdfast_api::v1 as api;
 use holdfast_core::config::GroupConfig;
 use holdfast_core::message::Reason;
 use holdfast_core::names::{GroupName, MonitorName, ServerName};
-use holdfast_core::status::{GroupPhase, MemberState, MonitorPhase, PlacedGroup, Step, Transition};
+use holdfast_core::status::{GroupPhase, MemberState, MonitorPhase, MonitorReport, PlacedGroup, Step, Transition};
 use holdfast_core::view::View;
 use holdfast_planner as planner;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -103,17 +103,20 @@ fn resources(
 
 fn monitors(placed: &PlacedGroup, config: Option<&GroupConfig>) -> Vec<api::MonitorStatus> {
     let reports = placed.report.as_ref().map(|report| &report.monitors);
-    let one = |name: &MonitorName| {
-        let report = reports.and_then(|reports| reports.get(name));
-        let phase = report.map_or(MonitorPhase::Inactive, |report| report.phase);
-        api::MonitorStatus {
-            name: name.0.clone(),
-            state: word(api::MonitorState::ALL, phase.name(), api::MonitorState::as_str).unwrap_or_default(),
-            failures: report.map_or(0, |report| report.failures),
-            message: report.map(|report| clip(&report.message)).unwrap_or_default(),
-        }
-    };
-    config.into_iter().flat_map(|config| config.monitors.keys()).map(one).collect()
+    let here = config.into_iter().flat_map(|config| config.monitors.keys());
+    let here = here.map(|name| monitor(name, reports.and_then(|reports| reports.get(name))));
+    here.chain(placed.everywhere.iter().map(|(name, report)| monitor(name, Some(report)))).collect()
+}
+
+/// What a monitor says.
+pub(super) fn monitor(name: &MonitorName, report: Option<&MonitorReport>) -> api::MonitorStatus {
+    let phase = report.map_or(MonitorPhase::Inactive, |report| report.phase);
+    api::MonitorStatus {
+        name: name.0.clone(),
+        state: word(api::MonitorState::ALL, phase.name(), api::MonitorState::as_str).unwrap_or_default(),
+        failures: report.map_or(0, |report| report.failures),
+        message: report.map(|report| clip(&report.message)).unwrap_or_default(),
+    }
 }
 
 fn holds(placed: &PlacedGroup, old: &api::FailoverGroupStatus, now: Timestamp) -> Vec<api::Hold> {

@@ -31,6 +31,7 @@ fn snapshot(placed: &PlacedGroup) -> Snapshot {
         peers: BTreeMap::new(),
         lock: None,
         groups: BTreeMap::new(),
+        monitors: BTreeMap::new(),
         coordinator: Some(CoordinatorStatus { groups: [("pg".into(), placed.clone())].into() }),
         last_resolution: None,
         highest: Tag::default(),
@@ -67,6 +68,7 @@ fn placed(phase: GroupPhase, server: Option<&str>) -> PlacedGroup {
         message: String::new(),
     };
     PlacedGroup {
+        everywhere: BTreeMap::new(),
         assignment: None,
         phase,
         server: server.map(Into::into),

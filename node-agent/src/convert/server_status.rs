@@ -115,6 +115,11 @@ pub fn server_status(
             .filter(|(_, g)| g.phase != GroupPhase::Offline)
             .map(|(n, _)| n.0.clone())
             .collect(),
+        monitors: status
+            .monitors
+            .iter()
+            .map(|(name, report)| super::group_status::monitor(name, Some(report)))
+            .collect(),
         holds: holds(snapshot, facts, old, now),
         conditions: old.conditions.clone(),
     };

@@ -24,8 +24,8 @@ const GRACE: Duration = Duration::from_secs(2);
 pub struct Check {
     /// To be answered.
     pub op: OpId,
-    /// Group.
-    pub group: GroupName,
+    /// Group; none: a monitor of servers.
+    pub group: Option<GroupName>,
     /// Monitor.
     pub monitor: MonitorName,
     /// What is checked, or why that is not known: then nothing is.
@@ -41,19 +41,19 @@ type Leash = Arc<watch::Sender<bool>>;
 
 /// Checks under way.
 #[derive(Default)]
-pub(super) struct UnderWay(Mutex<BTreeMap<GroupName, BTreeMap<OpId, Leash>>>);
+pub(super) struct UnderWay(Mutex<BTreeMap<Option<GroupName>, BTreeMap<OpId, Leash>>>);
 
 /// What is left of checks that hang in the kernel. Their monitors begin no other one: a disk that is dead for a day must
 /// not gather a process every few seconds.
 #[derive(Default)]
-pub(super) struct Hanging(Mutex<BTreeMap<(GroupName, MonitorName), Cgroup>>);
+pub(super) struct Hanging(Mutex<BTreeMap<(Option<GroupName>, MonitorName), Cgroup>>);
 
 impl Hanging {
-    fn note(&self, check: (GroupName, MonitorName), left: Cgroup) {
+    fn note(&self, check: (Option<GroupName>, MonitorName), left: Cgroup) {
         lock(&self.0).insert(check, left);
     }
 
-    fn still(&self, check: &(GroupName, MonitorName)) -> bool {
+    fn still(&self, check: &(Option<GroupName>, MonitorName)) -> bool {
         let mut all = lock(&self.0);
         let Some(left) = all.get(check) else { return false };
         if left.populated().unwrap_or(true) {
@@ -66,13 +66,13 @@ impl Hanging {
 }
 
 impl UnderWay {
-    fn begin(&self, group: &GroupName, op: OpId) -> watch::Receiver<bool> {
+    fn begin(&self, group: &Option<GroupName>, op: OpId) -> watch::Receiver<bool> {
         let (sender, receiver) = watch::channel(false);
         lock(&self.0).entry(group.clone()).or_default().insert(op, Arc::new(sender));
         receiver
     }
 
-    fn end(&self, group: &GroupName, op: OpId) {
+    fn end(&self, group: &Option<GroupName>, op: OpId) {
         let mut all = lock(&self.0);
         if let Some(checks) = all.get_mut(group) {
             checks.remove(&op);
@@ -82,9 +82,11 @@ impl UnderWay {
         }
     }
 
-    /// Calls all checks of a group back.
+    /// Calls all checks of a group back, and those of the server: nobody knows which files these have open.
     pub(super) fn call_back(&self, group: &GroupName) -> CalledBack {
-        let checks: Vec<_> = lock(&self.0).get(group).into_iter().flat_map(|c| c.values().cloned()).collect();
+        let all = lock(&self.0);
+        let checks = [Some(group.clone()), None].into_iter().filter_map(|of| all.get(&of));
+        let checks: Vec<_> = checks.flat_map(|checks| checks.values().cloned()).collect();
         for check in &checks {
             check.send_replace(true);
         }
@@ -112,15 +114,16 @@ impl Executor {
         let called_back = inner.checks.begin(&check.group, check.op);
         self.inner.settings.runtime.spawn(async move {
             let began = clock::now();
-            let (op, group, monitor) = (check.op, check.group.clone(), check.monitor.clone());
+            let (op, of, monitor) = (check.op, check.group.clone(), check.monitor.clone());
             let verdict = inner.look(check, called_back).await;
-            inner.checks.end(&group, op);
+            inner.checks.end(&of, op);
+            let group = of.map(|group| group.0).unwrap_or_default();
             let took = clock::now().since(began);
             let (state, message) = (verdict.state, verdict.message.as_str());
             if state == State::Running {
-                tracing::trace!(%group, %monitor, ?took, "checked");
+                tracing::trace!(group, %monitor, ?took, "checked");
             } else {
-                tracing::info!(%group, %monitor, ?state, ?took, message, "a monitor is not content");
+                tracing::info!(group, %monitor, ?state, ?took, message, "a monitor is not content");
             }
             let outcome: Outcome = verdict.outcome();
             (inner.inputs)(Input::ResourceDone { op, outcome, took });
@@ -143,7 +146,7 @@ impl Inner {
         }
         let request = Request {
             server: self.settings.server.0.clone(),
-            group: check.group.0,
+            group: check.group.map(|group| group.0).unwrap_or_default(),
             monitor: check.monitor.0,
             op: check.op,
             plan,

@@ -111,7 +111,9 @@ pub(super) fn run(check: &JournalCheck, request: &Request) -> Verdict {
 }
 
 fn file(request: &Request) -> PathBuf {
-    request.run_dir.join("monitors").join(&request.group).join(format!("{}.json", request.monitor))
+    // No group has a name with a plus sign.
+    let group = if request.group.is_empty() { "+servers" } else { &request.group };
+    request.run_dir.join("monitors").join(group).join(format!("{}.json", request.monitor))
 }
 
 fn keep(file: &Path, position: &Position) -> io::Result<()> {

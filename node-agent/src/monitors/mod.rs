@@ -31,7 +31,7 @@ const SLACK: Duration = Duration::from_millis(100);
 pub struct Request {
     /// This server.
     pub server: String,
-    /// The group.
+    /// The group; empty: a monitor of servers.
     pub group: String,
     /// The monitor.
     pub monitor: String,

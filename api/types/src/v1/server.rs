@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::common::{Hold, ServerDeclaredState};
+use super::failover_group_status::MonitorStatus;
 use crate::{duration::Duration, schema};
 
 /// Copied by the controller from the entry in `servers[]` of the sub-cluster; other edits are undone.
@@ -139,6 +140,10 @@ pub struct ServerStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1024), inner(length(max = 253)), extend("x-kubernetes-list-type" = "set"))]
     pub groups: Vec<String>,
+    /// The sub-cluster's monitors, as they find this server.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub monitors: Vec<MonitorStatus>,
     /// Holds in force.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]

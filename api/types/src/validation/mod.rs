@@ -14,7 +14,7 @@ use std::time::Duration;
 
 pub use fencing::validate_fencing;
 pub use group::{dependency_cycle, resource_graph, validate_group};
-pub use monitors::{Target, validate_monitors};
+pub use monitors::{Target, unknown_place, validate_monitors, validate_server_monitors};
 pub use quorum::{quorum_server, quorum_server_of_group};
 pub use serial::validate_serial_lines;
 pub use unit::unit_problem;
@@ -25,7 +25,7 @@ use crate::{
     v1::{SubClusterSpec, WatchdogMode},
 };
 
-/// The timing inequalities, the serial lines, the quorum server's addresses and the fence devices of a sub-cluster. With
+/// The timing inequalities, the serial lines, the quorum server's addresses, the fence devices and the monitors of a sub-cluster. With
 /// `watchdog.mode: IfPresent` the inequalities must hold with and without the device, because either can be found on a
 /// server.
 pub fn validate_sub_cluster(spec: &SubClusterSpec) -> Vec<FieldError> {
@@ -47,6 +47,7 @@ pub fn validate_sub_cluster(spec: &SubClusterSpec) -> Vec<FieldError> {
     }
     errors.extend(quorum_server(spec));
     errors.extend(validate_fencing(spec));
+    errors.extend(validate_server_monitors(spec));
     errors
 }
 

@@ -2,13 +2,56 @@
 
 use crate::{
     error::{ErrorKind, FieldError},
-    v1::{FailoverGroupSpec, HttpCheck, Monitor, MonitorAction, Resource, TcpCheck},
+    v1::{FailoverGroupSpec, HttpCheck, Monitor, MonitorAction, MonitorScope, Resource, SubClusterSpec, TcpCheck},
 };
 
 /// What is wrong with the monitors of a group beyond their schema.
 pub fn validate_monitors(spec: &FailoverGroupSpec) -> Vec<FieldError> {
     let all = spec.monitors.iter().enumerate();
     all.flat_map(|(i, monitor)| one(monitor, &spec.resources, &format!("spec.monitors[{i}]"))).collect()
+}
+
+/// What is wrong with the monitors of a sub-cluster's servers beyond their schema.
+pub fn validate_server_monitors(spec: &SubClusterSpec) -> Vec<FieldError> {
+    let all = spec.monitors.iter().enumerate().map(|(i, monitor)| (format!("spec.monitors[{i}]"), monitor));
+    let wrong = |(at, monitor): (String, &Monitor)| {
+        let mut errors = one(monitor, &[], &at);
+        errors.extend(unknown_place(monitor, spec, &at));
+        if monitor.scope != MonitorScope::Online {
+            let message = "monitors of a sub-cluster run on every server; remove scope, which is for those of groups";
+            errors.push(FieldError::new(ErrorKind::Invalid, format!("{at}.scope"), monitor.scope.to_string(), message));
+        }
+        errors
+    };
+    all.flat_map(wrong).collect()
+}
+
+/// What a monitor names of a sub-cluster and that does not have it: a LAN path, a disk, the area of a disk.
+pub fn unknown_place(monitor: &Monitor, spec: &SubClusterSpec, at: &str) -> Option<FieldError> {
+    let wrong = |field: &str, found: &str, message: String| {
+        Some(FieldError::new(ErrorKind::Invalid, format!("{at}.{field}"), format!("{found:?}"), message))
+    };
+    if let Some(path) = monitor.link.as_ref().and_then(|link| link.path.as_ref()) {
+        let lans = spec.heartbeat.paths.iter().filter(|path| path.lan.is_some());
+        let lans: Vec<&String> = lans.map(|path| &path.name).collect();
+        if !lans.contains(&path) {
+            return wrong("link.path", path, format!("the sub-cluster has no such LAN path; {}", list(&lans)));
+        }
+    }
+    let check = monitor.disk_io.as_ref()?;
+    let name = check.disk.as_ref()?;
+    let Some(disk) = spec.disks.iter().find(|disk| disk.name == *name) else {
+        let disks: Vec<&String> = spec.disks.iter().map(|disk| &disk.name).collect();
+        return wrong("diskIO.disk", name, format!("the sub-cluster has no such disk; {}", list(&disks)));
+    };
+    if check.write && disk.area.is_none() {
+        return wrong(
+            "diskIO.write",
+            name,
+            "the disk has no area to write to; give it one, or remove write".to_owned(),
+        );
+    }
+    None
 }
 
 fn one(monitor: &Monitor, resources: &[Resource], at: &str) -> Vec<FieldError> {
@@ -74,6 +117,19 @@ fn one(monitor: &Monitor, resources: &[Resource], at: &str) -> Vec<FieldError> {
         if !known.contains(&&check.resource) {
             let message = format!("is no floatingIP or virtualIP resource of the group; {}", list(&known));
             wrong("address.resource", &check.resource, message);
+        }
+    }
+    if monitor.scope == MonitorScope::Everywhere {
+        let here = "with scope Everywhere it would be looked for on servers that do not have it; use scope Online";
+        if matches!(monitor.action, MonitorAction::Restart | MonitorAction::Stop) {
+            let message = "acts only where the group runs; use scope Online, or Failover, FailoverAll or Report";
+            wrong("action", monitor.action.as_str(), message.to_owned());
+        }
+        if let Some(name) = monitor.process.as_ref().and_then(|check| check.resource.as_ref()) {
+            wrong("process.resource", name, here.to_owned());
+        }
+        if let Some(check) = &monitor.address {
+            wrong("address.resource", &check.resource, here.to_owned());
         }
     }
     if let Some(resource) = monitor.resource.as_ref().filter(|_| monitor.action != MonitorAction::Restart) {

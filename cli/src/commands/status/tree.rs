@@ -2,8 +2,8 @@
 //! is old; its state is the one that its sub-cluster reports.
 
 use holdfast_api::v1::{
-    FailoverGroup, GroupPhase, GroupState, GuaranteeLevel, Health, MonitorState, PathState, PathStatus, ResourceState,
-    Server, ServerState, SubCluster, SubClusterPhase, SuperCluster,
+    FailoverGroup, GroupPhase, GroupState, GuaranteeLevel, Health, MonitorState, MonitorStatus, PathState, PathStatus,
+    ResourceState, Server, ServerState, SubCluster, SubClusterPhase, SuperCluster,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -245,6 +245,7 @@ fn server_lines(
     });
     if present {
         tree.extend(status.paths.iter().map(|path| path_line(path, depth + 1)));
+        tree.extend(status.monitors.iter().map(|one| monitor_line(depth + 1, &one.name, Some(one))));
         for disk in &status.disks {
             let state = disk.state;
             let tone = if state == holdfast_api::v1::DiskState::Reachable { Tone::Good } else { Tone::Bad };
@@ -346,22 +347,22 @@ fn group_lines(group: &FailoverGroup, depth: usize, now: Option<Timestamp>, tree
     }
     for monitor in &group.spec.monitors {
         let reported = status.monitors.iter().find(|reported| reported.name == monitor.name);
-        let state = reported.map(|reported| reported.state).unwrap_or_default();
-        let tone = match state {
-            MonitorState::Passing => Tone::Good,
-            MonitorState::Failing => Tone::Bad,
-            MonitorState::Inactive => Tone::Faint,
-            MonitorState::Unknown => Tone::Warn,
-        };
-        tree.push(Line {
-            depth: depth + 1,
-            cells: vec![
-                cell(format!("monitor {}", monitor.name), Tone::Plain),
-                cell(state.as_str(), tone),
-                cell(reported.map(|reported| reported.message.clone()).unwrap_or_default(), Tone::Faint),
-            ],
-        });
+        tree.push(monitor_line(depth + 1, &monitor.name, reported));
     }
+}
+
+fn monitor_line(depth: usize, name: &str, reported: Option<&MonitorStatus>) -> Line {
+    let state = reported.map(|reported| reported.state).unwrap_or_default();
+    let tone = match state {
+        MonitorState::Passing => Tone::Good,
+        MonitorState::Failing => Tone::Bad,
+        MonitorState::Inactive => Tone::Faint,
+        MonitorState::Unknown => Tone::Warn,
+    };
+    let message = reported.map(|reported| reported.message.clone()).unwrap_or_default();
+    let cells =
+        vec![cell(format!("monitor {name}"), Tone::Plain), cell(state.as_str(), tone), cell(message, Tone::Faint)];
+    Line { depth, cells }
 }
 
 #[cfg(test)]

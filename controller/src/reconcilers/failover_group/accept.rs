@@ -125,23 +125,9 @@ fn known_names(spec: &FailoverGroupSpec, sub: &SubClusterSpec) -> Result<(), Rej
     }
     for monitor in &spec.monitors {
         let at = format!("spec.monitors[name={}]", monitor.name);
-        let path = monitor.link.as_ref().and_then(|link| link.path.as_ref());
-        if let Some(path) = path.filter(|path| !lans.contains(&path.as_str())) {
-            let (sub, has) = (&spec.sub_cluster, list(&lans));
-            let message = format!("{at}.link.path: sub-cluster {sub} has no LAN path {path}; it has {has}");
-            return Err(Rejection::new(accepted::NOT_FOUND, message));
-        }
-        let Some(check) = &monitor.disk_io else { continue };
-        let Some(name) = &check.disk else { continue };
-        let (name_of, has) = (&spec.sub_cluster, if disks.is_empty() { "none".to_string() } else { list(&disks) });
-        let Some(disk) = sub.disks.iter().find(|disk| disk.name == *name) else {
-            let message = format!("{at}.diskIO.disk: sub-cluster {name_of} has no disk {name}; it has {has}");
-            return Err(Rejection::new(accepted::UNKNOWN_DISK, message));
-        };
-        if check.write && disk.area.is_none() {
-            let message =
-                format!("{at}.diskIO.write: disk {name} has no area to write to; give it one, or remove write");
-            return Err(Rejection::new(accepted::UNKNOWN_DISK, message));
+        if let Some(unknown) = holdfast_api::validation::unknown_place(monitor, sub, &at) {
+            let reason = if monitor.disk_io.is_some() { accepted::UNKNOWN_DISK } else { accepted::NOT_FOUND };
+            return Err(Rejection::new(reason, unknown.to_string()));
         }
     }
     Ok(())
@@ -262,10 +248,12 @@ mod tests {
         };
         let (reason, message) = monitored(json!({"link": {"path": "dsl"}})).unwrap_err();
         assert_eq!(reason, "NotFound");
-        assert!(message.starts_with("spec.monitors[name=m].link.path: sub-cluster db has no LAN path dsl; it has "));
+        let begin =
+            "spec.monitors[name=m].link.path: Invalid value: \"dsl\": the sub-cluster has no such LAN path; it has ic";
+        assert!(message.starts_with(begin), "{message}");
         let (reason, message) = monitored(json!({"diskIO": {"disk": "nas"}})).unwrap_err();
         assert_eq!(reason, "UnknownDisk");
-        assert!(message.ends_with("has no disk nas; it has san"), "{message}");
+        assert!(message.ends_with("the sub-cluster has no such disk; it has san"), "{message}");
         assert_eq!(monitored(json!({"diskIO": {"disk": "san"}})), Ok(()));
     }
 

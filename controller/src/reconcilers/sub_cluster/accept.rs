@@ -49,6 +49,10 @@ pub(crate) fn accept(facts: &Facts<'_>) -> Result<(), Rejection> {
     if !fencing.is_empty() {
         return Err(Rejection::new(accepted::FENCING_INVALID, fencing.join("; ")));
     }
+    let monitors: Vec<String> = validation::validate_server_monitors(spec).iter().map(ToString::to_string).collect();
+    if !monitors.is_empty() {
+        return Err(Rejection::new(accepted::MONITOR_INVALID, monitors.join("; ")));
+    }
     unchanged(facts.sub_cluster)?;
     no_member_removed(facts)
 }

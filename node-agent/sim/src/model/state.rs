@@ -421,7 +421,7 @@ impl State {
             }
             // No group of the model has monitors.
             Output::Check { .. } => {}
-            Output::Released { .. } | Output::Note(_) | Output::Exit => {}
+            Output::Released { .. } | Output::Note(_) | Output::Exit | Output::PowerOff { .. } => {}
             // No server of the model has a fence device.
             Output::Fence { .. } | Output::FenceCancel { .. } => {}
         }

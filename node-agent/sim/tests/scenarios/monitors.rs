@@ -16,18 +16,23 @@ fn limits(then: Then, max_failovers: u32) -> Recovery {
     Recovery { then, max_failovers, restarts: 0, decay: Duration::from_secs(5), ..recovery() }
 }
 
-/// The group of two servers with a monitor: every second, failed at the third failure.
-fn monitored(action: MonitorAction) -> World {
-    let monitor = MonitorConfig {
+/// Every second, failed at the third failure.
+fn monitor(action: MonitorAction) -> MonitorConfig {
+    MonitorConfig {
         interval: Duration::from_secs(1),
         timeout: Duration::from_secs(1),
         threshold: 3,
         success_threshold: 1,
         initial_delay: Duration::from_secs(2),
         action,
-    };
+        unless_all_fail: true,
+    }
+}
+
+/// The group of two servers with a monitor.
+fn monitored(action: MonitorAction) -> World {
     let mut group: GroupConfig = group(&["a", "b"]);
-    group.monitors.insert("answers".into(), monitor);
+    group.monitors.insert("answers".into(), monitor(action));
     let mut world = World::new(7, config(2, true), &[("web", group)]);
     expect(&mut world, 3000, "online", |world| world.online("web") == Some(0));
     world
@@ -156,4 +161,151 @@ fn a_changed_specification_neither_shortens_the_initial_delay_nor_begins_it_anew
     // It is old enough by now: what is counted anew is asked for at once.
     publish(&mut world, 3);
     expect(&mut world, 500, "passing again", |world| passes(world, 3));
+}
+
+/// Two groups on three servers, the first one with these limits, and a monitor of servers.
+fn watched(action: MonitorAction, max_failovers: u32) -> World {
+    let mut config = config(3, false);
+    config.monitors.insert("link".into(), monitor(action));
+    let mut web = group(&["a", "b"]);
+    web.resources.values_mut().for_each(|resource| resource.recovery.max_failovers = max_failovers);
+    let mut world = World::new(7, config, &[("web", web), ("db", group(&["a", "c"]))]);
+    expect(&mut world, 3000, "online", |world| places(world) == (Some(0), Some(0)));
+    world
+}
+
+fn places(world: &World) -> (Option<usize>, Option<usize>) {
+    (world.online("web"), world.online("db"))
+}
+
+#[test]
+fn a_server_that_a_monitor_calls_unfit_gives_all_groups_to_better_ones_and_gets_none() {
+    let mut world = watched(MonitorAction::FailAll(None), 3);
+    world.checks_find.insert(0, fails());
+    expect(&mut world, 10_000, "both moved", |world| places(world) == (Some(1), Some(2)));
+    assert!(world.log.iter().any(|line| line.contains("MonitorFailed: monitor link, on a: answers 500")));
+    // Where a group has no better server it stays: b is the last one of web, c the last one of db.
+    world.checks_find.insert(1, fails());
+    world.run_for(20_000);
+    assert_eq!((places(&world), world.moved), ((Some(1), Some(2)), 6), "{}", world.story(60));
+    // The only server that is left is used although it is unfit.
+    world.power_cut(1);
+    expect(&mut world, 10_000, "taken over", |world| world.online("web") == Some(0));
+    world.checks_find.clear();
+    world.run_for(20_000);
+    assert_eq!(places(&world), (Some(0), Some(2)), "nothing goes back by itself\n{}", world.story(60));
+}
+
+#[test]
+fn what_fails_on_all_servers_at_once_moves_nothing() {
+    let mut world = watched(MonitorAction::FailAll(None), 3);
+    world.checks_find.extend([(0, fails()), (1, fails()), (2, fails())]);
+    world.run_for(60_000);
+    assert_eq!((places(&world), world.moved), ((Some(0), Some(0)), 0), "{}", world.story(60));
+}
+
+#[test]
+fn a_monitor_that_fails_now_here_and_now_there_moves_a_group_only_so_often() {
+    let mut world = watched(MonitorAction::FailAll(None), 3);
+    for round in 0..6 {
+        let (bad, good) = if round % 2 == 0 { (0, 1) } else { (1, 0) };
+        world.checks_find.insert(bad, fails());
+        world.checks_find.remove(&good);
+        world.run_for(20_000);
+    }
+    // Three moves of three resources each; then it stays on b, whatever is said of that, and it is told.
+    let of_web =
+        world.log.iter().filter(|line| line.contains("GroupMoved web") || line.contains("GroupFailedOver web"));
+    assert_eq!(of_web.count(), 3, "{}", world.story(200));
+    assert_eq!(world.online("web"), Some(1));
+    assert!(world.log.iter().any(|line| line.contains("group web stays on b although monitor link fails there")));
+}
+
+#[test]
+fn a_group_is_not_placed_where_its_own_monitor_fails() {
+    let mut web = group(&["a", "b"]);
+    web.everywhere.insert("disk".into(), monitor(MonitorAction::Fail(limits(Then::Failover, 3))));
+    let mut world = World::new(7, config(3, false), &[("web", web), ("db", group(&["a", "c"]))]);
+    world.checks_find.insert(1, fails());
+    expect(&mut world, 3000, "online", |world| places(world) == (Some(0), Some(0)));
+    expect(&mut world, 10_000, "b is known to be bad", |world| {
+        let coordinator = (0..3).find_map(|server| world.status(server)?.coordinator).expect("a coordinator");
+        let told = &coordinator.groups[&GroupName::from("web")].everywhere["disk"];
+        told.phase == MonitorPhase::Failing && told.message == "b: answers 500"
+    });
+    world.checks_find.insert(0, fails());
+    world.run_for(20_000);
+    assert_eq!((world.online("web"), world.moved), (Some(0), 0), "it fails on both: it stays\n{}", world.story(60));
+    world.checks_find.remove(&1);
+    expect(&mut world, 10_000, "on the good one", |world| places(world) == (Some(1), Some(0)));
+}
+
+fn said(world: &World, part: &str) -> usize {
+    world.log.iter().filter(|line| line.contains(part)).count()
+}
+
+#[test]
+fn a_server_that_is_to_go_down_hands_its_groups_over_first_and_half_of_all_servers_stay() {
+    let mut world = watched(MonitorAction::ServerDown(None), 3);
+    world.checks_find.insert(0, fails());
+    expect(&mut world, 15_000, "down", |world| said(world, "a: powers off") == 1);
+    expect(&mut world, 5000, "taken over", |world| places(world) == (Some(1), Some(2)));
+    assert_eq!(said(&world, "GroupFailedOver"), 0, "everything was handed over, nothing was lost\n{}", world.story(60));
+    assert_eq!(world.members(1), ["b", "c"]);
+    // Of three servers one may go, not two.
+    world.checks_find.insert(1, fails());
+    world.run_for(30_000);
+    assert_eq!((said(&world, "powers off"), places(&world)), (1, (Some(1), Some(2))), "{}", world.story(60));
+    assert_eq!(said(&world, "only 1 of 3 servers would be left"), 1, "{}", world.story(60));
+    // Repaired and switched on, it comes back; then the other one may go.
+    world.checks_find.remove(&0);
+    world.power_on(0);
+    expect(&mut world, 20_000, "b is down", |world| said(world, "b: powers off") == 1);
+    expect(&mut world, 5000, "on a", |world| places(world) == (Some(0), Some(2)));
+}
+
+#[test]
+fn what_fails_on_all_servers_shuts_none_down_nor_does_it_one_after_the_other() {
+    let mut world = watched(MonitorAction::ServerDown(None), 3);
+    world.checks_find.extend([(0, fails()), (1, fails()), (2, fails())]);
+    world.run_for(60_000);
+    assert_eq!((said(&world, "powers off"), world.moved), (0, 0), "{}", world.story(60));
+
+    // Not even if that were asked for: somebody has to be better.
+    let down = MonitorConfig { unless_all_fail: false, ..monitor(MonitorAction::ServerDown(None)) };
+    let mut config = config(4, true);
+    config.monitors.insert("link".into(), down);
+    let mut world = World::new(7, config, &[("web", group(&["a", "b"]))]);
+    expect(&mut world, 3000, "online", |world| world.online("web") == Some(0));
+    world.checks_find.extend((0..4).map(|server| (server, fails())));
+    world.run_for(60_000);
+    assert_eq!((said(&world, "powers off"), world.online("web")), (0, Some(0)), "{}", world.story(60));
+    // Two of four are better: both of the others go, one after the other, and no third one.
+    world.checks_find.retain(|server, _| *server < 2);
+    world.run_for(30_000);
+    assert_eq!(said(&world, "powers off"), 2, "{}", world.story(60));
+    world.checks_find.insert(2, fails());
+    world.run_for(30_000);
+    assert_eq!(
+        (said(&world, "powers off"), world.members(3)),
+        (2, vec!["c".into(), "d".into()]),
+        "{}",
+        world.story(60)
+    );
+}
+
+#[test]
+fn a_resource_that_can_not_be_restarted_takes_its_server_down_but_never_the_last_one() {
+    let mut web = group(&["a", "b"]);
+    web.monitors.insert("answers".into(), monitor(MonitorAction::Restart("app".into())));
+    let app = web.resources.get_mut("app").expect("the example");
+    (app.recovery.restarts, app.recovery.then) = (0, Then::ServerDown);
+    let mut world = World::new(7, config(2, true), &[("web", web)]);
+    expect(&mut world, 3000, "online", |world| world.online("web") == Some(0));
+    world.checks_find.extend([(0, fails()), (1, fails())]);
+    expect(&mut world, 15_000, "a is down", |world| said(world, "a: powers off") == 1);
+    expect(&mut world, 5000, "on b", |world| world.places("web") == [1]);
+    world.run_for(60_000);
+    assert_eq!(said(&world, "powers off"), 1, "{}", world.story(60));
+    assert!(said(&world, "b does not shut down although") >= 1, "{}", world.story(60));
 }

@@ -26,6 +26,7 @@ use crate::input::Outcome;
 use crate::monitors::{DueCheck, Monitors};
 use crate::names::{GroupName, MonitorName, ServerName};
 use crate::output::{OpId, Output};
+use crate::planted::planted;
 use crate::status::{GroupPhase, MonitorPhase, MonitorReport, Part, ServerReport};
 use crate::time::Instant;
 use crate::view::View;
@@ -305,7 +306,18 @@ impl Core {
 
     /// R20: hands everything over and leaves, at the coordinator's word.
     pub(crate) fn heed_shutdown(&mut self) {
-        let (Some(view), false) = (&self.durable.view, self.leaving) else { return };
+        let Some(view) = &self.durable.view else { return };
+        if self.leaving {
+            // The others were lost since: an unfit server is better than none.
+            let alone = self.acting() && view.members.len() == 1 && !planted!(LastOneShutsDown);
+            if alone && self.down.take().is_some() {
+                self.leaving = false;
+                let message = format!("{} does not shut down: no other server is left", self.boot.server);
+                self.note("ServerDown", None, true, message);
+                self.beat_soon();
+            }
+            return;
+        }
         let me = &self.boot.server;
         let Some(coordinator) = view.coordinator().filter(|_| self.acting()) else { return };
         let told = if coordinator == me {
@@ -411,7 +423,7 @@ fn may_shut_down(
         return Err("another one is leaving or is not heard; one goes after the other".into());
     }
     let left = staying.len().saturating_sub(1);
-    if left * 2 < all {
+    if left * 2 < all && !planted!(ShutdownsUncounted) {
         return Err(format!("only {left} of {all} servers would be left, and at least half of them have to"));
     }
     if !staying.iter().any(|other| other != server && !unfit.contains_key(other)) {

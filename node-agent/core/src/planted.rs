@@ -233,6 +233,10 @@ mutations! {
     PetsUnverified: "R23",
     /// The guard kills nobody (the simulator's guard).
     GuardSleeps: "R23",
+    /// Servers shut down for a monitor's sake, however few are left.
+    ShutdownsUncounted: "C24",
+    /// A server that is to shut down does so although all others were lost meanwhile.
+    LastOneShutsDown: "C24",
 }
 
 #[cfg(feature = "planted")]

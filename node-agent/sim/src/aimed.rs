@@ -25,7 +25,7 @@ fn when(server: usize, moment: Moment, count: u32, then: Fault) -> (u64, Fault) 
 /// The schedule that brings a bug out, if there is one; see [`Schedule::random`] for the others.
 pub fn at(mutation: Mutation, seed: u64) -> Option<Schedule> {
     use Fault::{
-        CutFrames, CutLans, CutOneWay, DelayKind, DeleteLock, Devices, Disk, FailingResources, Freeze, HangOne,
+        Checks, CutFrames, CutLans, CutOneWay, DelayKind, DeleteLock, Devices, Disk, FailingResources, Freeze, HangOne,
         HealLans, Isolate, LoseLedger, MembersConnected, Move, Mute, NothingMoves, Pause, PowerCut, PowerOn,
         ReformatLock, RestoreLock, Settles, SilentOnDisk, SlowHelpers, SpecTo, StoppedHelpers, Unkillable,
     };
@@ -678,6 +678,21 @@ pub fn at(mutation: Mutation, seed: u64) -> Option<Schedule> {
         Mutation::PetsUnverified => {
             (disk(), vec![(0, Unkillable(0)), (0, SlowHelpers(2500)), (0, Freeze(0, 60_000)), (8000, HealLans)])
         }
+        // Two of three fail, one after the other; the seed says what follows.
+        Mutation::ShutdownsUncounted => {
+            (shape(3, None), vec![(0, Checks(0, false)), (8000, Checks(1, false)), (12_000, HealLans)])
+        }
+        // b is lost while a hands its groups over to it.
+        Mutation::LastOneShutsDown => (
+            disk(),
+            vec![
+                (0, SlowHelpers(1500)),
+                (0, Move(WEB, 0)),
+                (6000, Checks(0, false)),
+                (2000 + seed * 100, PowerCut(1)),
+                (15_000, HealLans),
+            ],
+        ),
         _ => return None,
     };
     Some(Schedule { seed, shape, steps })

@@ -1,12 +1,12 @@
 //! Schedules: faults in an order, made from a seed, run on a world, and shrunk when they fail.
 
-use holdfast_core::config::{FencingMode, LockKind};
+use holdfast_core::config::{FencingMode, LockKind, MonitorAction};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
 use crate::World;
-use crate::setup::{config, fenced, group, with_quorum_server};
+use crate::setup::{config, fenced, group, monitor, with_quorum_server};
 use crate::world::faults::{DiskState, Fault, Moment};
 use crate::world::network::Kind;
 use crate::world::{Change, Device};
@@ -86,6 +86,7 @@ impl Schedule {
         add_operator(seed, shape, &mut steps);
         add_changes(seed, shape, &mut steps);
         add_stops(seed, shape, &mut steps);
+        add_checks(seed, shape, &mut steps);
         Schedule { seed, shape, steps }
     }
 
@@ -129,7 +130,12 @@ impl Schedule {
             lock => config(shape.servers, lock.is_some()),
         };
         settings.time_on_virtual_machines = shape.time_allowed;
-        let settings = fenced(settings, shape.fencing);
+        let mut settings = fenced(settings, shape.fencing);
+        if self.steps.iter().any(|(_, fault)| matches!(fault, Fault::Checks(..))) {
+            let action =
+                if self.seed % 4 == 3 { MonitorAction::FailAll(None) } else { MonitorAction::ServerDown(None) };
+            settings.monitors.insert("link".into(), monitor(300, action));
+        }
         let groups = [(GROUPS[0], group(&all)), (GROUPS[1], group(&backwards)), (GROUPS[2], net)];
         let mut world = World::new(self.seed, settings, &groups);
         world.is_virtual = shape.is_virtual;
@@ -315,6 +321,18 @@ fn add_stops(seed: u64, shape: Shape, steps: &mut Vec<(u64, Fault)>) {
             _ => Fault::Ambush(server, Moment::Acts, rng.random_range(1..60), Box::new(Fault::Freeze(server, ms))),
         };
         steps.insert(rng.random_range(0..=steps.len()), (rng.random_range(1..500), fault));
+    }
+}
+
+/// A monitor of servers that finds faults here and there, in every fifth schedule, drawn apart as above.
+fn add_checks(seed: u64, shape: Shape, steps: &mut Vec<(u64, Fault)>) {
+    if seed < 60 || seed % 5 != 3 {
+        return;
+    }
+    let mut rng = StdRng::seed_from_u64(seed ^ 0x5eed_c4ec);
+    for _ in 0..rng.random_range(1..10) {
+        let fault = Fault::Checks(rng.random_range(0..shape.servers), rng.random_bool(0.3));
+        steps.insert(rng.random_range(0..=steps.len()), (rng.random_range(1..3000), fault));
     }
 }
 

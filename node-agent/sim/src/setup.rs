@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use holdfast_core::config::{
-    Config, Fencing, FencingMode, GroupConfig, LockKind, PathKind, Recovery, ResourceConfig, Then,
+    Config, Fencing, FencingMode, GroupConfig, LockKind, MonitorAction, MonitorConfig, PathKind, Recovery,
+    ResourceConfig, Then,
 };
 use holdfast_core::names::{PathName, ResourceName, ServerName};
 
@@ -96,6 +97,20 @@ pub fn config(servers: usize, has_lock: bool) -> Config {
         fencing: Fencing::default(),
         stopped: false,
         monitors: BTreeMap::new(),
+    }
+}
+
+/// A monitor with this pause between its checks (ms), failed at the third failure in a row.
+pub fn monitor(interval: u64, action: MonitorAction) -> MonitorConfig {
+    let interval = Duration::from_millis(interval);
+    MonitorConfig {
+        interval,
+        timeout: interval,
+        threshold: 3,
+        success_threshold: 1,
+        initial_delay: 2 * interval,
+        action,
+        unless_all_fail: true,
     }
 }
 

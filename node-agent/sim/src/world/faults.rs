@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use holdfast_core::Input;
 use holdfast_core::config::Target;
 use holdfast_core::durable::Durable;
 use holdfast_core::names::{AcceptorId, BootId, GroupName};
+use holdfast_core::{Input, Outcome};
 use rand::Rng;
 
 use holdfast_core::orders::Wanted;
@@ -116,6 +116,8 @@ pub enum Fault {
     /// The lock is put back to an earlier state, as from a backup. With `false` only where every server that has seen a
     /// later one is there to notice it: otherwise the rules promise nothing (R4); `true`: in any case.
     RestoreLock(bool),
+    /// What the checks of monitors find on a server from now on: whether all is well.
+    Checks(usize, bool),
     /// The process is asked to end; started again some ms after it has.
     Leave(usize, u64),
     /// An operator moves a group (index) to a server.
@@ -220,6 +222,12 @@ impl World {
                 self.input_if_alive(server, life, Input::Namesake);
             }
             Fault::MembersConnected => self.check_connected(),
+            Fault::Checks(server, true) => {
+                self.checks_find.remove(&server);
+            }
+            Fault::Checks(server, false) => {
+                self.checks_find.insert(server, Outcome::Failed("broken".into()));
+            }
             Fault::Settles(_) => {} // the schedule waits
             Fault::SlowHelpers(ms) => self.helper_delay = ms.max(3),
             Fault::Fsync(ms) => self.max_fsync = ms.max(1),
@@ -323,6 +331,7 @@ impl World {
         self.medium.restore();
         (self.fences.device, self.fences.reboot) = (Device::Works, true);
         self.unreachable.clear();
+        self.checks_find.clear();
         // Who is to go for good, and was stopped before the others could go on without it, is started again.
         let newest = self.seen.newest();
         let needed = |name| newest.as_ref().is_some_and(|view| view.members.contains_key(name));
@@ -367,6 +376,7 @@ impl World {
             return;
         }
         self.hosts[server].powered = true;
+        self.hosts[server].shut_down = false;
         self.hosts[server].boot += 1;
         self.at(self.now + 10 * MS, Event::Start { server });
     }

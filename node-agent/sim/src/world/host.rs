@@ -23,6 +23,8 @@ pub struct Host {
     pub(super) life: u64,
     /// Has power.
     pub powered: bool,
+    /// Was shut down for a monitor's sake, and not switched on since.
+    pub(super) shut_down: bool,
     /// Its process is stopped by a signal.
     pub frozen: bool,
     pub(super) boot: u64,
@@ -69,6 +71,7 @@ impl Host {
             core: None,
             life: 0,
             powered: true,
+            shut_down: false,
             frozen: false,
             boot: 1,
             ledger: Durable::fresh(AcceptorId(rng.random()), BootId(boot_id(index, 1))),

@@ -62,6 +62,26 @@ impl World {
         !self.hosts[server].frozen
     }
 
+    /// A monitor's word. Everything was handed over before; at least half of all servers do not go this way, and never one
+    /// that stands alone: what was healthy stays served, however wrong the monitor is.
+    pub(super) fn shut_down(&mut self, server: usize, reason: &str) {
+        let name = self.hosts[server].name.clone();
+        self.say(format!("{name}: powers off: {reason}"));
+        if !self.hosts[server].running.is_empty() {
+            self.violation("shutdown", format!("{name} shuts down while it runs {:?}", self.hosts[server].running));
+        }
+        self.hosts[server].shut_down = true;
+        let gone = self.hosts.iter().filter(|host| host.shut_down).count();
+        if gone * 2 > self.hosts.len() {
+            self.violation("shutdown", format!("{gone} of {} servers shut down", self.hosts.len()));
+        }
+        let view = self.hosts[server].ledger.view.as_ref();
+        if view.is_some_and(|view| view.members.len() == 1 && view.members.contains_key(&name)) {
+            self.violation("shutdown", format!("{name} shuts down, the only one that was left"));
+        }
+        self.power_cut(server);
+    }
+
     /// Its clock goes on at another rate, without a jump.
     pub(super) fn change_rate(&mut self, server: usize, ppm: i64) {
         let now = self.clock(server, self.now);

@@ -479,10 +479,7 @@ impl World {
                 let group = note.group.map(|group| format!(" {group}")).unwrap_or_default();
                 self.say(format!("{}: {}{group}: {}", self.hosts[server].name, note.reason, note.message));
             }
-            Output::PowerOff { reason } => {
-                self.say(format!("{}: powers off: {reason}", self.hosts[server].name));
-                self.power_cut(server);
-            }
+            Output::PowerOff { reason } => self.shut_down(server, &reason),
             Output::Exit => {
                 self.say(format!("{}: has left", self.hosts[server].name));
                 self.hosts[server].core = None;

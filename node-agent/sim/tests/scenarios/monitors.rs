@@ -7,8 +7,10 @@ use holdfast_core::Outcome;
 use holdfast_core::config::{GroupConfig, MonitorAction, MonitorConfig, Recovery, Then};
 use holdfast_core::names::GroupName;
 use holdfast_core::status::{GroupReport, MonitorPhase};
+use holdfast_planner::{Relations, Strength};
 use holdfast_sim::World;
-use holdfast_sim::setup::{config, group, recovery};
+use holdfast_sim::setup::{self, config, group, recovery};
+use holdfast_sim::world::faults::Fault;
 
 use super::expect;
 
@@ -16,17 +18,9 @@ fn limits(then: Then, max_failovers: u32) -> Recovery {
     Recovery { then, max_failovers, restarts: 0, decay: Duration::from_secs(5), ..recovery() }
 }
 
-/// Every second, failed at the third failure.
+/// Every second.
 fn monitor(action: MonitorAction) -> MonitorConfig {
-    MonitorConfig {
-        interval: Duration::from_secs(1),
-        timeout: Duration::from_secs(1),
-        threshold: 3,
-        success_threshold: 1,
-        initial_delay: Duration::from_secs(2),
-        action,
-        unless_all_fail: true,
-    }
+    setup::monitor(1000, action)
 }
 
 /// The group of two servers with a monitor.
@@ -262,6 +256,44 @@ fn a_server_that_is_to_go_down_hands_its_groups_over_first_and_half_of_all_serve
     world.power_on(0);
     expect(&mut world, 20_000, "b is down", |world| said(world, "b: powers off") == 1);
     expect(&mut world, 5000, "on a", |world| places(world) == (Some(0), Some(2)));
+}
+
+#[test]
+fn a_server_that_is_to_shut_down_goes_on_when_the_others_are_lost_meanwhile() {
+    let mut config = config(2, true);
+    config.monitors.insert("link".into(), monitor(MonitorAction::ServerDown(None)));
+    let mut world = World::new(7, config, &[("web", group(&["a", "b"]))]);
+    expect(&mut world, 3000, "online", |world| world.online("web") == Some(0));
+    world.apply(&Fault::SlowHelpers(2000));
+    world.checks_find.insert(0, fails());
+    expect(&mut world, 15_000, "a hands over", |world| said(world, "a hands its groups over") == 1);
+    world.power_cut(1);
+    expect(&mut world, 10_000, "a goes on", |world| said(world, "a does not shut down: no other server is left") == 1);
+    expect(&mut world, 20_000, "online again", |world| world.online("web") == Some(0));
+    world.run_for(10_000);
+    assert_eq!(said(&world, "powers off"), 0, "{}", world.story(60));
+}
+
+#[test]
+fn a_group_that_can_go_nowhere_else_stays_on_an_unfit_server() {
+    let apart = |other: &str| Relations {
+        separate_from: [(other.to_owned(), Strength::Required)].into(),
+        ..Relations::default()
+    };
+    let web = GroupConfig { priority: 10, relations: apart("db"), ..group(&["a", "b"]) };
+    let db = GroupConfig { priority: 900, relations: apart("web"), ..group(&["b"]) };
+    let mut config = config(2, true);
+    config.monitors.insert("link".into(), monitor(MonitorAction::FailAll(None)));
+    let mut world = World::new(7, config, &[("web", web), ("db", db)]);
+    expect(&mut world, 3000, "online", |world| places(world) == (Some(0), Some(1)));
+    let moved = world.moved;
+    world.checks_find.insert(0, fails());
+    world.run_for(20_000);
+    assert_eq!((places(&world), world.moved), ((Some(0), Some(1)), moved), "{}", world.story(60));
+    // Nor is it left without a server when it has to start anew there.
+    world.power_cut(0);
+    world.power_on(0);
+    expect(&mut world, 20_000, "online again", |world| places(world) == (Some(0), Some(1)));
 }
 
 #[test]

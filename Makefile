@@ -47,12 +47,14 @@ fuzz: ## Mutated input for every parser of bytes from networks and disks: make f
 	FUZZ_SECONDS=$(or $(SECONDS),60) FUZZ_SEED=$(or $(SEED),1) cargo test --quiet --locked -p holdfast-agent --test fuzz -- --nocapture
 
 .PHONY: bench
-bench: ## Measure outages, cold start, idle cost, decisions and the simulator, ten runs each, beside the targets (needs root)
+bench: ## Measure outages, cold start, idle cost, decisions, large groups, plans and the simulator, ten runs each, beside the targets (needs root)
 	@scripts/need-root.sh bench
 	scripts/setup.sh demo
 	cargo build --release --locked -p holdfast
 	$(RELEASE_BIN) lab bench examples/two-servers $(if $(RUNS),--runs $(RUNS))
 	$(RELEASE_BIN) lab bench examples/two-servers --decisions $(if $(RUNS),--runs $(RUNS))
+	$(RELEASE_BIN) lab bench examples/two-servers --groups $(if $(RUNS),--runs $(RUNS))
+	cargo bench --quiet --locked -p holdfast-planner --bench plan
 	cargo run --quiet --release --locked -p holdfast-sim -- --seconds 20 --servers 3
 
 .PHONY: chaos

@@ -3,6 +3,7 @@
 //! by the kernel's accounting.
 
 mod decisions;
+mod groups;
 mod report;
 
 use std::fs;
@@ -41,8 +42,19 @@ pub struct BenchOptions {
     pub example: PathBuf,
     /// Runs of each measurement.
     pub runs: u32,
-    /// Measure decisions about views instead, on the other examples beside this one, too, and on sixteen servers.
-    pub decisions: bool,
+    /// What is measured.
+    pub what: What,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// Outages, cold start and what an idle cluster costs.
+    Outages,
+    /// Decisions about views, on the other examples beside this one, too, and on sixteen servers.
+    Decisions,
+    /// Large groups: twenty resources, and the checks of a thousand.
+    Groups,
 }
 
 /// Measures and prints a table: median and worst of all runs, targets, what others need.
@@ -51,9 +63,14 @@ pub struct BenchOptions {
 /// When the cluster can't be built, or a run does not end well: then there is nothing to report.
 pub fn bench(options: &BenchOptions) -> Result<()> {
     let screen = Screen::new();
-    if options.decisions {
-        return decisions::measure(&decisions::beside(&options.example)?, options.runs, &screen);
+    match options.what {
+        What::Outages => outages(options, &screen),
+        What::Decisions => decisions::measure(&decisions::beside(&options.example)?, options.runs, &screen),
+        What::Groups => groups::measure(options, &screen),
     }
+}
+
+fn outages(options: &BenchOptions, screen: &Screen) -> Result<()> {
     let mut starts = Vec::new();
     let mut measured: Vec<(Vec<Duration>, Option<Transition>)> = FAULTS.iter().map(|_| (Vec::new(), None)).collect();
     let mut cluster = None;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::bench::{BenchOptions, bench};
+use crate::bench::{BenchOptions, What, bench};
 use crate::error::{LabError, Result};
 use crate::state::clean;
 use crate::up::{UpOptions, up};
@@ -40,6 +40,9 @@ enum Verb {
         /// Measure instead how long decisions about views take, with 2, 3 and 16 servers
         #[arg(long)]
         decisions: bool,
+        /// Measure instead what large groups cost: twenty resources, and the checks of a thousand
+        #[arg(long, conflicts_with = "decisions")]
+        groups: bool,
     },
     /// Remove what labs left behind that were killed; labs that run are not touched
     Clean,
@@ -61,7 +64,16 @@ pub fn lab_main(args: impl IntoIterator<Item = OsString>) -> Result<()> {
     };
     match arguments.verb {
         Verb::Up { example, once } => up(&UpOptions { example, once }),
-        Verb::Bench { example, runs, decisions } => bench(&BenchOptions { example, runs, decisions }),
+        Verb::Bench { example, runs, decisions, groups } => {
+            let what = if decisions {
+                What::Decisions
+            } else if groups {
+                What::Groups
+            } else {
+                What::Outages
+            };
+            bench(&BenchOptions { example, runs, what })
+        }
         Verb::Clean => {
             let screen = crate::up::Screen::new();
             let removed = clean()?;

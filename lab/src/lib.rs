@@ -34,7 +34,7 @@ mod state;
 mod up;
 mod writer;
 
-pub use bench::{BenchOptions, bench};
+pub use bench::{BenchOptions, What, bench};
 pub use binary::holdfast_binary;
 pub use blueprint::{Blueprint, DiskPlan, LanPlan, QuorumPlan, SerialPlan, documents};
 pub use cgroup::{Cgroup, unified_mount};

@@ -142,6 +142,25 @@ pub(super) fn idle(hosts: &[Idle]) -> Vec<String> {
     std::iter::once(head).chain(rows).chain(notes.map(str::to_owned)).collect()
 }
 
+/// What the checks of so many resources cost a server, beside what it cost before.
+pub(super) fn checks(before: &Idle, after: &Idle, resources: usize) -> Vec<String> {
+    let percent = |permille: u64| format!("{}.{} %", permille / 10, permille % 10);
+    let all = |idle: &Idle| idle.permille + idle.permille_helpers;
+    let cost = all(after).saturating_sub(all(before));
+    let verdict = if cost < 50 { "reached" } else { "missed" };
+    vec![
+        format!("{:31} {:>9} {:>9} {:>9}", "CPU of a server", "agent", "helpers", "together"),
+        row("without them", before, all(before), percent),
+        row(&format!("with {resources} resources more"), after, all(after), percent),
+        format!("{resources} checks every 10 s: {}, target below 5 % of a core, {verdict}", percent(cost)),
+    ]
+}
+
+fn row(name: &str, idle: &Idle, all: u64, percent: impl Fn(u64) -> String) -> String {
+    let (agent, helpers) = (percent(idle.permille), percent(idle.permille_helpers));
+    format!("{name:31} {agent:>9} {helpers:>9} {:>9}", percent(all))
+}
+
 /// A transition's chart in one line: `Detect 1000 ms, start data 52 ms`.
 pub(super) fn chart(transition: &Transition) -> String {
     let steps = transition.chart.iter().map(|step| format!("{} {} ms", step.step, step.took.get().as_millis()));

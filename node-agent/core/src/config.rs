@@ -278,8 +278,21 @@ pub struct ResourceConfig {
     pub monitor_timeout: Duration,
     /// Failed checks in a row that count as a failure.
     pub monitor_threshold: u32,
+    /// Restarts before its recovery is asked.
+    pub in_place: Option<InPlace>,
     /// Its recovery.
     pub recovery: Recovery,
+}
+
+/// `process.restart`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct InPlace {
+    /// Restarts inside `window`.
+    pub limit: u32,
+    /// See `limit`.
+    pub window: Duration,
+    /// Wait before each of them.
+    pub backoff: Duration,
 }
 
 /// A monitor of a group or of servers as the core sees it.

@@ -6,7 +6,7 @@
 //! | `Stopped` | wanted, all of `after` running | `Starting` |
 //! | `Starting` | running / anything else | `Running` / failure |
 //! | `Running` | monitor fails often enough, process exits | failure |
-//! | failure | restarts left | `NeedsStop`, with everything that requires it; then `Stopped`, then again |
+//! | failure | restarts left, in place or by its recovery | `NeedsStop`, with everything that requires it; then `Stopped`, then again, after the backoff |
 //! | `Running` | a monitor of the group with action Restart fails | failure |
 //! | failure | none left | not critical: `GivenUp`; critical: the group has failed here |
 //! | any | a monitor of the group with action Failover or Stop fails | the group has failed here |
@@ -45,8 +45,12 @@ enum State {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Resource {
     state: State,
-    /// Moments of restarts in place.
+    /// Moments of restarts by its recovery.
     restarts: Vec<Instant>,
+    /// Moments of restarts before its recovery was asked.
+    in_place: Vec<Instant>,
+    /// Not started again before.
+    not_before: Instant,
     restarted: u32,
     message: String,
     next_check: Instant,
@@ -97,6 +101,8 @@ impl Machine {
         let resource = |_: &ResourceConfig| Resource {
             state,
             restarts: Vec::new(),
+            in_place: Vec::new(),
+            not_before: now,
             restarted: 0,
             message: String::new(),
             next_check: now,
@@ -217,6 +223,7 @@ impl Machine {
             match resource.state {
                 State::NeedsProbe if self.wanted => requests.push(request(Action::Probe, config.probe_timeout)),
                 State::Stopped if self.wanted && resource.give_up => resource.state = State::GivenUp,
+                State::Stopped if self.wanted && now < resource.not_before => wake.push(resource.not_before),
                 State::Stopped if self.wanted && may_start && self.failure.is_none() && config.after.iter().all(up) => {
                     requests.push(request(Action::Start, config.start_timeout));
                 }
@@ -368,6 +375,16 @@ impl Machine {
         resource.restarts.retain(|at| now.since(*at) < config.recovery.window);
         if !self.wanted {
             return;
+        }
+        if let Some(in_place) = &config.in_place {
+            resource.in_place.retain(|at| now.since(*at) < in_place.window);
+            if resource.in_place.len() < in_place.limit as usize {
+                resource.in_place.push(now);
+                resource.restarted += 1;
+                resource.not_before = now + in_place.backoff;
+                self.stop_dependents(name);
+                return;
+            }
         }
         let count = u32::try_from(resource.restarts.len()).unwrap_or(u32::MAX);
         if count < config.recovery.restarts {

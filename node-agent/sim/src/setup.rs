@@ -33,6 +33,7 @@ fn resource(after: &[&str]) -> ResourceConfig {
         monitor_interval: Duration::from_secs(10),
         monitor_timeout: Duration::from_secs(5),
         monitor_threshold: 1,
+        in_place: None,
         recovery: recovery(),
     }
 }

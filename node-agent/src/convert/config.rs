@@ -14,7 +14,7 @@ use holdfast_api::timing::Timing;
 use holdfast_api::v1 as api;
 use holdfast_api::validation::resource_graph;
 use holdfast_core::config::{
-    Config, Failback, GroupConfig, LockKind, PathKind, Recovery, ResourceConfig, Target, Then,
+    Config, Failback, GroupConfig, InPlace, LockKind, PathKind, Recovery, ResourceConfig, Target, Then,
 };
 use holdfast_core::names::{GroupName, PathName, ResourceName, ServerName};
 use holdfast_core::orders::{Order, Wanted};
@@ -404,6 +404,10 @@ fn recovery(spec: &api::FailoverGroupSpec, resource: &api::Resource) -> Result<R
     })
 }
 
+fn in_place(restart: &api::ProcessRestart) -> InPlace {
+    InPlace { limit: u32::from(restart.limit), window: restart.window.get(), backoff: restart.backoff.get() }
+}
+
 fn resources(spec: &api::FailoverGroupSpec) -> Result<BTreeMap<ResourceName, ResourceConfig>, String> {
     let mut graph = resource_graph(spec);
     let one = |resource: &api::Resource| {
@@ -419,6 +423,7 @@ fn resources(spec: &api::FailoverGroupSpec) -> Result<BTreeMap<ResourceName, Res
             monitor_interval: resource.check_interval(),
             monitor_timeout: resource.check_timeout(),
             monitor_threshold: u32::from(resource.check_threshold()),
+            in_place: resource.process.as_ref().and_then(|process| process.restart.as_ref()).map(in_place),
             recovery: recovery(spec, resource)?,
         };
         Ok((ResourceName(resource.name.clone()), config))
@@ -435,6 +440,9 @@ fn digest(spec: &api::FailoverGroupSpec) -> Result<u64, String> {
         if let Some(fields) = value.as_object_mut() {
             for live in ["dependsOn", "stage", "critical", "timeouts", "monitor", "recovery"] {
                 fields.remove(live);
+            }
+            if let Some(process) = fields.get_mut("process").and_then(serde_json::Value::as_object_mut) {
+                process.remove("restart");
             }
         }
         all.insert(&resource.name, value);

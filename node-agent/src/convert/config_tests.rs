@@ -79,6 +79,11 @@ fn a_group_becomes_its_resources_in_order_with_their_own_rules() {
     assert_eq!(of("postgres").requires, ["data".into()].into());
     assert!(of("addr").after.contains("postgres") && of("addr").requires.is_empty());
     assert_eq!((of("postgres").recovery.restarts, of("data").recovery.restarts), (4, 1));
+    assert_eq!(of("postgres").in_place, None);
+    let own = |o: &mut serde_json::Value| o["spec"]["resources"][2]["process"]["restart"] = json!({"backoff": "2s"});
+    let in_place = group_config(&group(own), &sub_cluster(|_| {})).unwrap().resources["postgres"].in_place.clone();
+    let defaults = InPlace { limit: 3, window: Duration::from_secs(60), backoff: Duration::from_secs(2) };
+    assert_eq!(in_place, Some(defaults));
 }
 
 #[test]
@@ -89,6 +94,7 @@ fn only_what_needs_a_restart_changes_the_digest() {
     let plain = digest(&|_| {});
     assert_eq!(plain, digest(&|o| o["spec"]["resources"][0]["timeouts"] = json!({"start": "5s"})));
     assert_eq!(plain, digest(&|o| o["spec"]["placement"] = json!({"servers": ["b"]})));
+    assert_eq!(plain, digest(&|o| o["spec"]["resources"][2]["process"]["restart"] = json!({"limit": 9})));
     assert_ne!(plain, digest(&|o| o["spec"]["resources"][0]["filesystem"]["options"] = json!(["noatime"])));
 }
 

@@ -393,9 +393,10 @@ pub struct Process {
     #[serde(default = "ten_seconds")]
     #[schemars(extend("x-kubernetes-validations" = rules::within("0s", "24h")))]
     pub grace: Duration,
-    /// Restarts in place, before the group's recovery is asked.
-    #[serde(default)]
-    pub restart: ProcessRestart,
+    /// Restarts before the recovery of the resource is asked, for a program that may end now and then. Default: none, the
+    /// restarts of `recovery` are the only ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart: Option<ProcessRestart>,
     /// What it may use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
@@ -409,7 +410,7 @@ fn ten_seconds() -> Duration {
     Duration::from_secs(10)
 }
 
-/// Restarts of a program in place.
+/// Restarts of a program before its recovery is asked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ProcessRestart {

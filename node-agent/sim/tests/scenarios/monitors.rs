@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_core::Outcome;
-use holdfast_core::config::{GroupConfig, MonitorAction, MonitorConfig, Recovery, Then};
+use holdfast_core::config::{GroupConfig, InPlace, MonitorAction, MonitorConfig, Recovery, Then};
 use holdfast_core::names::GroupName;
 use holdfast_core::status::{GroupReport, MonitorPhase};
 use holdfast_planner::{Relations, Strength};
@@ -84,6 +84,29 @@ fn restart_restarts_the_resource_where_it_is_until_its_restarts_are_used_up() {
     expect(&mut world, 20_000, "on the other server", |world| world.online("web") == Some(1));
     world.run_for(10_000);
     assert_eq!((world.online("web"), phase(&world, 1)), (Some(1), MonitorPhase::Passing), "{}", world.story(60));
+}
+
+#[test]
+fn a_program_with_restarts_of_its_own_uses_these_first_each_after_its_backoff() {
+    let mut web = group(&["a", "b"]);
+    web.monitors.insert("answers".into(), monitor(MonitorAction::Restart("app".into())));
+    let app = web.resources.get_mut("app").expect("the example");
+    app.in_place = Some(InPlace { limit: 2, window: Duration::from_secs(600), backoff: Duration::from_secs(4) });
+    app.recovery.restarts = 1;
+    let mut world = World::new(7, config(2, true), &[("web", web)]);
+    expect(&mut world, 3000, "online", |world| world.online("web") == Some(0));
+    world.checks_find.insert(0, fails());
+    let runs = |world: &World| world.hosts[0].running.iter().any(|(_, name)| name.0 == "app");
+    for restart in 1..=3 {
+        expect(&mut world, 8000, "stopped", |world| !runs(world));
+        let stopped = world.now;
+        expect(&mut world, 8000, "started again", runs);
+        let waited = (world.now - stopped) / 1_000_000;
+        // The third one is by its recovery, which does not wait.
+        assert_eq!(waited >= 3500, restart < 3, "restart {restart} after {waited} ms\n{}", world.story(40));
+        assert_eq!(report(&world, 0).resources["app"].restarts, restart);
+    }
+    expect(&mut world, 20_000, "on the other server", |world| world.online("web") == Some(1));
 }
 
 #[test]

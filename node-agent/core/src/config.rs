@@ -264,6 +264,8 @@ pub struct ResourceConfig {
     /// Those of `after` without which it can't go on: a restart of one of them restarts this one, too (explicit
     /// dependencies, file systems and volumes below it; not mere stages).
     pub requires: BTreeSet<ResourceName>,
+    /// Switched on. One that is switched off is stopped while its group runs on; what requires it is restarted around it.
+    pub enabled: bool,
     /// A failure of it fails the group.
     pub critical: bool,
     /// Time for a start.

@@ -10,6 +10,7 @@
 //! | `Running` | a monitor of the group with action Restart fails | failure |
 //! | failure | none left | not critical: `GivenUp`; critical: the group has failed here |
 //! | any | a monitor of the group with action Failover or Stop fails | the group has failed here |
+//! | `Running`, `GivenUp` | switched off | `NeedsStop`, with everything that requires it; stays `Stopped` |
 //! | any | group not wanted, everything after it stopped | `Stopping` |
 //! | `Stopping` | stopped / anything else | `Stopped` / `Stuck`, tried again (a failed stop never counts as stopped) |
 
@@ -152,11 +153,37 @@ impl Machine {
         self.failure.as_ref()
     }
 
-    /// A specification with the same digest replaces the old one: what changed needs no restart.
+    /// A specification with the same digest replaces the old one: what changed needs no restart. Resources may change
+    /// without the group's generation: they may stand in objects of their own, which are switched on and off.
     pub(crate) fn refresh(&mut self, config: &Arc<GroupConfig>) {
-        if config.digest == self.config.digest && config.generation != self.config.generation {
+        if config.digest != self.config.digest {
+            return;
+        }
+        if config.generation != self.config.generation {
             self.config = config.clone();
             self.monitors.begin_anew();
+        } else if config.resources != self.config.resources {
+            self.config = config.clone();
+        }
+    }
+
+    fn is_on(&self, name: &ResourceName) -> bool {
+        self.config.resources.get(name).is_none_or(|config| config.enabled)
+    }
+
+    /// What was switched off is stopped. A failure before it is forgotten: switched on again, it is tried again.
+    fn switch_off(&mut self) {
+        // Again and again until it is stopped: what requires it may only be starting.
+        let running =
+            |resource: &Resource| matches!(resource.state, State::Running | State::GivenUp | State::NeedsStop);
+        let off: Vec<ResourceName> =
+            self.resources.iter().filter(|(n, r)| running(r) && !self.is_on(n)).map(|(n, _)| n.clone()).collect();
+        for name in off {
+            self.stop_dependents(&name);
+            if let Some(resource) = self.resources.get_mut(&name) {
+                resource.state = State::NeedsStop;
+                resource.give_up = false;
+            }
         }
     }
 
@@ -170,7 +197,11 @@ impl Machine {
             GroupPhase::Stopping
         } else if self.failure.is_some() {
             GroupPhase::Failed
-        } else if self.resources.values().all(|resource| matches!(resource.state, State::Running | State::GivenUp)) {
+        } else if self
+            .resources
+            .iter()
+            .all(|(name, resource)| matches!(resource.state, State::Running | State::GivenUp) || !self.is_on(name))
+        {
             GroupPhase::Online
         } else {
             GroupPhase::Starting
@@ -208,8 +239,17 @@ impl Machine {
     /// What is to be done now. `may_start`: the lease covers new activity. Wake-ups are added to `wake`.
     pub(crate) fn requests(&mut self, now: Instant, may_start: bool, wake: &mut Vec<Instant>) -> Vec<Request> {
         let mut requests = Vec::new();
+        if self.wanted {
+            self.switch_off();
+        }
         let states: BTreeMap<ResourceName, State> = self.resources.iter().map(|(n, r)| (n.clone(), r.state)).collect();
-        let up = |name: &ResourceName| matches!(states.get(name), None | Some(State::Running | State::GivenUp));
+        let all = self.config.clone();
+        let up = |name: &ResourceName| match states.get(name) {
+            None | Some(State::Running | State::GivenUp) => true,
+            // Nothing waits for what is switched off.
+            Some(State::Stopped) => all.resources.get(name).is_some_and(|config| !config.enabled),
+            Some(_) => false,
+        };
         let down = |name: &ResourceName| matches!(states.get(name), None | Some(State::Stopped));
         for (name, resource) in &mut self.resources {
             let Some(config) = self.config.resources.get(name) else { continue };
@@ -223,6 +263,7 @@ impl Machine {
             match resource.state {
                 State::NeedsProbe if self.wanted => requests.push(request(Action::Probe, config.probe_timeout)),
                 State::Stopped if self.wanted && resource.give_up => resource.state = State::GivenUp,
+                State::Stopped if self.wanted && !config.enabled => {}
                 State::Stopped if self.wanted && now < resource.not_before => wake.push(resource.not_before),
                 State::Stopped if self.wanted && may_start && self.failure.is_none() && config.after.iter().all(up) => {
                     requests.push(request(Action::Start, config.start_timeout));
@@ -373,7 +414,7 @@ impl Machine {
         resource.message.clone_from(&message);
         resource.state = State::NeedsStop;
         resource.restarts.retain(|at| now.since(*at) < config.recovery.window);
-        if !self.wanted {
+        if !self.wanted || !config.enabled {
             return;
         }
         if let Some(in_place) = &config.in_place {
@@ -424,3 +465,7 @@ impl Machine {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "group_tests.rs"]
+mod tests;

@@ -34,6 +34,7 @@ fn resource(after: &[&str]) -> ResourceConfig {
         monitor_timeout: Duration::from_secs(5),
         monitor_threshold: 1,
         in_place: None,
+        enabled: true,
         recovery: recovery(),
     }
 }

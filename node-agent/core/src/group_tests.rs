@@ -1,0 +1,146 @@
+//! A resource that is switched off and on while its group runs.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::config::{Recovery, Then};
+use crate::message::Reason;
+use crate::view::Tag;
+
+fn resource(after: &[&str], requires: &[&str]) -> ResourceConfig {
+    let names = |list: &[&str]| list.iter().map(|name| ResourceName::from(*name)).collect::<BTreeSet<_>>();
+    let second = Duration::from_secs(1);
+    ResourceConfig {
+        after: names(after),
+        requires: names(requires),
+        enabled: true,
+        critical: true,
+        start_timeout: second,
+        stop_timeout: second,
+        probe_timeout: second,
+        monitor_interval: Duration::ZERO,
+        monitor_timeout: second,
+        monitor_threshold: 1,
+        in_place: None,
+        recovery: Recovery {
+            restarts: 0,
+            window: second,
+            then: Then::Failover,
+            max_failovers: 1,
+            failover_window: second,
+            decay: second,
+        },
+    }
+}
+
+/// A service in two parts with an address between them, and a program that lives on the service.
+fn config() -> GroupConfig {
+    GroupConfig {
+        generation: 1,
+        online: true,
+        auto_start: true,
+        policy: Vec::new(),
+        priority: 100,
+        failback: None,
+        relations: Default::default(),
+        resources: BTreeMap::from([
+            ("db".into(), resource(&[], &[])),
+            ("addr".into(), resource(&["db"], &[])),
+            ("db.net".into(), resource(&["db", "addr"], &["db"])),
+            ("web".into(), resource(&["db"], &["db"])),
+        ]),
+        monitors: BTreeMap::new(),
+        everywhere: BTreeMap::new(),
+        shared_data: false,
+        restart_on_change: false,
+        digest: 1,
+        stop_when_no_server_left: true,
+        fence_on_stop_failure: true,
+        target: None,
+    }
+}
+
+/// Lets the machine act until it wants nothing more; every operation succeeds, but for `refused`. Gives what was done.
+fn settle(machine: &mut Machine, refused: Option<&str>) -> Vec<String> {
+    let (mut done, mut op) = (Vec::new(), 0);
+    for _ in 0..20 {
+        let requests = machine.requests(Instant(1), true, &mut Vec::new());
+        if requests.is_empty() {
+            return done;
+        }
+        for Request { resource, action, .. } in requests {
+            op += 1;
+            machine.begun(Instant(1), &resource, action, op);
+            let outcome = match action {
+                _ if refused == Some(resource.0.as_str()) => Outcome::Failed("refused".into()),
+                Action::Stop => Outcome::Stopped,
+                _ => Outcome::Running,
+            };
+            done.push(format!("{action:?} {resource}"));
+            machine.done(Instant(1), &resource, op, outcome, Duration::ZERO);
+        }
+    }
+    panic!("it does not settle: {done:?}");
+}
+
+fn machine() -> Machine {
+    let assignment = Assignment {
+        tag: Tag::default(),
+        server: None,
+        generation: 1,
+        reason: Reason::Start,
+        previous: None,
+        next: None,
+        holds: BTreeSet::new(),
+    };
+    Machine::new(Instant(1), assignment, Arc::new(config()), 0, false)
+}
+
+fn switched(on: bool) -> Arc<GroupConfig> {
+    let mut config = config();
+    for name in ["db", "db.net"] {
+        config.resources.get_mut(name).expect("a resource").enabled = on;
+    }
+    Arc::new(config)
+}
+
+#[test]
+fn what_is_switched_off_stops_in_order_while_its_group_runs_on() {
+    let mut machine = machine();
+    assert_eq!(settle(&mut machine, None), ["Start db", "Start addr", "Start web", "Start db.net"]);
+    machine.refresh(&switched(false));
+    // The address is not touched; what can't do without the service is restarted around it.
+    assert_eq!(settle(&mut machine, None), ["Stop db.net", "Stop web", "Stop db", "Start web"]);
+    assert_eq!(machine.phase(), GroupPhase::Online);
+    machine.refresh(&switched(true));
+    assert_eq!(settle(&mut machine, None), ["Start db", "Start db.net"]);
+    assert_eq!(machine.phase(), GroupPhase::Online);
+    machine.stop("a test");
+    assert_eq!(settle(&mut machine, None), ["Stop db.net", "Stop web", "Stop addr", "Stop db"]);
+    assert!(machine.is_gone());
+}
+
+#[test]
+fn a_group_starts_without_what_is_switched_off() {
+    let mut machine = machine();
+    machine.refresh(&switched(false));
+    assert_eq!(settle(&mut machine, None), ["Start addr", "Start web"]);
+    assert_eq!(machine.phase(), GroupPhase::Online);
+}
+
+#[test]
+fn a_start_that_fails_after_it_was_switched_off_fails_nothing() {
+    let mut machine = machine();
+    let requests = machine.requests(Instant(1), true, &mut Vec::new());
+    machine.begun(Instant(1), &requests[0].resource, Action::Start, 99);
+    machine.refresh(&switched(false));
+    machine.done(Instant(1), &"db".into(), 99, Outcome::Failed("no licence".into()), Duration::ZERO);
+    assert_eq!(settle(&mut machine, None), ["Stop db", "Start addr", "Start web"]);
+    assert_eq!((machine.phase(), machine.failure()), (GroupPhase::Online, None));
+    // Nor does a stop that fails count as one.
+    machine.refresh(&switched(true));
+    settle(&mut machine, None);
+    machine.refresh(&switched(false));
+    settle(&mut machine, Some("db.net"));
+    assert_eq!(machine.phase(), GroupPhase::Stuck);
+}

@@ -109,6 +109,22 @@ impl Context {
         self.stores.groups.get(&ObjectRef::new(name).within(namespace?))
     }
 
+    /// The data service that a group names.
+    pub(crate) fn data_service(&self, namespace: Option<&str>, name: &str) -> Option<Arc<DataService>> {
+        self.stores.data_services.get(&ObjectRef::new(name).within(namespace?))
+    }
+
+    /// All groups of the namespace that name the data service, by name.
+    pub(crate) fn groups_with(&self, service: &DataService) -> Vec<Arc<FailoverGroup>> {
+        let (namespace, name) = (service.namespace(), service.name_any());
+        let named = |r: &holdfast_api::v1::Resource| r.data_service.as_ref().is_some_and(|s| s.name == name);
+        sorted(
+            self.stores
+                .groups
+                .state_filter(|group| group.namespace() == namespace && group.spec.resources.iter().any(named)),
+        )
+    }
+
     /// The server that an Operation names.
     pub(crate) fn server(&self, namespace: Option<&str>, name: &str) -> Option<Arc<Server>> {
         self.stores.servers.get(&ObjectRef::new(name).within(namespace?))

@@ -267,8 +267,12 @@ fn group_changed(context: &Context, wake: &Wake, group: &FailoverGroup) {
     }
 }
 
-fn data_service_changed(_: &Context, wake: &Wake, service: &DataService) {
+fn data_service_changed(context: &Context, wake: &Wake, service: &DataService) {
     send(&wake.data_services, ObjectRef::from_obj(service));
+    // What was refused without it may be accepted now, and the other way round.
+    for group in context.groups_with(service) {
+        send(&wake.groups, ObjectRef::from_obj(group.as_ref()));
+    }
 }
 
 fn operation_changed(context: &Context, wake: &Wake, operation: &Operation) {

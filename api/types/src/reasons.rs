@@ -82,7 +82,7 @@ pub mod accepted {
         UNKNOWN_SERVER = "UnknownServer",
         /// A disk is named that the sub-cluster does not have.
         UNKNOWN_DISK = "UnknownDisk",
-        /// A data service is named that does not exist.
+        /// A data service is named that does not exist, is not accepted, or can't be used as it is.
         UNKNOWN_DATA_SERVICE = "UnknownDataService",
         /// The sub-cluster does not let groups run as this user.
         RUN_AS_NOT_ALLOWED = "RunAsNotAllowed",

@@ -76,12 +76,9 @@ fn monitor(monitor: &Monitor, at: &str, r: &mut Refusals) {
 }
 
 fn resource(resource: &Resource, at: &str, r: &mut Refusals) {
-    let use_built = "use filesystem, floatingIP, virtualIP, process, script, systemd, ocf, volumeGroup or nfsExport";
-    for (member, given) in
-        [("mirrorDisk", resource.mirror_disk.is_some()), ("dataService", resource.data_service.is_some())]
-    {
-        r.add(given, format!("{at}.{member}"), "", use_built);
-    }
+    let use_built =
+        "use filesystem, floatingIP, virtualIP, process, script, systemd, ocf, volumeGroup, nfsExport or dataService";
+    r.add(resource.mirror_disk.is_some(), format!("{at}.mirrorDisk"), "", use_built);
     if let Some(export) = &resource.nfs_export {
         let state = export.state_directory.is_some();
         r.add(
@@ -115,10 +112,13 @@ fn resource(resource: &Resource, at: &str, r: &mut Refusals) {
     }
 }
 
-/// Fields of a data service that this version does not carry out: all of it.
-pub fn unsupported_data_service(_: &DataServiceSpec) -> Vec<FieldError> {
+/// Fields of a data service that this version does not carry out.
+pub fn unsupported_data_service(spec: &DataServiceSpec) -> Vec<FieldError> {
     let mut r = Refusals(Vec::new());
-    r.add(true, "spec", "", "use script resources in the groups");
+    for (i, method) in spec.methods.iter().enumerate() {
+        let field = format!("spec.methods[{i}].configMap");
+        r.add(method.config_map.is_some(), field, "", "use path or inline");
+    }
     r.0
 }
 

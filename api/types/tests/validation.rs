@@ -187,7 +187,7 @@ fn what_is_not_built_is_named() {
     );
     assert_eq!(
         support::unsupported_group(&much)[0].to_string(),
-        "spec.resources[0].mirrorDisk: Unsupported value: this version does not carry it out; use filesystem, floatingIP, virtualIP, process, script, systemd, ocf, volumeGroup or nfsExport"
+        "spec.resources[0].mirrorDisk: Unsupported value: this version does not carry it out; use filesystem, floatingIP, virtualIP, process, script, systemd, ocf, volumeGroup, nfsExport or dataService"
     );
     let routed = |router: &str| {
         let ip = json!({"address": "203.0.113.10", "router": router});

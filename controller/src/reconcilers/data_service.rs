@@ -1,4 +1,4 @@
-//! DataService: not carried out yet, and says so. Which groups name it is shown, and deletion waits for them.
+//! DataService: accepts or refuses it, shows which groups name it, and lets it go only when none does.
 
 use std::sync::Arc;
 
@@ -16,29 +16,31 @@ use crate::write;
 /// The finalizer of a DataService.
 const FINALIZER: &str = "holdfast.dev/dataservice";
 
-/// Refuses it and shows who names it.
+/// Whether the agents may act by it.
+pub(crate) fn verdict(service: &DataService) -> Result<(), Rejection> {
+    let unsupported: Vec<String> =
+        support::unsupported_data_service(&service.spec).iter().map(ToString::to_string).collect();
+    if unsupported.is_empty() {
+        return Ok(());
+    }
+    Err(Rejection::new(accepted::UNSUPPORTED_BY_SERVER, unsupported.join("; ")))
+}
+
+/// Looks at one data service.
 pub(crate) async fn reconcile(service: Arc<DataService>, context: Arc<Context>) -> Result<Action, Error> {
     let api: Api<DataService> = context.api_beside(service.as_ref());
-    let (namespace, name) = (service.namespace(), service.name_any());
-    let mut used_by: Vec<String> = context
-        .stores
-        .groups
-        .state_filter(|group| {
-            let named = |r: &holdfast_api::v1::Resource| r.data_service.as_ref().is_some_and(|s| s.name == name);
-            group.namespace() == namespace && group.spec.resources.iter().any(named)
-        })
-        .iter()
-        .map(|group| group.name_any())
-        .collect();
-    used_by.sort();
+    let name = service.name_any();
+    let used_by: Vec<String> = context.groups_with(&service).iter().map(|group| group.name_any()).collect();
     let deleting = service.meta().deletion_timestamp.is_some();
     if deleting && (used_by.is_empty() || deletion_confirmed(service.meta())) {
         write::drop_finalizer(&api, service.as_ref(), FINALIZER).await?;
         return Ok(Action::await_change());
     }
-    let unsupported: Vec<String> =
-        support::unsupported_data_service(&service.spec).iter().map(ToString::to_string).collect();
-    let verdict = Err(Rejection::new(accepted::UNSUPPORTED_BY_SERVER, unsupported.join("; ")));
+    let verdict = verdict(&service);
+    if verdict.is_ok() && !deleting {
+        // Before a group may use it: it can't vanish under one.
+        write::add_finalizer(&api, service.as_ref(), FINALIZER).await?;
+    }
     let now = context.now();
     write::status(&api, service.as_ref(), |fresh| {
         let status = fresh.status.get_or_insert_default();

@@ -95,6 +95,9 @@ pub(crate) async fn reconcile(group: Arc<FailoverGroup>, context: Arc<Context>) 
 /// groups that are looked at in the same moment only one gets what both ask for.
 fn verdict(group: &FailoverGroup, sub: Option<&SubCluster>, context: &Context) -> Result<(), Rejection> {
     accept::accept(group, sub)?;
+    if let Some(sub) = sub {
+        accept::data_services(group, sub, |name| context.data_service(group.namespace().as_deref(), name))?;
+    }
     let others = context.stores.groups.state();
     accept::order(group, &others)?;
     let sub_clusters = context.stores.sub_clusters.state();

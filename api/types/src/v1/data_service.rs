@@ -33,7 +33,8 @@ pub struct DataServiceSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub version: Option<String>,
-    /// Enabled (default), or Disabled: stopped in every group.
+    /// Enabled (default), or Disabled: stopped in every group, while the rest of the group runs on. A change takes effect
+    /// at once; one of the methods, when they are called next for a start.
     #[serde(default)]
     pub state: DataServiceState,
     /// Groups that may use it. Default: every group of the namespace.
@@ -64,9 +65,10 @@ choices! {
 choices! {
     /// What methods are called with.
     pub enum MethodArguments = Positional {
-        /// Hosted groups, other groups, timeout in seconds; and the environment.
+        /// Groups that this server hosts with it, its other groups, both as comma-separated lists, and the timeout in
+        /// seconds; and the environment. At a stop the group that is stopped is among the others.
         Positional,
-        /// Only the environment.
+        /// Only the environment: HOLDFAST_HOSTED_GROUPS, HOLDFAST_OTHER_GROUPS, HOLDFAST_TIMEOUT say the same.
         EnvironmentOnly,
     }
 }
@@ -78,13 +80,13 @@ choices! {
         Start = "start",
         /// Stops it after its addresses are down.
         Stop = "stop",
-        /// Ends it in an emergency, after its addresses are down.
+        /// Tidies up in an emergency, when its processes were killed and its addresses are gone. May never be called.
         Abort = "abort",
         /// Starts what needs the addresses.
         StartNet = "startNet",
         /// Stops what needs the addresses.
         StopNet = "stopNet",
-        /// Ends, in an emergency, what needs the addresses.
+        /// The same for what needs the addresses; before `abort`. May never be called.
         AbortNet = "abortNet",
         /// Prepares the fault monitor.
         FmInit = "fmInit",
@@ -92,7 +94,7 @@ choices! {
         FmStart = "fmStart",
         /// Stops the fault monitor.
         FmStop = "fmStop",
-        /// Asks the fault monitor.
+        /// Asks the fault monitor; the check of the resource, never part of a start or stop. Exit code 0: all is well.
         FmCheck = "fmCheck",
     }
 }
@@ -119,7 +121,7 @@ pub struct Method {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::arguments")]
     pub args: Vec<String>,
-    /// Longest time for one call. Default 60s.
+    /// Longest time for one call, 1s..24h; what takes longer is killed and has failed. Default 60s.
     #[serde(default = "super::sub_cluster::sixty_seconds")]
     #[schemars(extend("x-kubernetes-validations" = rules::within("1s", "24h")))]
     pub timeout: Duration,
@@ -136,7 +138,7 @@ pub struct DataServiceStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1024), inner(length(max = 253)), extend("x-kubernetes-list-type" = "set"))]
     pub used_by: Vec<String>,
-    /// Its methods on the servers.
+    /// Its methods on the servers. Not reported by this version.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2048), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["server"]))]
     pub servers: Vec<DataServiceServer>,

@@ -65,7 +65,7 @@ pub struct Resource {
     #[schemars(schema_with = "schema::label_set")]
     pub depends_on: Vec<String>,
     /// When it starts. Default by member: volumeGroup and mirrorDisk Storage, filesystem Mount, nfsExport Export,
-    /// floatingIP and virtualIP Address, all others Service.
+    /// floatingIP and virtualIP Address, all others Service; the second step of a dataService is always Network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<Stage>,
     /// Whether a failure of it is a failure of the group. Default true; false: it is only reported.
@@ -124,7 +124,7 @@ pub(crate) fn yes() -> bool {
 #[serde(rename_all = "camelCase", default)]
 pub struct ResourceTimeouts {
     /// Longest time to start. Default by member: 20s addresses, 40s nfsExport, 60s filesystem, script and process, 90s
-    /// systemd and volumeGroup, 240s mirrorDisk.
+    /// systemd and volumeGroup, 240s mirrorDisk, for each step of a dataService what its methods have together.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::within("1ms", "24h")))]
     pub start: Option<Duration>,

@@ -243,14 +243,16 @@ pub struct NfsClient {
     pub options: Option<String>,
 }
 
-/// A registered DataService (U1–U4).
+/// A registered DataService (U1–U4). It stands for two steps: START and STOP at the stage Service (or the given one), START_NET,
+/// FM_INIT, FM_START, and FM_STOP, STOP_NET at the stage Network, when the addresses are up. FM_CHECK is its check.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DataServiceResource {
     /// Name of the DataService. A change restarts the group.
     #[schemars(schema_with = "schema::object_name")]
     pub name: String,
-    /// Parameters, given to its methods as environment variables.
+    /// Parameters, given to its methods as environment variables. Names: letters, digits and _, no digit first, not
+    /// HOLDFAST_….
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::parameters")]
     pub parameters: BTreeMap<String, String>,

@@ -67,8 +67,8 @@ pub fn dependency_cycle(spec: &FailoverGroupSpec) -> Option<Vec<String>> {
     None
 }
 
-/// What is wrong with a group beyond its schema: a circle of dependencies, one address twice, names of units, its
-/// monitors.
+/// What is wrong with a group beyond its schema: a circle of dependencies, one address twice, names of units, its data
+/// services, its monitors.
 pub fn validate_group(spec: &FailoverGroupSpec) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if let Some(cycle) = dependency_cycle(spec) {
@@ -102,6 +102,7 @@ pub fn validate_group(spec: &FailoverGroupSpec) -> Vec<FieldError> {
             errors.push(FieldError::new(ErrorKind::Invalid, field, format!("{:?}", systemd.unit), problem));
         }
     }
+    errors.extend(super::validate_data_services(spec));
     errors.extend(super::validate_monitors(spec));
     errors
 }

@@ -3,6 +3,7 @@
 //!
 //! Rules over several objects are the controller's; the rules that one object shows by itself stand in its schema.
 
+mod data_service;
 mod fencing;
 mod group;
 mod monitors;
@@ -12,6 +13,7 @@ mod unit;
 
 use std::time::Duration;
 
+pub use data_service::validate_data_services;
 pub use fencing::validate_fencing;
 pub use group::{dependency_cycle, resource_graph, validate_group};
 pub use monitors::{Target, unknown_place, validate_monitors, validate_server_monitors};

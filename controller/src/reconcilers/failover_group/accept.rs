@@ -7,11 +7,11 @@ use std::sync::Arc;
 use holdfast_api::placement;
 use holdfast_api::reasons::accepted;
 use holdfast_api::support;
-use holdfast_api::v1::{FailoverGroup, FailoverGroupSpec, Resource, SubCluster, SubClusterSpec};
+use holdfast_api::v1::{DataService, FailoverGroup, FailoverGroupSpec, Resource, SubCluster, SubClusterSpec};
 
 use kube::ResourceExt;
 
-use super::super::{Rejection, is_accepted, list};
+use super::super::{Rejection, data_service, is_accepted, list};
 use crate::context::age_order;
 
 /// The verdict, but for claims.
@@ -26,6 +26,11 @@ pub(crate) fn accept(group: &FailoverGroup, sub_cluster: Option<&SubCluster>) ->
     if !wrong.is_empty() {
         let fields: Vec<String> = wrong.iter().map(ToString::to_string).collect();
         return Err(Rejection::new(accepted::MONITOR_INVALID, fields.join("; ")));
+    }
+    let wrong = holdfast_api::validation::validate_data_services(spec);
+    if !wrong.is_empty() {
+        let fields: Vec<String> = wrong.iter().map(ToString::to_string).collect();
+        return Err(Rejection::new(accepted::UNKNOWN_DATA_SERVICE, fields.join("; ")));
     }
     let wrong = placement::validate(group);
     if !wrong.is_empty() {
@@ -50,6 +55,36 @@ pub(crate) fn accept(group: &FailoverGroup, sub_cluster: Option<&SubCluster>) ->
         return Err(Rejection::new(accepted::DEPENDENCY_CYCLE, format!("spec.resources: {problem}")));
     }
     allowed(spec, &sub.spec)
+}
+
+/// Whether the group may use the data services that it names. `find`: the one of this name in the group's namespace.
+pub(crate) fn data_services(
+    group: &FailoverGroup,
+    sub: &SubCluster,
+    find: impl Fn(&str) -> Option<Arc<DataService>>,
+) -> Result<(), Rejection> {
+    for resource in &group.spec.resources {
+        let Some(named) = &resource.data_service else { continue };
+        let (at, name) = (format!("{}.dataService.name", path(resource)), &named.name);
+        let unknown = |problem: String| Err(Rejection::new(accepted::UNKNOWN_DATA_SERVICE, format!("{at}: {problem}")));
+        let Some(service) = find(name).filter(|service| service.metadata.deletion_timestamp.is_none()) else {
+            return unknown(format!("there is no DataService {name} in this namespace; create it"));
+        };
+        if let Err(rejection) = data_service::verdict(&service) {
+            return unknown(format!("DataService {name} is not accepted: {}", rejection.message));
+        }
+        let (groups, own) = (&service.spec.groups, group.name_any());
+        if !groups.is_empty() && !groups.contains(&own) {
+            let message =
+                format!("{at}: DataService {name} is for {} only; add {own} to its spec.groups", list(groups));
+            return Err(Rejection::new(accepted::POLICY_VIOLATION, message));
+        }
+        let user = &service.spec.run_as.user;
+        if !sub.spec.group_policy.run_as.iter().any(|allowed| allowed == "*" || allowed == user) {
+            return Err(forbidden_user(&format!("{at}: DataService {name}"), user, &group.spec, &sub.spec));
+        }
+    }
+    Ok(())
 }
 
 /// Groups that would wait for each other for ever. What is not accepted makes no circle for what is, and of two that were
@@ -311,6 +346,36 @@ mod tests {
         assert_eq!(of(&after("db", "app", true), after("app", "db", false)), Ok(()));
         assert_eq!(of(&after("app", "db", true), after("db", "app", true)), Ok(()));
         assert!(of(&after("db", "app", true), after("app", "db", true)).is_err());
+    }
+
+    #[test]
+    fn a_group_uses_only_data_services_that_are_there_and_meant_for_it() {
+        let verdict = |service: Option<serde_json::Value>, allowed: &str| {
+            let (mut group, mut sub) = (group("ledger"), sub_cluster("db"));
+            group.spec.resources = resources(json!([{"name": "db", "dataService": {"name": "db2"}}]));
+            sub.spec.group_policy.run_as = vec![allowed.to_string()];
+            let service: Option<DataService> = service.map(|spec| {
+                serde_json::from_value(json!({"apiVersion": "holdfast.dev/v1", "kind": "DataService",
+                    "metadata": {"name": "db2"}, "spec": spec}))
+                .unwrap()
+            });
+            let find = |name: &str| service.clone().filter(|_| name == "db2").map(Arc::new);
+            data_services(&group, &sub, find).map_err(|r| (r.reason, r.message))
+        };
+        let methods = json!([{"name": "start", "path": "/opt/db2/start"}]);
+        let sound = json!({"methods": methods, "groups": ["ledger", "wages"]});
+        assert_eq!(verdict(Some(sound.clone()), "*"), Ok(()));
+        assert_eq!(verdict(Some(sound.clone()), "root"), Ok(()));
+        let (reason, message) = verdict(None, "*").unwrap_err();
+        assert_eq!(reason, "UnknownDataService");
+        let begin = "spec.resources[name=db].dataService.name: there is no DataService db2 in this namespace";
+        assert!(message.starts_with(begin), "{message}");
+        let (reason, message) = verdict(Some(json!({"methods": methods, "groups": ["wages"]})), "*").unwrap_err();
+        assert_eq!(reason, "PolicyViolation");
+        assert!(message.ends_with("DataService db2 is for wages only; add ledger to its spec.groups"), "{message}");
+        let (reason, message) = verdict(Some(sound), "ledger").unwrap_err();
+        assert_eq!(reason, "RunAsNotAllowed");
+        assert!(message.contains("DataService db2.runAs.user: root, sub-cluster "), "{message}");
     }
 
     #[test]

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use holdfast_api::error::FieldError;
-use holdfast_api::v1::{FailoverGroup, FailoverGroupStatus, SubCluster, SubClusterStatus};
+use holdfast_api::v1::{
+    DataService, DataServiceStatus, FailoverGroup, FailoverGroupStatus, SubCluster, SubClusterStatus,
+};
 use holdfast_api::{conditions, reasons, schema, support, validation};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -63,7 +65,7 @@ pub enum BootstrapError {
     Cache(#[from] CacheError),
 }
 
-/// Takes sub-cluster, groups and key Secret of this agent from its manifest into the cache.
+/// Takes sub-cluster, groups, data services and key Secret of this agent from its manifest into the cache.
 pub fn load(path: &Path, config: &AgentConfig, cache: &mut SpecCache) -> Result<(), BootstrapError> {
     let text =
         std::fs::read_to_string(path).map_err(|source| BootstrapError::Read { path: path.to_owned(), source })?;
@@ -94,6 +96,13 @@ pub fn load(path: &Path, config: &AgentConfig, cache: &mut SpecCache) -> Result<
     (sub_cluster.metadata.generation, sub_cluster.status) = (Some(0), Some(status));
     cache.take_sub_cluster(&sub_cluster, None)?;
 
+    for object in objects.iter().filter(|o| ours(o, "DataService")) {
+        let mut service: DataService =
+            checked(path, object, |object: &DataService| support::unsupported_data_service(&object.spec))?;
+        let status = DataServiceStatus { conditions: accepted(), ..DataServiceStatus::default() };
+        (service.metadata.generation, service.status) = (Some(0), Some(status));
+        cache.take_data_service(&service)?;
+    }
     for object in objects.iter().filter(|o| ours(o, "FailoverGroup")) {
         if object["spec"]["subCluster"] != config.sub_cluster.as_str() {
             continue;

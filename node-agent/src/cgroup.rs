@@ -4,6 +4,7 @@
 //! ```text
 //! base/agent/PID                  the agent
 //! base/guard                      the guard, which outlives the others
+//! base/aborts/NUMBER              the last call of a data service
 //! base/helpers/OP                 one operation on a resource
 //! base/groups/GROUP/RESOURCE      what a resource runs
 //! ```
@@ -140,6 +141,12 @@ impl Hierarchy {
     /// The guard's.
     pub fn guard(&self) -> Cgroup {
         self.fixed("guard")
+    }
+
+    /// That of one last call by the guard. Not below its own, which it makes anew for each child: what is empty there may
+    /// vanish before a process is born in it.
+    pub fn abort(&self, number: usize) -> Cgroup {
+        Cgroup { path: self.base.join("aborts").join(number.to_string()) }
     }
 
     /// That of all helpers.

@@ -3,6 +3,7 @@
 
 pub mod cluster_status;
 pub mod config;
+pub mod data_services;
 pub mod group_status;
 mod monitors;
 pub mod server_status;

@@ -17,8 +17,8 @@ use crate::executor::{self, Executor, RunningGroup};
 use crate::fencing::{Fencer, topology::topology};
 use crate::inbox::Adoption;
 use crate::monitors::{self, Facts, SharedDisk};
-use crate::resources::Network;
 use crate::resources::plan::PathFacts;
+use crate::resources::{Network, Sources};
 
 /// The executor shows that it works every second; so long a silence is no delay any more.
 const EXECUTOR: Duration = Duration::from_secs(4);
@@ -38,6 +38,7 @@ pub struct Machine {
     fencing: tokio::sync::watch::Receiver<crate::fencing::View>,
     page: Arc<DeadlinePage>,
     network: Network,
+    sources: Arc<Sources>,
     disks: BTreeMap<String, SharedDisk>,
     /// Of the sub-cluster.
     monitors: Vec<api::Monitor>,
@@ -72,6 +73,7 @@ impl Machine {
             fencing,
             page,
             network: Network::new(),
+            sources: Arc::default(),
             disks: BTreeMap::new(),
             monitors: Vec::new(),
             power_off,
@@ -110,6 +112,7 @@ impl Effects for Machine {
             endpoint: lan.endpoints.get(&adoption.wiring.me).copied(),
         };
         self.network = adoption.wiring.lans.iter().map(|lan| (lan.name.0.clone(), facts(lan))).collect();
+        self.sources = adoption.sources.clone();
         self.disks = monitors::plan::shared_disks(&adoption.sub_cluster.spec, &adoption.wiring.me);
         self.monitors.clone_from(&adoption.sub_cluster.spec.monitors);
         self.fencer.adopt(topology(&adoption.sub_cluster.spec, &adoption.secrets));
@@ -125,7 +128,7 @@ impl Effects for Machine {
         let Operation { op, group, resource, generation, action, context, timeout } = operation;
         let generations = self.specs.get(&group);
         let spec = generations.and_then(|g| g.get(&generation)).and_then(|s| s.resources.get(&resource)).cloned();
-        let network = self.network.clone();
+        let (network, sources) = (self.network.clone(), self.sources.clone());
         self.executor.submit(executor::Operation {
             op,
             group,
@@ -136,6 +139,7 @@ impl Effects for Machine {
             context,
             timeout,
             network,
+            sources,
         });
     }
 

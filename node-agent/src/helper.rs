@@ -53,6 +53,8 @@ pub struct Request {
     pub run_dir: PathBuf,
     /// Base of the control groups.
     pub cgroup: PathBuf,
+    /// The groups of this sub-cluster that use the same data service.
+    pub sharers: Vec<String>,
 }
 
 /// [`Action`] as text.
@@ -133,6 +135,7 @@ fn carry_out(request: Request) -> Verdict {
         cgroups: Hierarchy::at(&request.cgroup),
         page: Arc::clone(&page),
         op: request.op,
+        sharers: request.sharers,
     };
     // R14: the last look before acting. Frozen behind it, this process is killed by the guard.
     if request.verb == Verb::Start && !page.may_start(clock::now()) {

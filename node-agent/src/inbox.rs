@@ -46,6 +46,8 @@ pub struct Adoption {
     pub specs: BTreeMap<GroupName, Arc<holdfast_api::v1::FailoverGroup>>,
     /// The sub-cluster as the API has it.
     pub sub_cluster: Arc<holdfast_api::v1::SubCluster>,
+    /// For the executor: what specifications name beside themselves.
+    pub sources: Arc<crate::resources::Sources>,
     /// The Secrets that its fence devices name.
     pub secrets: crate::fencing::Secrets,
 }

@@ -16,13 +16,17 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use holdfast_api::conditions;
 use holdfast_api::reasons::condition::ACCEPTED;
-use holdfast_api::v1::{FailoverGroup, FailoverGroupStatus, GroupPhase, GroupState, SubCluster, SubClusterSpec};
+use holdfast_api::v1::{
+    DataService, FailoverGroup, FailoverGroupStatus, GroupPhase, GroupState, SubCluster, SubClusterSpec,
+};
 use holdfast_core::names::GroupName;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::fencing::topology::{Secrets, secret_names};
+
+mod data_services;
 
 /// Directory in the data directory.
 pub const DIRECTORY: &str = "specs";
@@ -67,6 +71,8 @@ pub struct Specs {
     pub former: Vec<Arc<SubCluster>>,
     /// Its groups.
     pub groups: BTreeMap<GroupName, Arc<FailoverGroup>>,
+    /// The data services of the namespace.
+    pub data_services: BTreeMap<String, Arc<DataService>>,
     /// Heartbeat keys by number.
     pub keys: BTreeMap<String, Vec<u8>>,
     /// Secrets for quorum servers, by name: also those that a former sub-cluster names, whose lock may still be in force.
@@ -95,6 +101,7 @@ impl SpecCache {
         specs.keys = read_secret(&directory.join(KEYS))?;
         specs.quorum_secrets = read_secrets(&directory.join(QUORUM_SECRETS))?;
         specs.secrets = read_secrets(&directory.join(FENCE_SECRETS))?;
+        specs.data_services = data_services::open(&directory)?;
         for entry in fs::read_dir(&groups).map_err(fail(&groups, "read"))? {
             let path = entry.map_err(fail(&groups, "read"))?.path();
             if path.extension().is_none_or(|ending| ending != "json") {

@@ -162,6 +162,7 @@ fn nothing_starts_after_the_deadline_and_the_helper_looks_for_itself() {
         timeout: Duration::from_secs(5),
         run_dir: server.run_dir.path().to_owned(),
         cgroup: server.cgroups.base().to_owned(),
+        sharers: Vec::new(),
     };
     let text = serde_json::to_string(&holdfast_agent::helper::Question::Operation(Box::new(request))).unwrap();
     let file = server.run_dir.path().join("request");

@@ -1,4 +1,4 @@
-//! One connection to the API: three watches in, reports out, until something fails.
+//! One connection to the API: watches in, reports out, until something fails.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::stream::SelectAll;
 use futures::{Stream, StreamExt};
-use holdfast_api::v1::{FailoverGroup, SubCluster};
+use holdfast_api::v1::{DataService, FailoverGroup, SubCluster};
 use holdfast_core::Input;
 use holdfast_core::orders::Order;
 use k8s_openapi::api::core::v1::Secret;
@@ -228,6 +228,7 @@ pub(super) async fn run(
 ) -> Result<(), ApiError> {
     let sub_clusters: Api<SubCluster> = Api::namespaced(client.clone(), &config.namespace);
     let groups: Api<FailoverGroup> = Api::namespaced(client.clone(), &config.namespace);
+    let services: Api<DataService> = Api::namespaced(client.clone(), &config.namespace);
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &config.namespace);
     let mut reporter = Reporter::new(client.clone(), config.clone(), sources.clone());
     let mut poster = events::Poster::new(client.clone(), config.clone(), sources.notes.clone());
@@ -236,6 +237,8 @@ pub(super) async fn run(
     let mut sub_cluster: Watch<SubCluster> = Box::pin(watcher::watcher(sub_clusters, named(&config.sub_cluster)));
     let of_ours = watcher::Config::default().fields(&format!("spec.subCluster={}", config.sub_cluster));
     let mut group: Watch<FailoverGroup> = Box::pin(watcher::watcher(groups, of_ours));
+    let mut service: Watch<DataService> = Box::pin(watcher::watcher(services, watcher::Config::default()));
+    let mut services_present = BTreeSet::new();
     let mut secret: Option<(String, Watch<Secret>)> = None;
     let mut quorum_secret: Option<(String, Watch<Secret>)> = None;
 
@@ -278,6 +281,11 @@ pub(super) async fn run(
                 }
             }
             event = group.next() => follow_group(event, follower, &mut listing, &mut reporter, &mut poster)?,
+            event = service.next() => {
+                if follow_service(event, follower, &mut services_present)? && listing.complete {
+                    follower.adopt();
+                }
+            }
             event = next_of(&mut secret) => {
                 if let Some(object) = applied(event, "the heartbeat keys")? {
                     follower.take_secret(&object)?;
@@ -340,6 +348,32 @@ async fn next_of(secret: &mut Option<(String, Watch<Secret>)>) -> Option<Result<
         Some((_, stream)) => stream.next().await,
         None => std::future::pending().await,
     }
+}
+
+/// Gives whether something changed.
+fn follow_service(
+    event: Option<Result<Event<DataService>, watcher::Error>>,
+    follower: &mut Follower,
+    present: &mut BTreeSet<String>,
+) -> Result<bool, ApiError> {
+    const WHAT: &str = "the data services";
+    let name = |service: &DataService| service.metadata.name.clone().unwrap_or_default();
+    let cache = &mut follower.cache;
+    Ok(match event.ok_or(ApiError::Ended(WHAT))?.map_err(|source| ApiError::Watch { what: WHAT, source })? {
+        Event::Init => {
+            present.clear();
+            false
+        }
+        Event::InitApply(service) | Event::Apply(service) => {
+            present.insert(name(&service));
+            cache.take_data_service(&service)?
+        }
+        Event::InitDone => cache.data_services_vanished(|name| present.contains(name))?,
+        Event::Delete(service) => {
+            present.remove(&name(&service));
+            cache.data_services_vanished(|name| present.contains(name))?
+        }
+    })
 }
 
 fn follow_group(

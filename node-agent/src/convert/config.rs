@@ -22,6 +22,7 @@ use holdfast_core::settings::LockPlace;
 use sha2::{Digest, Sha256};
 
 use super::monitors;
+use crate::convert::data_services;
 use crate::convert::storage::{is_shared_data, needs};
 use crate::executor::RunningGroup;
 use crate::inbox::Adoption;
@@ -59,10 +60,20 @@ pub fn adoption(
     let wiring = of(&sub_cluster)?;
     // One that did not have this server yet has nothing to keep open here.
     let former = specs.former.iter().rev().filter_map(|object| of(object).ok()).collect();
+    let services = &specs.data_services;
     let mut groups = BTreeMap::new();
     let mut left_out = Vec::new();
-    for (name, group) in &specs.groups {
-        match group_config(group, &sub_cluster) {
+    let mut all = specs.groups.clone();
+    for (name, group) in &mut all {
+        let made = data_services::expanded(group, services).and_then(|expanded| {
+            if let Some(expanded) = expanded {
+                *group = Arc::new(expanded);
+            }
+            let mut config = group_config(group, &sub_cluster)?;
+            data_services::switch(&mut config, &group.spec.resources, services);
+            Ok(config)
+        });
+        match made {
             Ok(config) => drop(groups.insert(name.clone(), Arc::new(config))),
             Err(reason) => left_out.push((name.clone(), reason)),
         }
@@ -70,7 +81,8 @@ pub fn adoption(
     let running = running
         .iter()
         .filter_map(|group| {
-            let config = running_config(group, specs.groups.get(&group.group).map(AsRef::as_ref), &sub_cluster)?;
+            let mut config = running_config(group, all.get(&group.group).map(AsRef::as_ref), &sub_cluster)?;
+            data_services::switch(&mut config, group.resources.values().map(|resource| &resource.spec), services);
             Some((group.group.clone(), Arc::new(config)))
         })
         .collect();
@@ -80,7 +92,8 @@ pub fn adoption(
         running,
         wiring,
         former,
-        specs: specs.groups.clone(),
+        sources: Arc::new(data_services::sources(services, &all)),
+        specs: all,
         sub_cluster,
         secrets: specs.secrets.clone(),
     };
@@ -416,6 +429,7 @@ fn resources(spec: &api::FailoverGroupSpec) -> Result<BTreeMap<ResourceName, Res
         let config = ResourceConfig {
             requires: after.iter().filter(|name| needs(spec, resource, &name.0)).cloned().collect(),
             after,
+            enabled: true,
             critical: resource.critical,
             start_timeout: resource.start_timeout(),
             stop_timeout: resource.stop_timeout(),

@@ -2,15 +2,17 @@
 //!
 //! `target` and the conditions `Accepted` and `AgentReporting` are the controller's and stay as they are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_api::conditions::{self, State};
 use holdfast_api::reasons::{condition, ready, stalled};
 use holdfast_api::v1 as api;
 use holdfast_core::config::GroupConfig;
 use holdfast_core::message::Reason;
-use holdfast_core::names::{GroupName, MonitorName, ServerName};
-use holdfast_core::status::{GroupPhase, MemberState, MonitorPhase, MonitorReport, PlacedGroup, Step, Transition};
+use holdfast_core::names::{GroupName, MonitorName, ResourceName, ServerName};
+use holdfast_core::status::{
+    GroupPhase, MemberState, MonitorPhase, MonitorReport, PlacedGroup, ResourceReport, Step, Transition,
+};
 use holdfast_core::view::View;
 use holdfast_planner as planner;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -18,6 +20,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::{Wall, clip, evidence, reported, word};
 use crate::driver_loop::Snapshot;
+use crate::resources::plan::data_service::declared_name;
 
 /// Transitions kept in status; the rest is in Events and logs.
 const TRANSITIONS: usize = 10;
@@ -81,24 +84,40 @@ fn resources(
     let reports = placed.report.as_ref().map(|r| &r.resources);
     let mut names: BTreeSet<_> = reports.into_iter().flat_map(|r| r.keys()).collect();
     names.extend(config.into_iter().flat_map(|c| c.resources.keys()));
-    let one = |name: &holdfast_core::names::ResourceName| {
-        let report = reports.and_then(|r| r.get(name));
+    let mut declared: BTreeMap<&str, Vec<&ResourceName>> = BTreeMap::new();
+    for name in names {
+        declared.entry(declared_name(&name.0)).or_default().push(name);
+    }
+    let one = |(name, steps): (&str, Vec<&ResourceName>)| {
+        let steps: Vec<&ResourceReport> = steps.iter().filter_map(|step| reports?.get(*step)).collect();
         // Without a report nothing of it runs, unless nobody can tell.
-        let found = report
-            .map_or(if placed.phase == GroupPhase::Unknown { GroupPhase::Unknown } else { GroupPhase::Offline }, |r| {
-                r.phase
-            });
+        let none = if placed.phase == GroupPhase::Unknown { GroupPhase::Unknown } else { GroupPhase::Offline };
+        let found = whole(steps.iter().map(|step| step.phase), placed.phase).unwrap_or(none);
         let state = word(api::ResourceState::ALL, found.name(), api::ResourceState::as_str).unwrap_or_default();
-        let before = old.resources.iter().find(|r| r.name == name.0 && r.state == state);
+        let before = old.resources.iter().find(|r| r.name == name && r.state == state);
+        let message = steps.iter().map(|step| step.message.as_str()).find(|message| !message.is_empty());
         api::ResourceStatus {
-            name: name.0.clone(),
+            name: name.to_owned(),
             state,
             since: before.and_then(|r| r.since.clone()).or(Some(Time(now))),
-            restarts: report.map_or(0, |r| r.restarts),
-            message: report.map(|r| clip(&r.message)).unwrap_or_default(),
+            restarts: steps.iter().map(|step| step.restarts).sum(),
+            message: message.map(clip).unwrap_or_default(),
         }
     };
-    names.into_iter().map(one).collect()
+    declared.into_iter().map(one).collect()
+}
+
+/// The phase of a resource by those of its steps; none without a step.
+fn whole(steps: impl Iterator<Item = GroupPhase> + Clone, group: GroupPhase) -> Option<GroupPhase> {
+    use GroupPhase::{Failed, Starting, Stopping, Stuck, Unknown};
+    let first = steps.clone().next()?;
+    if steps.clone().all(|step| step == first) {
+        return Some(first);
+    }
+    let worst =
+        [Stuck, Failed, Unknown, Stopping, Starting].into_iter().find(|phase| steps.clone().any(|s| s == *phase));
+    // One is up and the other is not: on the way, in the direction of the group.
+    Some(worst.unwrap_or(if group == Stopping { Stopping } else { Starting }))
 }
 
 fn monitors(placed: &PlacedGroup, config: Option<&GroupConfig>) -> Vec<api::MonitorStatus> {
@@ -141,7 +160,7 @@ fn holds(placed: &PlacedGroup, old: &api::FailoverGroupStatus, now: Timestamp) -
 
 fn failures(placed: &PlacedGroup, old: &api::FailoverGroupStatus, now: Timestamp) -> Vec<api::Failure> {
     let one = |(server, failure): (&ServerName, &holdfast_core::status::Failure)| {
-        let part = failure.part.to_string();
+        let part = declared_name(&failure.part.to_string()).to_owned();
         let same = |f: &&api::Failure| f.server == server.0 && f.resource == part && f.count == failure.count;
         let last_time = old.failures.iter().find(same).and_then(|f| f.last_time.clone()).or(Some(Time(now)));
         api::Failure {

@@ -118,7 +118,7 @@ fn killed_on_timeout(settings: &Settings, request: &Request) -> Vec<Cgroup> {
     let resource = settings.cgroups.resource(&request.group, &request.resource);
     match (&request.plan, request.verb) {
         // A start's own check runs beside it, and ends with it.
-        (Plan::Script(_) | Plan::Ocf(_), verb) => {
+        (Plan::Script(_) | Plan::Ocf(_) | Plan::DataService(_), verb) => {
             if verb == Verb::Start {
                 all.push(resource.child(execute::RUN));
             }

@@ -26,7 +26,9 @@ use crate::clock;
 use crate::deadline::DeadlinePage;
 use crate::guard::kill_list::{Entry, KillList};
 use crate::helper::{Request, state_dir};
-use crate::resources::{Network, Plan, State, Told, Verdict, process};
+use crate::resources::data_service::Abort;
+use crate::resources::plan::data_service::declared_name;
+use crate::resources::{Network, Plan, Sources, State, Told, Verdict, process};
 
 pub use checks::Check;
 pub use records::{RecordError, RunningGroup, RunningResource};
@@ -75,6 +77,8 @@ pub struct Operation {
     pub timeout: Duration,
     /// This server's LAN paths, for `floatingIP.path`.
     pub network: Network,
+    /// What specifications name beside themselves.
+    pub sources: Arc<Sources>,
 }
 
 /// Why there is no executor.
@@ -262,6 +266,7 @@ impl Inner {
             group: key.0,
             resource: key.1,
             op: operation.op,
+            sharers: operation.sources.sharers(&plan),
             plan,
             told: Told {
                 reason: operation.context.reason.name().to_owned(),
@@ -281,7 +286,8 @@ impl Inner {
         match (operation.action, started, &operation.spec) {
             (Action::Stop | Action::Monitor | Action::Probe, Some(started), _) => Ok(started.plan),
             (_, _, Some(spec)) => {
-                Plan::new(spec, &operation.network).map_err(|e| format!("resource {}: {e}", operation.resource))
+                let plan = operation.sources.plan(spec, &operation.network);
+                plan.map_err(|e| format!("resource {}: {e}", declared_name(&operation.resource.0)))
             }
             _ => Err("its specification is not known on this server".to_owned()),
         }
@@ -292,7 +298,11 @@ impl Inner {
             return Err(Verdict::failed("not started: this server's authority has ended"));
         }
         let cgroup = self.settings.cgroups.resource(&operation.group.0, &operation.resource.0);
-        let entry = Entry::new(&operation.group.0, &operation.resource.0, cgroup.path(), plan);
+        let mut entry = Entry::new(&operation.group.0, &operation.resource.0, cgroup.path(), plan);
+        if let Plan::DataService(plan) = plan {
+            let sharers = operation.sources.data_services.get(&plan.service).map(|service| service.groups.clone());
+            entry.abort = Abort::of(plan, sharers.unwrap_or_default());
+        }
         let refuse = |what: &str, error: &dyn std::fmt::Display| {
             Err(Verdict::failed(format!("not started, because {what} can't be written: {error}")))
         };

@@ -12,8 +12,10 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use holdfast_core::time::Instant;
 use nix::libc;
 
+use super::aborts::{self, AbortWork};
 use super::kill_list::{Entry, MountEntry};
 use super::say;
 use super::units::{self, UnitWork};
@@ -37,6 +39,9 @@ pub(super) struct Enforcement {
     mounts: Vec<MountWork>,
     tools: Vec<ToolWork>,
     units: Vec<UnitWork>,
+    aborts: Vec<AbortWork>,
+    /// End of authority.
+    end: Instant,
     run_dir: PathBuf,
 }
 
@@ -120,7 +125,8 @@ impl Enforcement {
                 Some(ToolWork { group, resource, tool, stop: None, done: false })
             })
             .collect();
-        Enforcement { cgroups, agent, entries, mounts, tools, units, run_dir: run_dir.to_owned() }
+        let (aborts, end) = (aborts::of(&entries, &cgroups), page.deadline().end);
+        Enforcement { cgroups, agent, entries, mounts, tools, units, aborts, end, run_dir: run_dir.to_owned() }
     }
 
     /// One attempt at everything that isn't verified yet. Gives what is left, nothing when all is verified stopped.
@@ -146,6 +152,9 @@ impl Enforcement {
         // Only now, with nobody left who could act, does "gone" stay true.
         let quiet = left.is_empty();
         left.extend(self.drop_addresses());
+        if left.is_empty() {
+            self.aborts.iter_mut().for_each(|abort| abort.begin(&self.cgroups, &self.run_dir));
+        }
         self.call_tools(quiet);
         // Before the unmounts, which their processes would keep busy.
         for unit in &mut self.units {
@@ -153,7 +162,10 @@ impl Enforcement {
         }
         self.unmount(quiet, &mut left);
         self.hear_tools(&mut left);
+        let rest_is_done = left.is_empty();
+        self.aborts.iter_mut().for_each(|abort| abort.round(rest_is_done, self.end, &mut left));
         if left.is_empty() {
+            aborts::forget(&self.entries, &self.run_dir);
             for group in self.entries.iter().map(|e| e.group.as_str()).collect::<BTreeSet<_>>() {
                 self.cgroups.group(group).remove();
             }

@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use crate::resources::data_service::Abort;
 use crate::resources::plan::{FilesystemPlan, NfsExportPlan, OcfPlan, Plan, VolumeGroupPlan};
 
 /// Something that may run here.
@@ -43,6 +44,9 @@ pub struct Entry {
     /// Unit of systemd: its processes are in no control group of the agent's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
+    /// Data service that gets a last call, whatever it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abort: Option<Abort>,
     /// Routes of ours to the address go with it, which ends their announcement.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub routed: bool,
@@ -69,6 +73,7 @@ impl Entry {
             volumes: None,
             export: None,
             unit: None,
+            abort: None,
             routed: false,
         }
     }
@@ -88,7 +93,8 @@ impl Entry {
             Plan::NfsExport(plan) => entry.export = Some(plan.clone()),
             Plan::VirtualIp(plan) => (entry.address, entry.routed) = (Some(plan.address), true),
             Plan::Systemd(plan) => entry.unit = Some(plan.unit.clone()),
-            Plan::Process(_) | Plan::Script(_) => {}
+            // The executor adds the last call.
+            Plan::Process(_) | Plan::Script(_) | Plan::DataService(_) => {}
         }
         entry
     }

@@ -4,6 +4,7 @@
 //! holds the watchdog, so that the machine is reset when even the guard is stuck. It outlives the agent; both watch each
 //! other through the page.
 
+mod aborts;
 mod enforce;
 pub mod kill_list;
 mod settings;

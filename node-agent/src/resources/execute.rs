@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::cgroup::Cgroup;
 use crate::spawn::{self, Exit, Identity, Spawn};
@@ -43,6 +44,16 @@ pub struct Execute<'a> {
 /// # Errors
 /// A sentence: it could not be run.
 pub fn to_end(run: &Execute<'_>) -> Result<(Exit, String), String> {
+    // The executor kills this process and the program when the time is over.
+    let (exit, tail) = within(run, None)?;
+    Ok((exit.ok_or_else(|| format!("the end of the {} program was not seen", run.what))?, tail))
+}
+
+/// The same within a time of its own; no exit: it runs on, to be killed with its control group.
+///
+/// # Errors
+/// A sentence: it could not be run.
+pub fn within(run: &Execute<'_>, limit: Option<Duration>) -> Result<(Option<Exit>, String), String> {
     let text = |e: std::io::Error| e.to_string();
     let what = run.what;
     fs::create_dir_all(run.state).map_err(text)?;
@@ -60,8 +71,7 @@ pub fn to_end(run: &Execute<'_>) -> Result<(Exit, String), String> {
         cgroup: Some(directory.as_fd()),
     })
     .map_err(|e| format!("the {what} program can't be run: {e}"))?;
-    // The executor kills this process and the program when the time is over.
-    let exit = child.wait(None).ok_or_else(|| format!("the end of the {what} program was not seen"))?;
+    let exit = child.wait(limit);
     let length = log.metadata().map(|m| m.len()).unwrap_or(0);
     let mut tail = Vec::new();
     let _ = log.seek(SeekFrom::Start(length.saturating_sub(4096)));
@@ -79,11 +89,7 @@ pub fn last_line(text: &str) -> String {
 ///
 /// # Errors
 /// A sentence: something hangs in the kernel.
-pub fn end_leftovers(
-    all: &Cgroup,
-    wait: std::time::Duration,
-    kill: std::time::Duration,
-) -> Result<Option<String>, String> {
+pub fn end_leftovers(all: &Cgroup, wait: Duration, kill: Duration) -> Result<Option<String>, String> {
     if all.wait_empty(wait).is_ok() {
         return Ok(None);
     }

@@ -1,11 +1,12 @@
 //! The drivers of resources: probe, start, stop, monitor of volume groups, file systems, floating and routed addresses,
-//! processes, scripts, units of systemd and OCF agents.
+//! processes, scripts, units of systemd, OCF agents and data services.
 //!
 //! They run in a helper process, block, and say what they verified. An operation is idempotent: a start of what runs
 //! and a stop of what is stopped succeed. Nothing here decides *whether* something may run: the helper has asked the
 //! deadline page before, and what follows a failure is the core's decision.
 
 pub mod account;
+pub mod data_service;
 pub mod execute;
 pub mod filesystem;
 pub mod floating_ip;
@@ -18,6 +19,7 @@ pub mod ocf;
 pub mod plan;
 pub mod process;
 pub mod script;
+pub mod sources;
 pub mod systemd;
 pub mod tool;
 pub mod virtual_ip;
@@ -33,6 +35,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::{Cgroup, Hierarchy};
 use crate::deadline::DeadlinePage;
 pub use plan::{Network, Plan, PlanError};
+pub use sources::{RegisteredService, Sources};
 
 /// What an operation found or did, and a sentence about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,6 +133,8 @@ pub struct Job {
     pub page: Arc<DeadlinePage>,
     /// Number of the operation.
     pub op: u64,
+    /// The groups of this sub-cluster that use the same data service.
+    pub sharers: Vec<String>,
 }
 
 impl Job {
@@ -174,5 +179,6 @@ pub fn run(plan: &Plan, action: Action, job: &Job) -> Verdict {
         Plan::NfsExport(plan) => nfs_export::run(plan, action),
         Plan::Systemd(plan) => systemd::run(plan, action, job),
         Plan::VirtualIp(plan) => virtual_ip::run(plan, action, job),
+        Plan::DataService(plan) => data_service::run(plan, action, job),
     }
 }

@@ -14,12 +14,14 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
+pub use self::data_service::DataServicePlan;
 pub use self::nfs::{NfsClientPlan, NfsExportPlan};
 pub use self::systemd::SystemdPlan;
 pub use self::virtual_ip::VirtualIpPlan;
 pub use self::volume_group::VolumeGroupPlan;
 use super::ocf::agents::Name;
 
+pub mod data_service;
 mod nfs;
 mod systemd;
 mod virtual_ip;
@@ -47,6 +49,8 @@ pub enum Plan {
     Systemd(SystemdPlan),
     /// An address that is found by routing.
     VirtualIp(VirtualIpPlan),
+    /// A step of a data service.
+    DataService(DataServicePlan),
 }
 
 /// A file system.
@@ -217,12 +221,12 @@ pub struct PlanError {
     pub problem: String,
 }
 
-fn wrong(field: &str, problem: impl Into<String>) -> PlanError {
+pub(super) fn wrong(field: &str, problem: impl Into<String>) -> PlanError {
     PlanError { field: field.to_owned(), problem: problem.into() }
 }
 
 impl Plan {
-    /// Resolves a specification on this server.
+    /// Resolves a specification on this server, if it needs nothing beside itself; see [`super::Sources`].
     ///
     /// # Errors
     /// Names the first field that can't be carried out.

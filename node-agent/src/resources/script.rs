@@ -13,7 +13,7 @@ use super::execute::{self, Execute, RUN, operation_group};
 use super::plan::{Program, ScriptPlan, Source};
 use super::{Job, State, Verdict, account};
 use crate::cgroup::Cgroup;
-use crate::spawn::Exit;
+use crate::spawn::{Exit, Identity};
 
 /// Exit code of a check: not running.
 const NOT_RUNNING: i32 = 7;
@@ -121,14 +121,7 @@ fn script(
     let text = |e: std::io::Error| e.to_string();
     let account = account::find(&plan.user, plan.group.as_deref())?;
     fs::create_dir_all(&job.state).map_err(text)?;
-    let (path, mut args) = match &program.source {
-        Source::Path(path) => (path.clone(), vec![path.display().to_string()]),
-        Source::Inline(script) => {
-            let owner = account.identity.as_ref().map(|i| (i.uid, i.gid));
-            inline(&job.state, what, script, owner)
-                .map_err(|e| format!("script.{what}.inline can't be written: {e}"))?
-        }
-    };
+    let (path, mut args) = prepare(program, what, &job.state, account.identity.as_ref())?;
     args.extend(program.args.clone());
     let mut environment = job.told_environment();
     environment.extend(account.environment);
@@ -146,27 +139,44 @@ fn script(
     Ok((exit, execute::last_line(&tail)))
 }
 
-/// Puts an inline script into the run directory, for its user's eyes only, and says what to execute: the interpreter of
-/// its first line, else /bin/sh. Not the file itself: run directories are often mounted without permission to execute.
-fn inline(
-    state: &Path,
+/// Puts an inline script into the run directory, for its user's eyes only, and says what to execute, with the first
+/// arguments.
+pub(super) fn prepare(
+    program: &Program,
     what: &str,
-    script: &str,
-    owner: Option<(u32, u32)>,
-) -> std::io::Result<(PathBuf, Vec<String>)> {
-    let path = state.join(what);
+    state: &Path,
+    identity: Option<&Identity>,
+) -> Result<(PathBuf, Vec<String>), String> {
+    if let Source::Inline(script) = &program.source {
+        let owner = identity.map(|i| (i.uid, i.gid));
+        inline(state, what, script, owner).map_err(|e| format!("the inline script {what} can't be written: {e}"))?;
+    }
+    Ok(prepared(program, what, state))
+}
+
+/// What to execute, with the first arguments: of an inline script the interpreter of its first line, else /bin/sh. Not the
+/// file itself: run directories are often mounted without permission to execute.
+pub(super) fn prepared(program: &Program, what: &str, state: &Path) -> (PathBuf, Vec<String>) {
+    match &program.source {
+        Source::Path(path) => (path.clone(), vec![path.display().to_string()]),
+        Source::Inline(script) => {
+            let (interpreter, argument) = interpreter(script);
+            let mut args = vec![interpreter.to_owned()];
+            args.extend(argument.map(str::to_owned));
+            args.push(state.join(what).display().to_string());
+            (PathBuf::from(interpreter), args)
+        }
+    }
+}
+
+fn inline(state: &Path, what: &str, script: &str, owner: Option<(u32, u32)>) -> std::io::Result<()> {
     let aside = state.join(format!("{what}.new"));
     fs::write(&aside, script)?;
     fs::set_permissions(&aside, fs::Permissions::from_mode(0o700))?;
     if let Some((uid, gid)) = owner {
         chown(&aside, Some(uid), Some(gid))?;
     }
-    fs::rename(&aside, &path)?;
-    let (interpreter, argument) = interpreter(script);
-    let mut args = vec![interpreter.to_owned()];
-    args.extend(argument.map(str::to_owned));
-    args.push(path.display().to_string());
-    Ok((PathBuf::from(interpreter), args))
+    fs::rename(&aside, state.join(what))
 }
 
 /// Interpreter and its argument of a script's first line, as the kernel reads it: everything behind the first blank is

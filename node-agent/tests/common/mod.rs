@@ -17,7 +17,7 @@ use holdfast_agent::cgroup::{Cgroup, Hierarchy};
 use holdfast_agent::clock;
 use holdfast_agent::deadline::{Deadline, DeadlinePage};
 use holdfast_agent::executor::{Executor, Operation, Settings};
-use holdfast_agent::resources::Network;
+use holdfast_agent::resources::{Network, Sources};
 use holdfast_api::v1::Resource;
 use holdfast_core::message::Reason;
 use holdfast_core::view::Tag;
@@ -40,6 +40,7 @@ pub struct Server {
     kept: RefCell<VecDeque<Input>>,
     next: Cell<u64>,
     pub network: RefCell<Network>,
+    pub sources: RefCell<Arc<Sources>>,
 }
 
 impl Server {
@@ -66,6 +67,7 @@ impl Server {
             kept: RefCell::default(),
             next: Cell::new(1),
             network: RefCell::default(),
+            sources: RefCell::default(),
         };
         server.authority(Duration::from_secs(600));
         server
@@ -103,6 +105,7 @@ impl Server {
             },
             timeout,
             network: self.network.borrow().clone(),
+            sources: self.sources.borrow().clone(),
         }
     }
 

@@ -5,6 +5,7 @@
 mod area;
 mod chaos;
 mod control_plane;
+mod data_service;
 mod disk_faults;
 mod every_path;
 mod fencing;

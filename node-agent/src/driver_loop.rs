@@ -46,6 +46,8 @@ pub struct Operation {
     pub generation: u64,
     /// What to do.
     pub action: Action,
+    /// Of a monitor: how deep it looks.
+    pub depth: u8,
     /// What scripts are told.
     pub context: Context,
     /// After this everything that was started for it is killed.
@@ -339,8 +341,17 @@ impl<E: Effects> Driver<E> {
                     }
                 }
                 Output::Deadline { soft, kill, end } => self.effects.deadline(soft, kill, end),
-                Output::Resource { op, group, resource, generation, action, context, timeout } => {
-                    self.effects.operate(Operation { op, group, resource, generation, action, context, timeout });
+                Output::Resource { op, group, resource, generation, action, depth, context, timeout } => {
+                    self.effects.operate(Operation {
+                        op,
+                        group,
+                        resource,
+                        generation,
+                        action,
+                        depth,
+                        context,
+                        timeout,
+                    });
                 }
                 Output::Check { op, group, monitor, generation, timeout, since } => {
                     self.effects.check(Check { op, group, monitor, generation, timeout, since });

@@ -125,7 +125,7 @@ impl Effects for Machine {
     }
 
     fn operate(&mut self, operation: Operation) {
-        let Operation { op, group, resource, generation, action, context, timeout } = operation;
+        let Operation { op, group, resource, generation, action, depth, context, timeout } = operation;
         let generations = self.specs.get(&group);
         let spec = generations.and_then(|g| g.get(&generation)).and_then(|s| s.resources.get(&resource)).cloned();
         let (network, sources) = (self.network.clone(), self.sources.clone());
@@ -136,6 +136,7 @@ impl Effects for Machine {
             generation,
             spec,
             action,
+            depth,
             context,
             timeout,
             network,

@@ -37,6 +37,8 @@ pub enum Question {
 pub struct Request {
     /// What to do.
     pub verb: Verb,
+    /// Of a monitor: how deep.
+    pub depth: u8,
     /// The group.
     pub group: String,
     /// The resource.
@@ -136,6 +138,7 @@ fn carry_out(request: Request) -> Verdict {
         page: Arc::clone(&page),
         op: request.op,
         sharers: request.sharers,
+        depth: request.depth,
     };
     // R14: the last look before acting. Frozen behind it, this process is killed by the guard.
     if request.verb == Verb::Start && !page.may_start(clock::now()) {

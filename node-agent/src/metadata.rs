@@ -89,6 +89,11 @@ impl Metadata {
         Ok(found)
     }
 
+    /// A check of this depth, with its times.
+    pub fn proposed_check(&self, depth: u8) -> Option<&Proposed> {
+        self.proposed.iter().find(|proposed| proposed.action == "monitor" && proposed.depth == depth)
+    }
+
     /// The plainest form of an action, with its times.
     pub fn proposed(&self, action: &str) -> Option<&Proposed> {
         self.proposed.iter().filter(|proposed| proposed.action == action).min_by_key(|proposed| proposed.depth)
@@ -168,6 +173,8 @@ mod tests {
         let found = Metadata::parse(text).unwrap();
         assert_eq!(found.description, "An agent");
         assert_eq!(found.proposed("monitor").unwrap().interval, Some(Duration::from_secs(10)));
+        assert_eq!(found.proposed_check(20).unwrap().timeout, Some(Duration::from_secs(60)));
+        assert_eq!(found.proposed_check(10), None);
         assert_eq!(found.proposed("start").unwrap().timeout, None);
         assert_eq!(found.proposed("stop"), None);
     }

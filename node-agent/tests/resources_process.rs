@@ -154,6 +154,7 @@ fn nothing_starts_after_the_deadline_and_the_helper_looks_for_itself() {
     // The helper alone, as if it had been frozen between the executor's look and its own.
     let request = holdfast_agent::helper::Request {
         verb: holdfast_agent::helper::Verb::Start,
+        depth: 0,
         group: common::GROUP.to_owned(),
         resource: "app".to_owned(),
         op: 99,

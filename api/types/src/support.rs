@@ -98,7 +98,6 @@ fn resource(resource: &Resource, at: &str, r: &mut Refusals) {
     }
     if let Some(ocf) = &resource.ocf {
         r.add(!ocf.parameters_from.is_empty(), format!("{at}.ocf.parametersFrom"), "", "use parameters");
-        r.add(!ocf.depths.is_empty(), format!("{at}.ocf.depths"), "", REMOVE);
     }
     if let Some(script) = &resource.script {
         let mut source = |name: &str, source: &ScriptSource| {

@@ -202,7 +202,7 @@ fn what_is_not_built_is_named() {
     assert_eq!(agent(json!({"type": "apache", "parameters": {"configfile": "/etc/a.conf"}})), [] as [&str; 0]);
     assert_eq!(
         agent(json!({"type": "apache", "parametersFrom": ["s"], "depths": [{"depth": 10}]})),
-        ["spec.resources[0].ocf.parametersFrom", "spec.resources[0].ocf.depths"]
+        ["spec.resources[0].ocf.parametersFrom"]
     );
     much = group(json!([{"name": "app", "process": {"command": ["/a"]}}]));
     much.monitors = serde_json::from_value(json!([

@@ -274,11 +274,9 @@ pub struct ResourceConfig {
     pub stop_timeout: Duration,
     /// Time for a probe.
     pub probe_timeout: Duration,
-    /// Period of its own check; zero: none.
-    pub monitor_interval: Duration,
-    /// Time for one check.
-    pub monitor_timeout: Duration,
-    /// Failed checks in a row that count as a failure.
+    /// Its own checks by depth: 0 is the plain one, deeper ones look closer. Empty: none.
+    pub checks: BTreeMap<u8, CheckConfig>,
+    /// Failed checks of one depth in a row that count as a failure.
     pub monitor_threshold: u32,
     /// Restarts before its recovery is asked.
     pub in_place: Option<InPlace>,
@@ -295,6 +293,15 @@ pub struct InPlace {
     pub window: Duration,
     /// Wait before each of them.
     pub backoff: Duration,
+}
+
+/// One of a resource's own checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CheckConfig {
+    /// From the end of one to the next; zero: it is never made.
+    pub interval: Duration,
+    /// Time for one.
+    pub timeout: Duration,
 }
 
 /// A monitor of a group or of servers as the core sees it.

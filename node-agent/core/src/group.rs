@@ -5,7 +5,7 @@
 //! | `NeedsProbe` | probe: running / stopped / anything else | `Running` / `Stopped` / `NeedsStop` |
 //! | `Stopped` | wanted, all of `after` running | `Starting` |
 //! | `Starting` | running / anything else | `Running` / failure |
-//! | `Running` | monitor fails often enough, process exits | failure |
+//! | `Running` | its check of one depth fails often enough, process exits | failure |
 //! | failure | restarts left, in place or by its recovery | `NeedsStop`, with everything that requires it; then `Stopped`, then again, after the backoff |
 //! | `Running` | a monitor of the group with action Restart fails | failure |
 //! | failure | none left | not critical: `GivenUp`; critical: the group has failed here |
@@ -54,13 +54,36 @@ struct Resource {
     not_before: Instant,
     restarted: u32,
     message: String,
-    next_check: Instant,
-    check: Option<OpId>,
-    misses: u32,
+    /// Its own checks by depth. One that is missing is due at once: it is new in the specification.
+    looks: BTreeMap<u8, Look>,
+    /// The check under way and its depth. One at a time: what a deep one does must not disturb a plain one.
+    check: Option<(OpId, u8)>,
     /// To be given up once stopped.
     give_up: bool,
     /// A stop has failed, and none has succeeded since.
     stop_failed: bool,
+}
+
+/// A check of a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Look {
+    next: Instant,
+    /// Failures in a row. Of this depth: what a plain check does not see, it can't take back either.
+    misses: u32,
+}
+
+impl Resource {
+    /// It runs, and nothing is known of how well.
+    fn runs(&mut self, now: Instant, config: &ResourceConfig) {
+        self.state = State::Running;
+        self.looks = config.checks.iter().map(|(d, c)| (*d, Look { next: now + c.interval, misses: 0 })).collect();
+    }
+
+    /// When the next check is due, and its depth: of several, the one that has waited longest.
+    fn next_check(&self, config: &ResourceConfig) -> Option<(Instant, u8)> {
+        let made = config.checks.iter().filter(|(_, check)| check.interval > Duration::ZERO);
+        made.map(|(depth, _)| (self.looks.get(depth).map_or(Instant::ZERO, |look| look.next), *depth)).min()
+    }
 }
 
 /// A group that this server holds.
@@ -86,6 +109,8 @@ pub(crate) struct Machine {
 pub(crate) struct Request {
     pub(crate) resource: ResourceName,
     pub(crate) action: Action,
+    /// Of a monitor.
+    pub(crate) depth: u8,
     pub(crate) timeout: Duration,
 }
 
@@ -106,9 +131,8 @@ impl Machine {
             not_before: now,
             restarted: 0,
             message: String::new(),
-            next_check: now,
+            looks: BTreeMap::new(),
             check: None,
-            misses: 0,
             give_up: false,
             stop_failed: false,
         };
@@ -253,7 +277,7 @@ impl Machine {
         let down = |name: &ResourceName| matches!(states.get(name), None | Some(State::Stopped));
         for (name, resource) in &mut self.resources {
             let Some(config) = self.config.resources.get(name) else { continue };
-            let request = |action, timeout| Request { resource: name.clone(), action, timeout };
+            let request = |action, timeout| Request { resource: name.clone(), action, depth: 0, timeout };
             // Everything that comes after it is stopped first; for a restart only what can't go on without it.
             let clear = self.config.resources.iter().all(|(other, other_config)| {
                 let waits =
@@ -276,15 +300,14 @@ impl Machine {
                     requests.push(request(Action::Stop, config.stop_timeout))
                 }
                 State::Stuck(again) => wake.push(again),
-                State::Running
-                    if self.wanted && config.monitor_interval > Duration::ZERO && resource.check.is_none() =>
-                {
-                    if now >= resource.next_check {
-                        requests.push(request(Action::Monitor, config.monitor_timeout));
-                    } else {
-                        wake.push(resource.next_check);
+                State::Running if self.wanted && resource.check.is_none() => match resource.next_check(config) {
+                    Some((next, depth)) if now >= next => {
+                        let timeout = config.checks.get(&depth).map_or(Duration::ZERO, |check| check.timeout);
+                        requests.push(Request { depth, ..request(Action::Monitor, timeout) });
                     }
-                }
+                    Some((next, _)) => wake.push(next),
+                    None => {}
+                },
                 _ => {}
             }
         }
@@ -324,16 +347,16 @@ impl Machine {
     }
 
     /// An operation was given to the executor.
-    pub(crate) fn begun(&mut self, now: Instant, name: &ResourceName, action: Action, op: OpId) {
-        let Some(resource) = self.resources.get_mut(name) else { return };
-        match action {
+    pub(crate) fn begun(&mut self, now: Instant, request: &Request, op: OpId) {
+        let Some(resource) = self.resources.get_mut(&request.resource) else { return };
+        match request.action {
             Action::Probe => resource.state = State::Probing(op),
             Action::Start => {
                 resource.state = State::Starting(op, now);
                 self.monitors.restarted();
             }
             Action::Stop => resource.state = State::Stopping(op),
-            Action::Monitor => resource.check = Some(op),
+            Action::Monitor => resource.check = Some((op, request.depth)),
         }
     }
 
@@ -341,22 +364,22 @@ impl Machine {
     pub(crate) fn done(&mut self, now: Instant, name: &ResourceName, op: OpId, outcome: Outcome, took: Duration) {
         let Some(config) = self.config.resources.get(name).cloned() else { return };
         let Some(resource) = self.resources.get_mut(name) else { return };
-        if resource.check == Some(op) {
+        if let Some((_, depth)) = resource.check.filter(|(check, _)| *check == op) {
             resource.check = None;
-            resource.next_check = now + config.monitor_interval;
+            let interval = config.checks.get(&depth).map_or(Duration::ZERO, |check| check.interval);
+            let misses = resource.looks.get(&depth).map_or(0, |look| look.misses);
+            let misses = if outcome == Outcome::Running { 0 } else { misses + 1 };
+            resource.looks.insert(depth, Look { next: now + interval, misses });
             match outcome {
-                Outcome::Running => resource.misses = 0,
-                Outcome::Stopped => self.missed(now, name, "it does not run any more".into(), &config),
-                Outcome::Failed(message) | Outcome::Unknown(message) => self.missed(now, name, message, &config),
+                Outcome::Running => {}
+                Outcome::Stopped => self.missed(now, name, depth, "it does not run any more".into()),
+                Outcome::Failed(message) | Outcome::Unknown(message) => self.missed(now, name, depth, message),
             }
             return;
         }
         match (resource.state, outcome) {
             (State::Probing(current), outcome) if current == op => match outcome {
-                Outcome::Running => {
-                    resource.state = State::Running;
-                    resource.next_check = now + config.monitor_interval;
-                }
+                Outcome::Running => resource.runs(now, &config),
                 Outcome::Stopped => resource.state = State::Stopped,
                 Outcome::Failed(message) | Outcome::Unknown(message) => {
                     resource.message = message;
@@ -368,10 +391,8 @@ impl Machine {
                 self.steps.push(Step { step: format!("start {name}"), at, took });
                 match outcome {
                     Outcome::Running => {
-                        resource.state = State::Running;
-                        resource.misses = 0;
+                        resource.runs(now, &config);
                         resource.message.clear();
-                        resource.next_check = now + config.monitor_interval;
                     }
                     Outcome::Stopped => self.failed(now, name, "it ended at once".into()),
                     Outcome::Failed(message) | Outcome::Unknown(message) => self.failed(now, name, message),
@@ -397,11 +418,14 @@ impl Machine {
         }
     }
 
-    fn missed(&mut self, now: Instant, name: &ResourceName, message: String, config: &ResourceConfig) {
+    /// A check of this depth was not content, and has counted it.
+    fn missed(&mut self, now: Instant, name: &ResourceName, depth: u8, message: String) {
+        let threshold = self.config.resources.get(name).map_or(1, |config| config.monitor_threshold.max(1));
         let Some(resource) = self.resources.get_mut(name) else { return };
-        resource.misses += 1;
+        let message = if depth == 0 { message } else { format!("check of depth {depth}: {message}") };
         resource.message.clone_from(&message);
-        if resource.misses >= config.monitor_threshold.max(1) && resource.state == State::Running {
+        let misses = resource.looks.get(&depth).map_or(0, |look| look.misses);
+        if misses >= threshold && resource.state == State::Running {
             self.failed(now, name, message);
         }
     }
@@ -410,7 +434,6 @@ impl Machine {
     pub(crate) fn failed(&mut self, now: Instant, name: &ResourceName, message: String) {
         let Some(config) = self.config.resources.get(name).cloned() else { return };
         let Some(resource) = self.resources.get_mut(name) else { return };
-        resource.misses = 0;
         resource.message.clone_from(&message);
         resource.state = State::NeedsStop;
         resource.restarts.retain(|at| now.since(*at) < config.recovery.window);
@@ -469,3 +492,7 @@ impl Machine {
 #[cfg(test)]
 #[path = "group_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "group_check_tests.rs"]
+mod check_tests;

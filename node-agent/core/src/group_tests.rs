@@ -18,8 +18,7 @@ fn resource(after: &[&str], requires: &[&str]) -> ResourceConfig {
         start_timeout: second,
         stop_timeout: second,
         probe_timeout: second,
-        monitor_interval: Duration::ZERO,
-        monitor_timeout: second,
+        checks: BTreeMap::new(),
         monitor_threshold: 1,
         in_place: None,
         recovery: Recovery {
@@ -68,9 +67,10 @@ fn settle(machine: &mut Machine, refused: Option<&str>) -> Vec<String> {
         if requests.is_empty() {
             return done;
         }
-        for Request { resource, action, .. } in requests {
+        for request in requests {
             op += 1;
-            machine.begun(Instant(1), &resource, action, op);
+            machine.begun(Instant(1), &request, op);
+            let Request { resource, action, .. } = request;
             let outcome = match action {
                 _ if refused == Some(resource.0.as_str()) => Outcome::Failed("refused".into()),
                 Action::Stop => Outcome::Stopped,
@@ -132,7 +132,7 @@ fn a_group_starts_without_what_is_switched_off() {
 fn a_start_that_fails_after_it_was_switched_off_fails_nothing() {
     let mut machine = machine();
     let requests = machine.requests(Instant(1), true, &mut Vec::new());
-    machine.begun(Instant(1), &requests[0].resource, Action::Start, 99);
+    machine.begun(Instant(1), &requests[0], 99);
     machine.refresh(&switched(false));
     machine.done(Instant(1), &"db".into(), 99, Outcome::Failed("no licence".into()), Duration::ZERO);
     assert_eq!(settle(&mut machine, None), ["Stop db", "Start addr", "Start web"]);

@@ -97,8 +97,14 @@ impl Core {
         let mut inspection = Inspection::default();
         for (resource, settings) in &config.resources {
             let context = Context { reason: Reason::Start, previous: None, tag: Tag::default() };
-            let op =
-                self.resource_op(&name, resource, config.generation, Action::Probe, context, settings.probe_timeout);
+            let op = self.resource_op(
+                &name,
+                resource,
+                config.generation,
+                (Action::Probe, 0),
+                context,
+                settings.probe_timeout,
+            );
             inspection.pending.insert(op, resource.clone());
         }
         inspection.done = inspection.pending.is_empty();
@@ -153,7 +159,7 @@ impl Core {
         group: &GroupName,
         resource: &ResourceName,
         generation: u64,
-        action: Action,
+        (action, depth): (Action, u8),
         context: Context,
         timeout: Duration,
     ) -> OpId {
@@ -161,7 +167,7 @@ impl Core {
         let op = self.next_op;
         self.ops.insert(op, (group.clone(), resource.clone()));
         let (group, resource) = (group.clone(), resource.clone());
-        self.emit_now(Output::Resource { op, group, resource, generation, action, context, timeout });
+        self.emit_now(Output::Resource { op, group, resource, generation, action, depth, context, timeout });
         op
     }
 
@@ -338,10 +344,10 @@ impl Core {
             for request in requests {
                 let reason = if request.action == Action::Stop { Reason::Stop } else { assignment.reason };
                 let context = Context { reason, previous: assignment.previous.clone(), tag: assignment.tag };
-                let op =
-                    self.resource_op(&name, &request.resource, generation, request.action, context, request.timeout);
+                let what = (request.action, request.depth);
+                let op = self.resource_op(&name, &request.resource, generation, what, context, request.timeout);
                 if let Some(machine) = self.machines.get_mut(&name) {
-                    machine.begun(now, &request.resource, request.action, op);
+                    machine.begun(now, &request, op);
                 }
             }
             for due in checks {

@@ -64,6 +64,8 @@ pub enum Output {
         generation: u64,
         /// What to do.
         action: Action,
+        /// Of a monitor: how deep it looks; 0 is the plainest, and of every other action.
+        depth: u8,
         /// What scripts are told.
         context: Context,
         /// After this the helper and all that it started for this operation is killed and the outcome is Unknown.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use holdfast_core::config::{
-    Config, Fencing, FencingMode, GroupConfig, LockKind, MonitorAction, MonitorConfig, PathKind, Recovery,
+    CheckConfig, Config, Fencing, FencingMode, GroupConfig, LockKind, MonitorAction, MonitorConfig, PathKind, Recovery,
     ResourceConfig, Then,
 };
 use holdfast_core::names::{PathName, ResourceName, ServerName};
@@ -30,8 +30,10 @@ fn resource(after: &[&str]) -> ResourceConfig {
         start_timeout: Duration::from_secs(5),
         stop_timeout: Duration::from_secs(5),
         probe_timeout: Duration::from_secs(5),
-        monitor_interval: Duration::from_secs(10),
-        monitor_timeout: Duration::from_secs(5),
+        checks: BTreeMap::from([(
+            0,
+            CheckConfig { interval: Duration::from_secs(10), timeout: Duration::from_secs(5) },
+        )]),
         monitor_threshold: 1,
         in_place: None,
         enabled: true,

@@ -14,7 +14,7 @@ use holdfast_api::timing::Timing;
 use holdfast_api::v1 as api;
 use holdfast_api::validation::resource_graph;
 use holdfast_core::config::{
-    Config, Failback, GroupConfig, InPlace, LockKind, PathKind, Recovery, ResourceConfig, Target, Then,
+    CheckConfig, Config, Failback, GroupConfig, InPlace, LockKind, PathKind, Recovery, ResourceConfig, Target, Then,
 };
 use holdfast_core::names::{GroupName, PathName, ResourceName, ServerName};
 use holdfast_core::orders::{Order, Wanted};
@@ -434,8 +434,11 @@ fn resources(spec: &api::FailoverGroupSpec) -> Result<BTreeMap<ResourceName, Res
             start_timeout: resource.start_timeout(),
             stop_timeout: resource.stop_timeout(),
             probe_timeout: resource.probe_timeout(),
-            monitor_interval: resource.check_interval(),
-            monitor_timeout: resource.check_timeout(),
+            checks: resource
+                .checks()
+                .into_iter()
+                .map(|(depth, check)| (depth, CheckConfig { interval: check.interval, timeout: check.timeout }))
+                .collect(),
             monitor_threshold: u32::from(resource.check_threshold()),
             in_place: resource.process.as_ref().and_then(|process| process.restart.as_ref()).map(in_place),
             recovery: recovery(spec, resource)?,
@@ -457,6 +460,9 @@ fn digest(spec: &api::FailoverGroupSpec) -> Result<u64, String> {
             }
             if let Some(process) = fields.get_mut("process").and_then(serde_json::Value::as_object_mut) {
                 process.remove("restart");
+            }
+            if let Some(ocf) = fields.get_mut("ocf").and_then(serde_json::Value::as_object_mut) {
+                ocf.remove("depths");
             }
         }
         all.insert(&resource.name, value);

@@ -71,6 +71,8 @@ pub struct Operation {
     pub spec: Option<api::Resource>,
     /// What to do.
     pub action: Action,
+    /// Of a monitor of an OCF agent: its depth.
+    pub depth: u8,
     /// What scripts are told.
     pub context: Context,
     /// Longest time.
@@ -263,6 +265,7 @@ impl Inner {
         }
         let request = Request {
             verb: operation.action.into(),
+            depth: operation.depth,
             group: key.0,
             resource: key.1,
             op: operation.op,

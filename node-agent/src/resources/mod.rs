@@ -135,6 +135,8 @@ pub struct Job {
     pub op: u64,
     /// The groups of this sub-cluster that use the same data service.
     pub sharers: Vec<String>,
+    /// Of a monitor: how deep it looks. Only OCF agents have deeper ones than 0.
+    pub depth: u8,
 }
 
 impl Job {

@@ -212,7 +212,8 @@ fn call(
     scratch().map_err(|e| format!("{SCRATCH}, where agents keep their state, can't be made: {e}"))?;
     let mut environment = job.told_environment();
     environment.extend(account::find("root", None)?.environment);
-    environment.extend(variables(plan, action, interval, job.left(), &instance(&job.group, &job.resource)));
+    let instance = instance(&job.group, &job.resource);
+    environment.extend(variables(plan, action, interval, job.left(), job.depth, &instance));
     environment.push(("OCF_RESKEY_CRM_meta_on_node".to_owned(), job.told.server.clone()));
     execute::to_end(&Execute {
         what: action,
@@ -247,11 +248,12 @@ fn variables(
     action: &str,
     interval: Duration,
     timeout: Duration,
+    depth: u8,
     instance: &str,
 ) -> Vec<(String, String)> {
     let mut all = agents::contract(&plan.agent(), instance);
     let more = [
-        ("OCF_CHECK_LEVEL", "0".to_owned()),
+        ("OCF_CHECK_LEVEL", depth.to_string()),
         ("OCF_EXIT_REASON_PREFIX", REASON.to_owned()),
         ("OCF_RESKEY_CRM_meta_name", action.to_owned()),
         ("OCF_RESKEY_CRM_meta_interval", interval.as_millis().to_string()),
@@ -272,7 +274,7 @@ pub(crate) fn emergency_stop(plan: &OcfPlan, group: &str, resource: &str, state:
         return true;
     }
     let (Ok(program), Ok(directory)) = (plan.agent().program(), cgroup.open()) else { return false };
-    let mut environment = variables(plan, "stop", Duration::ZERO, plan.stop, &instance(group, resource));
+    let mut environment = variables(plan, "stop", Duration::ZERO, plan.stop, 0, &instance(group, resource));
     environment.extend([("PATH", DEFAULT_PATH), ("HOME", "/root")].map(|(n, v)| (n.to_owned(), v.to_owned())));
     // Unlike `call`: it writes no file, and nobody else ends it when its time is over.
     let child = spawn::spawn(&Spawn {

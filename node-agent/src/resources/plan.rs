@@ -374,9 +374,6 @@ fn ocf(spec: &api::Ocf, resource: &api::Resource) -> Result<OcfPlan, PlanError> 
     if !spec.parameters_from.is_empty() {
         return Err(wrong("ocf.parametersFrom", "is not carried out by this version; use parameters"));
     }
-    if !spec.depths.is_empty() {
-        return Err(wrong("ocf.depths", "is not carried out by this version; remove the field"));
-    }
     Ok(OcfPlan {
         provider: spec.provider.clone(),
         kind: spec.type_.clone(),

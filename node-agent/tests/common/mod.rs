@@ -98,6 +98,7 @@ impl Server {
             generation: 1,
             spec: Some(spec.clone()),
             action,
+            depth: 0,
             context: Context {
                 reason: Reason::Failover,
                 previous: Some("db2".into()),

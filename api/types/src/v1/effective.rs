@@ -1,5 +1,6 @@
 //! Effective values where a default is derived from other fields, so that nobody derives them twice.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{
@@ -135,10 +136,30 @@ impl Resource {
         given.map_or(Duration::from_secs(20), |d| d.get())
     }
 
-    /// Failed checks in a row that count as a failure.
+    /// Its own checks by depth: 0 is the plain one. Deeper ones, which only OCF agents have, take its times where they give
+    /// none.
+    pub fn checks(&self) -> BTreeMap<u8, CheckTimes> {
+        let plain = CheckTimes { interval: self.check_interval(), timeout: self.check_timeout() };
+        let deeper = self.ocf.iter().flat_map(|ocf| &ocf.depths).map(|given| {
+            let interval = given.interval.as_ref().map_or(plain.interval, |d| d.get());
+            (given.depth, CheckTimes { interval, timeout: given.timeout.as_ref().map_or(plain.timeout, |d| d.get()) })
+        });
+        std::iter::once((0, plain)).chain(deeper).collect()
+    }
+
+    /// Failed checks of one depth in a row that count as a failure.
     pub fn check_threshold(&self) -> u16 {
         self.monitor.as_ref().and_then(|m| m.threshold).unwrap_or(1)
     }
+}
+
+/// Times of one of a resource's own checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckTimes {
+    /// From the end of one to the next.
+    pub interval: Duration,
+    /// Longest time for one.
+    pub timeout: Duration,
 }
 
 /// What happens when one resource fails: its own rules, completed by those of the group.

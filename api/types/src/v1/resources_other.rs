@@ -49,7 +49,7 @@ pub struct Systemd {
     pub unit: String,
 }
 
-/// An OCF resource agent (U14), run as root. Promotable agents are not carried out.
+/// An OCF resource agent (U14), run as root, as one plain instance: it is never promoted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Ocf {
@@ -70,7 +70,8 @@ pub struct Ocf {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::object_name_set")]
     pub parameters_from: Vec<String>,
-    /// Deeper checks that the agent has.
+    /// Deeper checks beside the plain one of `monitor`, one at a time. Each depth counts its own failures in a row, up to
+    /// `monitor.threshold`. A change restarts nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["depth"]))]
     pub depths: Vec<OcfDepth>,
@@ -84,14 +85,14 @@ fn heartbeat() -> String {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OcfDepth {
-    /// The agent's OCF_CHECK_LEVEL.
-    #[schemars(range(min = 0, max = 100))]
+    /// The agent's OCF_CHECK_LEVEL. What there is says its description; 0 is the plain check, whose times `monitor` has.
+    #[schemars(range(min = 1, max = 100))]
     pub depth: u8,
-    /// Time between two checks. Default: the agent's.
+    /// From the end of one check to the next. Default: the agent's for this depth, else that of the plain check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::within("10ms", "24h")))]
     pub interval: Option<Duration>,
-    /// Longest time for one check. Default: the agent's.
+    /// Longest time for one check. Default: the agent's for this depth, else that of the plain check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::within("10ms", "24h")))]
     pub timeout: Option<Duration>,

@@ -184,8 +184,20 @@ fn agents_of_other_makers_are_listed_and_described() {
     let nowhere = Path::new("/nonexistent");
     let list =
         check(nowhere, &["agents", "list"], 0, &["heartbeat:IPaddr2", "Manages virtual IPv4 and IPv6 addresses"]);
-    let stateful = list.lines().find(|line| line.starts_with("heartbeat:Stateful")).expect("it is listed");
-    assert!(stateful.contains("can't be used, promotable"), "{stateful}");
+    let of =
+        |name: &str| list.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name} is listed"));
+    assert!(
+        of("heartbeat:sg_persist ").contains("can't be used: it does its work only on an instance that is promoted")
+    );
+    assert!(!of("heartbeat:redis ").contains("can't be used"), "{list}");
+    let plain = "It can be promoted. A group runs it as one plain instance, without roles.";
+    check(nowhere, &["agents", "describe", "redis"], 0, &[plain]);
+    check(
+        nowhere,
+        &["agents", "describe", "nginx"],
+        0,
+        &["Deeper checks:", "  depth 10 30s, every 30s", "  depth 20 45s"],
+    );
     let described = check(nowhere, &["agents", "describe", "heartbeat:IPaddr2"], 0, &[]);
     for line in ["  start    20s", "  monitor  20s, every 10s", "  ip (required): IPv4 or IPv6 address"] {
         assert!(described.lines().any(|found| found == line), "no {line:?} in\n{described}");

@@ -73,9 +73,9 @@ fn what_is_refused_is_never_called_not_even_to_stop() {
 
     let message = failed(server.run(Action::Start, &agent("a", "heartbeat", "IPaddr2", &[])));
     assert!(message.contains("ocf.parameters.ip: heartbeat:IPaddr2 needs it"), "{message}");
-    let roles = agent("r", "heartbeat", "Stateful", &[]);
+    let roles = agent("r", "heartbeat", "conntrackd", &[]);
     let message = failed(server.run(Action::Start, &roles));
-    assert!(message.contains("heartbeat:Stateful is promotable"), "{message}");
+    assert!(message.contains("ocf.type: heartbeat:conntrackd: it does its work only on an instance that is promoted"));
     assert_eq!(server.run(Action::Stop, &roles), Outcome::Stopped);
     let nothing = agent("n", "heartbeat", "Nothing", &[]);
     let message = failed(server.run(Action::Start, &nothing));

@@ -1,10 +1,10 @@
 //! `holdfast agents`: the OCF resource agents of this server, and what one of them takes. Local: no API, no cluster, and
 //! nothing is started but the agents' `meta-data`.
 
+use std::collections::BTreeMap;
 use std::thread;
-use std::time::Duration;
 
-use holdfast_agent::metadata::{Metadata, Parameter};
+use holdfast_agent::metadata::{Metadata, Parameter, Proposed};
 use holdfast_agent::resources::ocf::agents::{self, Name};
 
 use crate::args::AgentsDescribeArgs;
@@ -24,17 +24,19 @@ pub(crate) fn list(printer: Printer) -> Result {
     let width = names.iter().map(|name| name.to_string().len()).max().unwrap_or(0);
     let lines: Vec<String> = described(&names)
         .into_iter()
-        .map(|(name, metadata)| format!("{:width$}   {}", name.to_string(), about(&metadata)))
+        .map(|(name, metadata)| format!("{:width$}   {}", name.to_string(), about(&name, &metadata)))
         .collect();
     printer.data(&lines.join("\n"))?;
     Ok(())
 }
 
-fn about(metadata: &std::result::Result<Metadata, String>) -> String {
+fn about(name: &Name, metadata: &std::result::Result<Metadata, String>) -> String {
     match metadata {
         Err(problem) => format!("can't be used: {problem}"),
-        Ok(metadata) if agents::promotable(metadata) => format!("can't be used, promotable: {}", metadata.description),
-        Ok(metadata) => metadata.description.clone(),
+        Ok(metadata) => match agents::unusable(name) {
+            Some(why) => format!("can't be used: {why}"),
+            None => metadata.description.clone(),
+        },
     }
 }
 
@@ -62,16 +64,22 @@ pub(crate) fn describe(args: &AgentsDescribeArgs, printer: Printer) -> Result {
 
 fn description(name: &Name, metadata: &Metadata) -> String {
     let mut lines = vec![format!("{name}: {}", metadata.description)];
-    if agents::promotable(metadata) {
-        lines.push("It is promotable, which this version does not carry out.".to_owned());
+    if let Some(why) = agents::unusable(name) {
+        lines.push(format!("It can't be used: {why}."));
+    } else if agents::promotable(metadata) {
+        lines.push("It can be promoted. A group runs it as one plain instance, without roles.".to_owned());
     }
     lines.push("\nTimes where a resource gives none:".to_owned());
-    for action in ["start", "stop", "monitor"] {
-        let proposed = metadata.proposed(action);
-        let text = |time: Option<Duration>| time.map_or("not given".to_owned(), |time| format!("{time:?}"));
-        let timeout = text(proposed.and_then(|proposed| proposed.timeout));
-        let every = proposed.and_then(|proposed| proposed.interval).map(|time| format!(", every {time:?}"));
-        lines.push(format!("  {action:8} {timeout}{}", every.unwrap_or_default()));
+    lines.extend(["start", "stop", "monitor"].map(|action| times(action, metadata.proposed(action))));
+    let deeper: BTreeMap<u8, &Proposed> = metadata
+        .proposed
+        .iter()
+        .filter(|proposed| proposed.action == "monitor" && proposed.depth > 0)
+        .map(|proposed| (proposed.depth, proposed))
+        .collect();
+    if !deeper.is_empty() {
+        lines.push("\nDeeper checks:".to_owned());
+        lines.extend(deeper.into_iter().map(|(depth, proposed)| times(&format!("depth {depth}"), Some(proposed))));
     }
     lines.push("\nParameters:".to_owned());
     lines.extend(metadata.parameters.iter().map(|(name, parameter)| line(name, parameter)));
@@ -79,6 +87,12 @@ fn description(name: &Name, metadata: &Metadata) -> String {
         lines.push("  none".to_owned());
     }
     lines.join("\n")
+}
+
+fn times(what: &str, proposed: Option<&Proposed>) -> String {
+    let timeout = proposed.and_then(|proposed| proposed.timeout).map_or("not given".to_owned(), |t| format!("{t:?}"));
+    let every = proposed.and_then(|proposed| proposed.interval).map(|time| format!(", every {time:?}"));
+    format!("  {what:8} {timeout}{}", every.unwrap_or_default())
 }
 
 fn line(name: &str, parameter: &Parameter) -> String {

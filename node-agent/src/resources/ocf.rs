@@ -4,6 +4,9 @@
 //! Nothing is run with parameters that the agent does not know: an agent that is asked to stop with a misspelt name of a
 //! PID file would stop what its default names. So a resource that is refused and was never started here counts as
 //! stopped without asking the agent.
+//!
+//! An agent that can be promoted runs as one plain instance: it is told of no roles and never promoted. Found promoted by
+//! somebody else it counts as running, and is demoted before it is stopped, as the contract wants it.
 
 pub mod agents;
 
@@ -36,6 +39,7 @@ const NOT_RUNNING: i32 = 7;
 const RUNNING_PROMOTED: i32 = 8;
 const FAILED_PROMOTED: i32 = 9;
 const DEGRADED: i32 = 190;
+const DEGRADED_PROMOTED: i32 = 191;
 
 /// What an exit code means, in words.
 fn meaning(code: i32) -> &'static str {
@@ -50,7 +54,7 @@ fn meaning(code: i32) -> &'static str {
         NOT_RUNNING => "not running",
         RUNNING_PROMOTED => "running promoted",
         FAILED_PROMOTED => "failed promoted",
-        DEGRADED | 191 => "degraded",
+        DEGRADED | DEGRADED_PROMOTED => "degraded",
         _ => "no code of the contract",
     }
 }
@@ -68,6 +72,11 @@ pub fn run(plan: &OcfPlan, action: Action, job: &Job) -> Verdict {
         Action::Probe => probe(plan, job),
         Action::Monitor => look(plan, job, plan.interval),
     }
+}
+
+/// The agent says that it runs promoted.
+fn is_promoted(code: i32) -> bool {
+    matches!(code, RUNNING_PROMOTED | FAILED_PROMOTED | DEGRADED_PROMOTED)
 }
 
 /// Everything that is wrong with the resource on this server.
@@ -110,7 +119,7 @@ fn state(exit: Exit, said: &str, started: bool) -> Verdict {
     let sentence = sentence("monitor", exit, said);
     match exit {
         Exit::Code(SUCCESS) => Verdict::running(),
-        Exit::Code(DEGRADED) => Verdict::running().with(sentence),
+        Exit::Code(DEGRADED | RUNNING_PROMOTED | DEGRADED_PROMOTED) => Verdict::running().with(sentence),
         Exit::Code(NOT_RUNNING) => Verdict::stopped().with(reason(said)),
         Exit::Code(code) if could_not_begin(code) && !started => Verdict::stopped().with(sentence),
         Exit::Code(_) | Exit::Signal(_) => Verdict::failed(sentence),
@@ -164,7 +173,13 @@ fn stop(plan: &OcfPlan, job: &Job) -> Verdict {
         return Verdict::stopped().with(format!("nothing was started; {problem}"));
     }
     let cgroup = job.cgroup().child(&operation_group(job.op));
-    let (exit, said) = match call(plan, "stop", Duration::ZERO, &cgroup, job) {
+    let ask = |action| call(plan, action, Duration::ZERO, &cgroup, job);
+    let stopped = ask("stop").and_then(|answer| match answer.0 {
+        // The second answer counts, whatever the first call has done already.
+        Exit::Code(code) if is_promoted(code) => ask("demote").and_then(|_| ask("stop")),
+        _ => Ok(answer),
+    });
+    let (exit, said) = match stopped {
         Ok(answer) => answer,
         Err(problem) => return Verdict::failed(problem),
     };
@@ -274,19 +289,29 @@ pub(crate) fn emergency_stop(plan: &OcfPlan, group: &str, resource: &str, state:
         return true;
     }
     let (Ok(program), Ok(directory)) = (plan.agent().program(), cgroup.open()) else { return false };
-    let mut environment = variables(plan, "stop", Duration::ZERO, plan.stop, 0, &instance(group, resource));
-    environment.extend([("PATH", DEFAULT_PATH), ("HOME", "/root")].map(|(n, v)| (n.to_owned(), v.to_owned())));
-    // Unlike `call`: it writes no file, and nobody else ends it when its time is over.
-    let child = spawn::spawn(&Spawn {
-        program: &program,
-        args: &[program.display().to_string(), "stop".to_owned()],
-        environment: &environment,
-        directory: Path::new("/"),
-        stdio: [None, None, None],
-        identity: None,
-        cgroup: Some(directory.as_fd()),
-    });
-    let stopped = child.is_ok_and(|child| child.wait(Some(plan.stop)) == Some(Exit::Code(SUCCESS)));
+    let ask = |action: &str| {
+        let mut environment = variables(plan, action, Duration::ZERO, plan.stop, 0, &instance(group, resource));
+        environment.extend([("PATH", DEFAULT_PATH), ("HOME", "/root")].map(|(n, v)| (n.to_owned(), v.to_owned())));
+        // Unlike `call`: it writes no file, and nobody else ends it when its time is over.
+        let child = spawn::spawn(&Spawn {
+            program: &program,
+            args: &[program.display().to_string(), action.to_owned()],
+            environment: &environment,
+            directory: Path::new("/"),
+            stdio: [None, None, None],
+            identity: None,
+            cgroup: Some(directory.as_fd()),
+        });
+        child.ok().and_then(|child| child.wait(Some(plan.stop)))
+    };
+    let ended = match ask("stop") {
+        Some(Exit::Code(code)) if is_promoted(code) => {
+            ask("demote");
+            ask("stop")
+        }
+        ended => ended,
+    };
+    let stopped = ended == Some(Exit::Code(SUCCESS));
     // Nothing of it goes on behind the answer, nor beside the next attempt.
     let ended = cgroup.kill(KILL_WAIT).is_ok();
     cgroup.remove();
@@ -310,10 +335,10 @@ mod tests {
             (5, State::Stopped, State::Failed),
             (6, State::Stopped, State::Failed),
             (7, State::Stopped, State::Stopped),
-            (8, State::Failed, State::Failed),
+            (8, State::Running, State::Running),
             (9, State::Failed, State::Failed),
             (190, State::Running, State::Running),
-            (191, State::Failed, State::Failed),
+            (191, State::Running, State::Running),
             (77, State::Failed, State::Failed),
         ] {
             assert_eq!((of(code, false), of(code, true)), (fresh, started), "exit {code}");

@@ -127,12 +127,7 @@ pub fn describe(name: &Name) -> Result<Metadata, String> {
 /// empty: it can.
 pub fn refusals(name: &Name, metadata: &Metadata, given: &BTreeMap<String, String>) -> Vec<String> {
     let mut wrong = Vec::new();
-    if promotable(metadata) {
-        wrong.push(format!(
-            "ocf.type: {name} is promotable, which this version does not carry out; use an agent without the action \
-             promote, or start and stop the program by process or script"
-        ));
-    }
+    wrong.extend(unusable(name).map(|why| format!("ocf.type: {name}: {why}")));
     for action in ["start", "stop", "monitor"] {
         if !metadata.actions.contains(action) {
             wrong.push(format!("ocf.type: {name} has no action {action}, which every resource agent must have"));
@@ -152,7 +147,25 @@ pub fn refusals(name: &Name, metadata: &Metadata, given: &BTreeMap<String, Strin
     wrong
 }
 
-/// Whether the agent's instances have roles.
+/// Agents that accept to be one plain instance, and then do nothing of what they are for. Others that need roles (galera,
+/// mariadb, pgsql with `rep_mode`) refuse to start themselves.
+const NEED_ROLES: [(&str, &str); 4] = [
+    ("heartbeat:conntrackd", "let systemd run conntrackd on every server"),
+    ("heartbeat:mpathpersist", "Holdfast keeps the others off a shared disk by its lock and by fencing"),
+    ("heartbeat:rabbitmq-server-ha", "let RabbitMQ copy its queues itself (quorum queues)"),
+    ("heartbeat:sg_persist", "Holdfast keeps the others off a shared disk by its lock and by fencing"),
+];
+
+/// Why no resource can be carried out by this agent, and what to use instead.
+pub fn unusable(name: &Name) -> Option<String> {
+    let (_, instead) = NEED_ROLES.iter().find(|(agent, _)| *agent == name.to_string())?;
+    Some(format!(
+        "it does its work only on an instance that is promoted, and a group runs one plain instance; {instead}"
+    ))
+}
+
+/// Whether the agent's instances can have roles. Such an agent is run as Pacemaker runs it outside of a promotable clone:
+/// one plain instance that is told of no roles, which for a database is one server that is written to.
 pub fn promotable(metadata: &Metadata) -> bool {
     metadata.actions.contains("promote")
 }
@@ -218,7 +231,7 @@ impl Known {
     }
 }
 
-/// Fills in what the resource leaves open. The probe is a check.
+/// Fills in what the resource leaves open. The probe is a plain check.
 fn propose(resource: &mut api::Resource, metadata: &Metadata) {
     let timeout = |action: &str| metadata.proposed(action).and_then(|proposed| proposed.timeout).map(Into::into);
     let times = resource.timeouts.get_or_insert_default();
@@ -229,6 +242,11 @@ fn propose(resource: &mut api::Resource, metadata: &Metadata) {
     let interval = metadata.proposed("monitor").and_then(|proposed| proposed.interval).map(Into::into);
     monitor.interval = monitor.interval.take().or(interval);
     monitor.timeout = monitor.timeout.take().or_else(|| timeout("monitor"));
+    for given in resource.ocf.iter_mut().flat_map(|ocf| &mut ocf.depths) {
+        let Some(proposed) = metadata.proposed_check(given.depth) else { continue };
+        given.interval = given.interval.take().or(proposed.interval.map(Into::into));
+        given.timeout = given.timeout.take().or(proposed.timeout.map(Into::into));
+    }
 }
 
 #[cfg(test)]

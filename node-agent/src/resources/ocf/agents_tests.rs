@@ -8,7 +8,8 @@ const AGENT: &str = r#"<?xml version="1.0"?><!DOCTYPE resource-agent SYSTEM "ra-
 <parameter name="pid" required="1"><content type="string" default="/run/x.pid"/></parameter>
 <parameter name="nic"><content type="string"/></parameter></parameters>
 <actions><action name="start" timeout="90s"/><action name="stop" timeout="100"/>
-<action name="monitor" depth="0" timeout="30s" interval="15s"/><action name="meta-data" timeout="5s"/></actions></resource-agent>"#;
+<action name="monitor" depth="0" timeout="30s" interval="15s"/><action name="monitor" depth="10" timeout="31" interval="60"/>
+<action name="monitor" depth="20" timeout="32" interval="70"/><action name="meta-data" timeout="5s"/></actions></resource-agent>"#;
 
 fn name() -> Name {
     Name::parse("test:X").unwrap()
@@ -19,7 +20,7 @@ fn refused(metadata: &Metadata, given: &[(&str, &str)]) -> Vec<String> {
 }
 
 #[test]
-fn wrong_and_missing_parameters_and_promotable_agents_are_named_with_what_is_allowed() {
+fn wrong_and_missing_parameters_and_agents_that_need_roles_are_named_with_what_is_allowed() {
     let mut agent = Metadata::parse(AGENT).unwrap();
     assert_eq!(refused(&agent, &[("ip", "192.0.2.1")]), Vec::<String>::new(), "pid has a default");
     assert_eq!(
@@ -30,13 +31,18 @@ fn wrong_and_missing_parameters_and_promotable_agents_are_named_with_what_is_all
         ]
     );
     agent.actions.insert("promote".to_owned());
-    assert!(refused(&agent, &[("ip", "192.0.2.1")])[0].contains("test:X is promotable"));
+    assert_eq!(refused(&agent, &[("ip", "192.0.2.1")]), Vec::<String>::new(), "as a plain instance");
+    let needs_roles = Name::parse("sg_persist").unwrap();
+    let given = [("ip".to_owned(), "192.0.2.1".to_owned())].into();
+    let text = refusals(&needs_roles, &agent, &given).remove(0);
+    assert!(text.starts_with("ocf.type: heartbeat:sg_persist: it does its work only on an instance that is"), "{text}");
 }
 
 #[test]
 fn times_come_from_the_agent_where_the_resource_gives_none() {
     let mut resource: api::Resource = serde_json::from_value(serde_json::json!(
-        {"name": "x", "ocf": {"type": "X"}, "timeouts": {"start": "7s"}, "monitor": {"threshold": 2}}
+        {"name": "x", "ocf": {"type": "X", "depths": [{"depth": 10}, {"depth": 20, "interval": "50s"}, {"depth": 30}]},
+         "timeouts": {"start": "7s"}, "monitor": {"threshold": 2}}
     ))
     .unwrap();
     propose(&mut resource, &Metadata::parse(AGENT).unwrap());
@@ -44,6 +50,10 @@ fn times_come_from_the_agent_where_the_resource_gives_none() {
     assert_eq!((resource.start_timeout(), resource.stop_timeout()), (seconds(7), seconds(100)));
     assert_eq!((resource.probe_timeout(), resource.check_timeout()), (seconds(30), seconds(30)));
     assert_eq!((resource.check_interval(), resource.check_threshold()), (seconds(15), 2));
+    let checks: Vec<_> = resource.checks().into_iter().map(|(d, c)| (d, c.interval, c.timeout)).collect();
+    let plain = (0, seconds(15), seconds(30));
+    let expected = [plain, (10, seconds(60), seconds(31)), (20, seconds(50), seconds(32)), (30, plain.1, plain.2)];
+    assert_eq!(checks, expected, "given, the agent's, the plain check's");
 }
 
 #[test]

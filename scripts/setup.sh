@@ -5,7 +5,7 @@
 #
 # build  what compiling needs: a C toolchain (bundled SQLite) and protoc (etcd client)
 # demo   build, and what lab hosts are made of: namespaces, file systems, a web server, packet filters
-# test   demo, and what only tests need: etcd, kubectl, xfs and btrfs tools, systemd and D-Bus, BIRD, cargo-nextest; and
+# test   demo, and what only tests need: etcd, kubectl, Redis, Apache, xfs and btrfs tools, systemd and D-Bus, BIRD, cargo-nextest; and
 #        unpacked beside Cargo's artefacts, without being installed: QEMU, a kernel, LVM and the NFS server for tests in
 #        virtual machines
 #
@@ -70,6 +70,10 @@ if [ "$purpose" = test ]; then
         programs+=(postgresql-15)
         packages+=(postgresql-15)
     fi
+    # What real OCF agents start, and what they call; redis-server also for examples/redis.
+    need redis-server redis-server
+    need apache2 apache2
+    need modprobe kmod
     # A systemd and a D-Bus of the tests' own; a container may have neither.
     need systemctl systemd
     need dbus-daemon dbus
@@ -81,7 +85,7 @@ if [ "$purpose" = test ]; then
     fi
 fi
 
-# Kept away from init systems while packages unpack: nginx, etcd and PostgreSQL must not start because a test wants their programs.
+# Kept away from init systems while packages unpack: nginx, etcd, PostgreSQL, Redis and Apache must not start because a test wants their programs.
 without_services() {
     local policy=/usr/sbin/policy-rc.d made=
     if [ ! -e $policy ]; then
@@ -121,7 +125,7 @@ if [ ${#packages[@]} -gt 0 ]; then
     fi
     # Nor at the next boot.
     if [ -d /run/systemd/system ]; then
-        for pair in nginx-light:nginx etcd-server:etcd; do
+        for pair in nginx-light:nginx etcd-server:etcd redis-server:redis-server apache2:apache2; do
             [[ " $wanted " != *" ${pair%%:*} "* ]] || "${as_root[@]}" systemctl disable --quiet "${pair##*:}" 2>/dev/null || true
         done
     fi

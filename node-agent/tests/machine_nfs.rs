@@ -48,6 +48,36 @@ fn start(machine: &mut Machine) {
     take(machine);
 }
 
+/// What the agent heartbeat:exportfs is made of; the rest of what it calls is busybox's.
+const AGENT: [&str; 7] = [
+    "/usr/lib/ocf/resource.d/heartbeat/exportfs",
+    "/usr/lib/ocf/lib/heartbeat/ocf-shellfuncs",
+    "/usr/lib/ocf/lib/heartbeat/ocf-binaries",
+    "/usr/lib/ocf/lib/heartbeat/ocf-directories",
+    "/usr/lib/ocf/lib/heartbeat/ocf-returncodes",
+    "/usr/lib/ocf/lib/heartbeat/ocf-rarun",
+    "/usr/lib/ocf/lib/heartbeat/ocf-distro",
+];
+
+/// The same kernel's export by the real agent, unchanged: the client mounts it, and its end is seen.
+fn exported_by_an_agent(server: &mut Machine, client: &mut Machine) {
+    let spec = resource(serde_json::json!({"name": "agent", "ocf": {"type": "exportfs", "parameters":
+        {"directory": "/agents", "clientspec": "192.0.2.0/24", "fsid": "9", "options": "rw,no_root_squash"}}}));
+    server
+        .sh("echo root:x:0:0::/root:/bin/sh > /etc/passwd; touch /etc/exports; mkdir /agents && mount -t tmpfs none /agents && echo here > /agents/file")
+        .unwrap();
+    assert_eq!(carry_out(server, Action::Probe, &spec), Outcome::Stopped);
+    assert_eq!(carry_out(server, Action::Start, &spec), Outcome::Running);
+    let read = "mkdir -p /mnt/agents && mount.nfs 192.0.2.1:/agents /mnt/agents -o vers=4.2 && cat /mnt/agents/file";
+    assert_eq!(client.sh(read).unwrap().trim(), "here");
+    client.sh("umount /mnt/agents").unwrap();
+    server.sh("exportfs -u 192.0.2.0/24:/agents").unwrap();
+    assert_eq!(carry_out(server, Action::Monitor, &spec), Outcome::Stopped);
+    server.sh("exportfs -i -o rw,fsid=9 192.0.2.0/24:/agents").unwrap();
+    assert_eq!(carry_out(server, Action::Stop, &spec), Outcome::Stopped);
+    assert_eq!(server.sh("exportfs -s | grep -c /agents || true").unwrap().trim(), "0");
+}
+
 #[test]
 fn an_export_moves_with_its_file_system_under_a_client_that_has_a_file_open() {
     let place = tempfile::tempdir().unwrap();
@@ -55,6 +85,7 @@ fn an_export_moves_with_its_file_system_under_a_client_that_has_a_file_open() {
     sh(&format!("mkfs.ext4 -q {}", shared.display()));
     let ((a_end, to_a), (b_end, to_b)) = (wire(place.path()), wire(place.path()));
     let tools = ["exportfs", "rpc.nfsd", "rpc.mountd", "fsck.ext4"];
+    let tools: Vec<&str> = tools.into_iter().chain(AGENT).collect();
     let server = |name: &str, end| MachineConfig {
         disks: vec![shared.clone()],
         wires: vec![end],
@@ -108,6 +139,7 @@ fn an_export_moves_with_its_file_system_under_a_client_that_has_a_file_open() {
     // Though the client has a file open on it.
     assert_eq!(carry_out(&mut a, Action::Stop, &data()), Outcome::Stopped);
     assert_eq!(carry_out(&mut a, Action::Stop, &export("7")), Outcome::Stopped, "again");
+    exported_by_an_agent(&mut a, &mut client);
     start(&mut b);
     grows(&mut b, written);
     client.sh("kill -0 $(cat /run/writer)").unwrap();

@@ -39,6 +39,20 @@ fn dummy_is_started_checked_and_stopped_as_often_as_one_likes() {
     assert_eq!(server.run(Action::Probe, &spec), Outcome::Stopped);
 }
 
+/// Nothing here promotes; a stop begins with the demotion that the contract wants, whoever has promoted it.
+#[test]
+fn stateful_that_somebody_has_promoted_runs_and_can_be_stopped() {
+    let server = Server::new();
+    let file = server.run_dir.path().join("role");
+    let spec = agent("role", "heartbeat", "Stateful", &[("state", &file.display().to_string())]);
+    assert_eq!(server.run(Action::Start, &spec), Outcome::Running);
+    assert_eq!(std::fs::read_to_string(&file).unwrap().trim(), "slave");
+    std::fs::write(&file, "master\n").unwrap();
+    assert_eq!(server.run(Action::Monitor, &spec), Outcome::Running);
+    assert_eq!(server.run(Action::Stop, &spec), Outcome::Stopped);
+    assert!(!file.exists());
+}
+
 #[test]
 fn delay_that_starts_too_slowly_is_killed_and_can_be_stopped() {
     let server = Server::new();

@@ -23,6 +23,18 @@ fn with_agents(documents: &mut [(std::path::PathBuf, Value)]) {
     resources.expect("the example's group").extend(more);
 }
 
+/// Has the shared disk's file system mounted by an agent.
+fn mounted_by_an_agent(documents: &mut [(std::path::PathBuf, Value)]) {
+    let data = "{name: data, ocf: {type: Filesystem, depths: [{depth: 20, interval: 1s}], \
+        parameters: {device: /dev/holdfast/data, directory: /srv/web, fstype: ext4}}}";
+    for (_, document) in documents.iter_mut().filter(|(_, document)| document["kind"] == "FailoverGroup") {
+        let resources = document["spec"]["resources"].as_sequence_mut();
+        for resource in resources.into_iter().flatten().filter(|resource| resource["name"] == "data") {
+            *resource = serde_yaml::from_str(data).expect("YAML");
+        }
+    }
+}
+
 /// Waits until the client is answered on the agent's address by this server.
 fn answered_by(trial: &Trial, server: &str) {
     wait_for(&format!("{server} to answer on {ADDRESS}"), LIMIT, |last| {
@@ -44,23 +56,36 @@ fn left(trial: &Trial, server: &str) -> Vec<String> {
     found
 }
 
+/// Whether a host has the shared disk's file system, by its kernel's word.
+fn is_mounted(trial: &Trial, server: &str) -> bool {
+    let pid = trial.host(server).pid().expect("it is on");
+    let mounts = std::fs::read_to_string(format!("/proc/{pid}/mounts")).expect("its mounts");
+    mounts.lines().any(|line| line.starts_with("/dev/") && line.contains(" /srv/web ext4 "))
+}
+
 #[test]
 fn agents_of_another_maker_are_moved_and_taken_over_with_their_group() {
-    let trial = Trial::start_with("ocf", "two-servers", holdfast_lab::ClusterOptions::default(), with_agents);
+    // The lab formats the disk that the example names.
+    let declare = |documents: &mut Vec<_>| mounted_by_an_agent(documents);
+    let options = holdfast_lab::ClusterOptions { declare: Some(&declare), ..Default::default() };
+    let trial = Trial::start_with("ocf", "two-servers", options, with_agents);
     let first = trial.active();
     let second = trial.others(&first).remove(0);
     answered_by(&trial, &first);
     assert_eq!((left(&trial, &first).len(), left(&trial, &second).len()), (2, 0));
+    assert!(is_mounted(&trial, &first) && !is_mounted(&trial, &second));
 
     trial.cluster.holdfast(&["move", GROUP, "--to", &second, "--namespace", "ha"]).expect("it is moved");
     answered_by(&trial, &second);
     assert_eq!((left(&trial, &first).len(), left(&trial, &second).len()), (0, 2), "{:?}", left(&trial, &first));
+    assert!(!is_mounted(&trial, &first) && is_mounted(&trial, &second));
 
     let (epoch, before) = (trial.epoch(), boottime_ns());
     trial.cluster.power_cut(&second).expect("a power cut");
     trial.served_by(std::slice::from_ref(&first), before);
     answered_by(&trial, &first);
     assert_eq!(left(&trial, &first).len(), 2);
+    assert!(is_mounted(&trial, &first));
     trial.cluster.wait_online(GROUP, Some(&first), LIMIT).expect("the status follows");
     trial.cluster.power_on(&second).expect("power");
     trial.all_return(epoch + 1);

@@ -87,4 +87,5 @@ fuzz! {
     kill_list: stored::KillLines;
     agent_metadata: stored::AgentMetadata;
     mount_table: stored::MountTable;
+    local_command: stored::Commands;
 }

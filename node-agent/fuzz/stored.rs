@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use holdfast_agent::commands::Request;
 use holdfast_agent::guard::kill_list;
 use holdfast_agent::ledger;
 use holdfast_agent::metadata::Metadata;
@@ -44,6 +45,40 @@ impl Target for LedgerSlot {
         let sum = crc32c::crc32c_append(crc32c::crc32c(&head[..20]), &rest[..length]);
         head[20..].copy_from_slice(&sum.to_le_bytes());
         true
+    }
+}
+
+/// A line that somebody says to the agent's local socket.
+pub(crate) struct Commands;
+
+impl Target for Commands {
+    fn valid(&self) -> Vec<Vec<u8>> {
+        [
+            r#"{"status":{}}"#,
+            r#"{"failover":{"group":"web","reason":"kernel update"}}"#,
+            r#"{"down":{"reason":""}}"#,
+            r#"{"run":{"group":"web","name":"worker","command":["/opt/worker","-x"],"directory":"/","user":"root",
+                "restarts":3,"window":600,"grace":10}}"#,
+            r#"{"stop":{"group":"web","name":"worker"}}"#,
+        ]
+        .map(|line| line.as_bytes().to_vec())
+        .to_vec()
+    }
+
+    fn takes(&self, input: &[u8]) -> bool {
+        Request::parse(input).is_ok()
+    }
+
+    fn check(&self, input: &[u8]) {
+        match Request::parse(input) {
+            // Sentences for people: neither is what was said to end in an endless one.
+            Err(refusal) => assert!(!refusal.is_empty()),
+            Ok(request) => {
+                let line = request.line();
+                assert_eq!(line.find('\n'), Some(line.len() - 1), "one line");
+                assert_eq!(Request::parse(line.as_bytes()), Ok(request));
+            }
+        }
     }
 }
 

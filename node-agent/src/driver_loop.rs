@@ -8,16 +8,19 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
+use holdfast_api::v1 as api;
+use holdfast_core::commands::{Command, program};
 use holdfast_core::message::Envelope;
 use holdfast_core::names::{GroupName, MonitorName, PathName, ResourceName, ServerName};
 use holdfast_core::settings::{LockPlace, PathSetting};
 use holdfast_core::status::Status;
 use holdfast_core::time::Instant;
 use holdfast_core::{Action, Boot, Context, Core, Input, Note, OpId, Output};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::clock;
-use crate::convert::config::open_windows;
+use crate::commands::Request;
+use crate::convert::config::{open_windows, program_config};
 use crate::inbox::{Adoption, Event};
 use crate::ledger::{Ledger, LedgerError};
 use crate::notes::Notes;
@@ -87,6 +90,12 @@ pub trait Effects: Send {
     fn fence_devices(&self) -> crate::fencing::View;
     /// This machine is to shut down; nothing is held any more.
     fn power_off(&mut self, reason: &str);
+    /// The specification of a program that a command added to a group.
+    fn program(&self, group: &GroupName, program: &ResourceName) -> Option<&api::Resource>;
+    /// A command adds a program to a group; operations about it follow.
+    fn keep_program(&mut self, group: &GroupName, program: &ResourceName, spec: api::Resource);
+    /// A program is verified stopped, and will not be started again.
+    fn forget_program(&mut self, group: &GroupName, program: &ResourceName);
     /// The group is verified stopped here.
     fn released(&mut self, group: &GroupName);
     /// Authority ends then (R9).
@@ -161,7 +170,13 @@ pub struct Driver<E: Effects> {
     last: Option<Status>,
     /// What is refused on the paths, as it was last told.
     refused: BTreeMap<PathName, Refused>,
+    /// Commands that wait for the core's answer, with the program that they are about.
+    commands: BTreeMap<u64, (Option<api::Resource>, Reply)>,
+    next_command: u64,
 }
+
+/// Takes the answer to a command.
+type Reply = oneshot::Sender<Result<String, String>>;
 
 impl<E: Effects> Driver<E> {
     /// A loop around a core that was made from what the ledger holds.
@@ -197,6 +212,8 @@ impl<E: Effects> Driver<E> {
             silent: None,
             last: None,
             refused: BTreeMap::new(),
+            commands: BTreeMap::new(),
+            next_command: 0,
         }
     }
 
@@ -279,8 +296,46 @@ impl<E: Effects> Driver<E> {
                 self.dirty = true;
                 Ok(())
             }
+            Event::Command { request, reply } => self.command(&request, reply),
             Event::Fatal(reason) => Err(Ended::Fatal(reason)),
         }
+    }
+
+    /// Hands a command to the core; its answer comes with [`Output::Answer`].
+    fn command(&mut self, request: &Request, reply: Reply) -> Result<(), Ended> {
+        let (command, why, resource) = match self.as_the_core_takes_it(request) {
+            Ok(command) => command,
+            Err(refusal) => {
+                // Who asked may be gone; then nobody is to be told.
+                let _ = reply.send(Err(refusal));
+                return Ok(());
+            }
+        };
+        self.next_command += 1;
+        let token = self.next_command;
+        self.commands.insert(token, (resource, reply));
+        self.dirty = true;
+        self.input(Input::Command { token, command, why })
+    }
+
+    fn as_the_core_takes_it(&self, request: &Request) -> Result<(Command, String, Option<api::Resource>), String> {
+        let Some(adoption) = &self.adoption else {
+            return Err(format!("{} does not know its sub-cluster yet", self.me));
+        };
+        let mut resource = None;
+        let (command, why) = request.command(|run| {
+            let (group, name, spec) = (GroupName(run.group.clone()), program(&run.name), run.resource()?);
+            if self.effects.program(&group, &name).is_some_and(|known| *known != spec) {
+                return Err(format!(
+                    "another program is called {} in group {group}; stop it first, or choose another name",
+                    run.name
+                ));
+            }
+            let config = program_config(&spec, adoption.specs.get(&group).map(|group| &group.spec))?;
+            resource = Some(spec);
+            Ok(config)
+        })?;
+        Ok((command, why, resource))
     }
 
     /// Which groups may go back by the clock, if that has changed.
@@ -359,6 +414,17 @@ impl<E: Effects> Driver<E> {
                 Output::Fence { op, server } => self.effects.fence(op, &server),
                 Output::FenceCancel { op } => self.effects.cancel_fence(op),
                 Output::Released { group } => self.effects.released(&group),
+                Output::Answer { token, answer } => {
+                    if let Some((_, reply)) = self.commands.remove(&token) {
+                        let _ = reply.send(answer);
+                    }
+                }
+                Output::Program { token, group, program } => {
+                    if let Some(spec) = self.commands.get(&token).and_then(|(spec, _)| spec.clone()) {
+                        self.effects.keep_program(&group, &program, spec);
+                    }
+                }
+                Output::ProgramEnded { group, program } => self.effects.forget_program(&group, &program),
                 Output::Note(note) => self.notes.push(note),
                 Output::PowerOff { reason } => self.effects.power_off(&reason),
                 Output::Exit => return Err(Ended::Left),

@@ -68,6 +68,14 @@ impl Effects for Fake {
 
     fn power_off(&mut self, _: &str) {}
 
+    fn program(&self, _: &GroupName, _: &ResourceName) -> Option<&api::Resource> {
+        None
+    }
+
+    fn keep_program(&mut self, _: &GroupName, _: &ResourceName, _: api::Resource) {}
+
+    fn forget_program(&mut self, _: &GroupName, _: &ResourceName) {}
+
     fn released(&mut self, _: &GroupName) {}
 
     fn deadline(&mut self, soft: Instant, _: Instant, _: Instant) {

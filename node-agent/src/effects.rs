@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use holdfast_api::v1 as api;
 use holdfast_core::OpId;
+use holdfast_core::commands::is_program;
 use holdfast_core::names::{GroupName, MonitorName, ResourceName, ServerName};
 use holdfast_core::time::Instant;
 
@@ -45,6 +46,8 @@ pub struct Machine {
     /// The command that shuts this machine down.
     power_off: Vec<String>,
     specs: BTreeMap<GroupName, BTreeMap<u64, Spec>>,
+    /// Those that commands added; of no generation, because they are declared nowhere.
+    programs: BTreeMap<GroupName, BTreeMap<ResourceName, api::Resource>>,
 }
 
 impl Machine {
@@ -57,8 +60,14 @@ impl Machine {
         power_off: Vec<String>,
     ) -> Machine {
         let mut specs: BTreeMap<GroupName, BTreeMap<u64, Spec>> = BTreeMap::new();
+        let mut programs: BTreeMap<GroupName, BTreeMap<ResourceName, api::Resource>> = BTreeMap::new();
         for group in running {
             for (name, resource) in &group.resources {
+                if is_program(name) {
+                    let of_group = programs.entry(group.group.clone()).or_default();
+                    of_group.insert(name.clone(), resource.spec.clone());
+                    continue;
+                }
                 let generations = specs.entry(group.group.clone()).or_default();
                 generations
                     .entry(resource.generation)
@@ -78,6 +87,7 @@ impl Machine {
             monitors: Vec::new(),
             power_off,
             specs,
+            programs,
         }
     }
 }
@@ -127,7 +137,8 @@ impl Effects for Machine {
     fn operate(&mut self, operation: Operation) {
         let Operation { op, group, resource, generation, action, depth, context, timeout } = operation;
         let generations = self.specs.get(&group);
-        let spec = generations.and_then(|g| g.get(&generation)).and_then(|s| s.resources.get(&resource)).cloned();
+        let declared = generations.and_then(|g| g.get(&generation)).and_then(|s| s.resources.get(&resource));
+        let spec = self.program(&group, &resource).or(declared).cloned();
         let (network, sources) = (self.network.clone(), self.sources.clone());
         self.executor.submit(executor::Operation {
             op,
@@ -180,8 +191,24 @@ impl Effects for Machine {
         });
     }
 
+    fn program(&self, group: &GroupName, program: &ResourceName) -> Option<&api::Resource> {
+        self.programs.get(group)?.get(program)
+    }
+
+    fn keep_program(&mut self, group: &GroupName, program: &ResourceName, spec: api::Resource) {
+        self.programs.entry(group.clone()).or_default().insert(program.clone(), spec);
+    }
+
+    fn forget_program(&mut self, group: &GroupName, program: &ResourceName) {
+        if let Some(programs) = self.programs.get_mut(group) {
+            programs.remove(program);
+        }
+        self.executor.forget(group, program);
+    }
+
     fn released(&mut self, group: &GroupName) {
         self.executor.released(group);
+        self.programs.remove(group);
         // Nothing of it runs: the newest is what the next start is about.
         if let Some(generations) = self.specs.get_mut(group) {
             while generations.len() > 1 {

@@ -11,6 +11,9 @@ use holdfast_core::Input;
 use holdfast_core::config::{Config, GroupConfig};
 use holdfast_core::names::GroupName;
 
+use tokio::sync::oneshot;
+
+use crate::commands::Request;
 use crate::paths::Wiring;
 
 /// Events that may wait. At 16 servers, 16 paths and the shortest interval (10 ms) that is more than 100 ms of frames.
@@ -23,6 +26,13 @@ pub enum Event {
     Input(Input),
     /// New accepted specifications, already durable on this server.
     Adopt(Box<Adoption>),
+    /// Somebody gave a command on this server.
+    Command {
+        /// What.
+        request: Request,
+        /// Takes what was done, or why it is refused.
+        reply: oneshot::Sender<Result<String, String>>,
+    },
     /// The guard has another state, or keys have changed: look again and publish.
     Refresh,
     /// The process has to end at once; the reason.

@@ -9,6 +9,7 @@ pub mod boot;
 pub mod bootstrap;
 pub mod cgroup;
 pub mod clock;
+pub mod commands;
 pub mod config;
 pub mod convert;
 pub mod deadline;
@@ -35,7 +36,7 @@ pub mod spawn;
 pub mod spec_cache;
 pub mod watchdog;
 
-pub use run::{AgentError, agent_main, local_status};
+pub use run::{AgentError, agent_main};
 
 #[cfg(test)]
 mod testing;

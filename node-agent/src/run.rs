@@ -199,7 +199,10 @@ fn serve(
         let listener = local_socket::bind(&config.run_dir)
             .map_err(|e| format!("{} can't be made: {e}", local_socket::path(&config.run_dir).display()))?;
         let (snapshots, guard, facts) = (sources.snapshots.clone(), sources.guard.clone(), sources.facts.clone());
-        tokio::spawn(local_socket::serve(listener, snapshots, guard, facts));
+        tokio::spawn(local_socket::serve(
+            listener,
+            local_socket::Sources { snapshots, guard, facts, inbox: inbox.clone() },
+        ));
         let mut term = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let ending = sources.ending.clone();
@@ -293,14 +296,4 @@ fn facts(host: &Host, boot: &Boot, durable: &Durable) -> Facts {
         kernel: host.kernel(),
         capacity: boot.capacity,
     }
-}
-
-/// Asks the agent of a run directory what it knows: one JSON document.
-pub fn local_status(run_dir: &Path) -> std::io::Result<String> {
-    use std::io::Read;
-    let mut stream = std::os::unix::net::UnixStream::connect(local_socket::path(run_dir))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    Ok(text)
 }

@@ -5,6 +5,7 @@
 mod agents;
 mod area;
 mod chaos;
+mod commands;
 mod control_plane;
 mod data_service;
 mod disk_faults;

@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use holdfast_planner as planner;
 use holdfast_planner::{Action, Amount, Current, Decision, Phase, Rule};
 
+use crate::commands::is_program;
 use crate::config::{Config, GroupConfig, MonitorAction, Recovery, Then};
 use crate::core::Core;
-use crate::fitness::Judgement;
+use crate::fitness::{Judgement, limits};
 use crate::frame::Intent;
 use crate::message::{Assignment, Message, Reason};
 use crate::names::{GroupName, ServerName};
@@ -436,12 +437,16 @@ impl Core {
 
 /// What follows a failure, within which limits. None for what the newest specification does not have any more: it can't
 /// fail again where the group starts next.
-pub(crate) fn recovery_of<'a>(group: &'a GroupConfig, failure: &Failure) -> Option<&'a Recovery> {
+pub(crate) fn recovery_of(group: &GroupConfig, failure: &Failure) -> Option<Recovery> {
     match &failure.part {
-        Part::Resource(name) => group.resources.get(name).map(|resource| &resource.recovery),
+        // The next server does not start it by itself, but a script of the group may.
+        Part::Resource(name) if is_program(name) => {
+            limits(group).map(|limits| Recovery { then: Then::Failover, ..limits.clone() })
+        }
+        Part::Resource(name) => group.resources.get(name).map(|resource| resource.recovery.clone()),
         Part::Monitor(name) => match &group.monitors.get(name)?.action {
-            MonitorAction::Fail(recovery) => Some(recovery),
-            MonitorAction::FailAll(recovery) | MonitorAction::ServerDown(recovery) => recovery.as_ref(),
+            MonitorAction::Fail(recovery) => Some(recovery.clone()),
+            MonitorAction::FailAll(recovery) | MonitorAction::ServerDown(recovery) => recovery.clone(),
             MonitorAction::Restart(_) | MonitorAction::Report => None,
         },
     }

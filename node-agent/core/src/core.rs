@@ -73,6 +73,8 @@ pub struct Core {
     pub(crate) checks: BTreeMap<OpId, (GroupName, MonitorName)>,
     /// Monitors that run whatever this server holds.
     pub(crate) watch: crate::fitness::Watch,
+    /// What was ordered on this server and is under way.
+    pub(crate) commands: crate::commands::Commands,
     pub(crate) next_op: OpId,
     pub(crate) leaving: bool,
     /// Groups whose window for a failback is open.
@@ -138,6 +140,7 @@ impl Core {
             ops: BTreeMap::new(),
             checks: BTreeMap::new(),
             watch: Default::default(),
+            commands: Default::default(),
             next_op: 0,
             leaving: false,
             failback_windows: BTreeSet::new(),
@@ -219,6 +222,7 @@ impl Core {
                 self.beat_soon();
             }
             Input::FailbackWindows(open) => self.failback_windows = open,
+            Input::Command { token, command, why } => self.on_command(token, command, why),
             Input::Leave => {
                 self.leaving = true;
                 // The machine shuts down, or somebody ends the process all the same.
@@ -286,6 +290,7 @@ impl Core {
         self.drive_machines();
         self.send_report();
         self.heed_shutdown();
+        self.drive_commands();
         self.drive_leave();
         self.beat(&config);
     }

@@ -13,6 +13,7 @@
 //! - Where something fails whose action is ServerDown, the same holds, and that server hands its groups over, leaves the
 //!   view and shuts down: one after the other, at the coordinator's word, and only if a server remains that nothing speaks
 //!   against, and at least half of all servers. So no fault, and no wrong monitor, shuts a sub-cluster down.
+//! - What a command asks (`commands.rs`) is judged likewise: `holdfast failover` for one group, `holdfast down` as ServerDown.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -142,7 +143,10 @@ impl Core {
         let of = |name: &GroupName, group: &GroupConfig| {
             Some((name.clone(), self.watch.groups.get(name)?.monitors.report(&group.everywhere)))
         };
+        let (leave, down) = self.wishes();
         ServerReport {
+            leave,
+            down,
             monitors: monitors.unwrap_or_default(),
             groups: groups.iter().filter_map(|(name, group)| of(name, group)).collect(),
         }
@@ -265,11 +269,14 @@ impl Core {
                 }
             }
         }
+        if about(&MonitorAction::ServerDown(None)) {
+            unfit.extend(self.asked_to_go_down());
+        }
         unfit
     }
 
     /// Members that are there and may go on running groups.
-    fn staying<'a>(&'a self, view: &'a View, config: &'a Config) -> impl Iterator<Item = &'a ServerName> {
+    pub(crate) fn staying<'a>(&'a self, view: &'a View, config: &'a Config) -> impl Iterator<Item = &'a ServerName> {
         view.members.keys().filter(move |server| {
             let there = **server == self.boot.server || self.connected(server);
             let wanted = config.servers.contains_key(*server) && !view.detached.contains_key(*server);
@@ -329,8 +336,8 @@ impl Core {
         if !told {
             return;
         }
-        let reason =
-            format!("{me} hands its groups over, leaves and shuts down: a monitor or resource with ServerDown failed");
+        let why = self.wishes().1.unwrap_or_else(|| "a monitor or resource with ServerDown failed".to_owned());
+        let reason = format!("{me} hands its groups over, leaves and shuts down: {why}");
         self.note("ServerDown", None, true, reason.clone());
         (self.leaving, self.down) = (true, Some(reason));
         self.beat_soon();
@@ -365,16 +372,24 @@ impl Core {
             own.flat_map(|(monitor, settings)| self.failing(Some(name), monitor, settings)).collect();
         let failed = self.failures_of(name);
         let shaky = self.shaky();
+        let here = self.holders(name).next().map(|(server, _)| server);
+        let (asked, mut left) = (self.asked_to_leave(name, false), self.asked_to_leave(name, true));
+        left.retain(|server, _| Some(server) != here);
         let bad = |server: &ServerName| {
-            let known = failed.contains_key(server) || avoided.contains_key(server) || unfit.contains_key(server);
-            known || shaky.contains(server)
+            let known = asked.contains_key(server) || failed.contains_key(server) || avoided.contains_key(server);
+            known || unfit.contains_key(server) || shaky.contains(server)
         };
+        let mut better = self.staying(view, config).filter(|server| group.policy.contains(*server) && !bad(server));
         let mut worse = Avoided::new();
-        if self.staying(view, config).any(|server| group.policy.contains(server) && !bad(server)) {
-            let here = self.holders(name).next().map(|(server, _)| server);
+        if let Some(first) = better.next() {
             let elsewhere = shaky.iter().filter(|server| Some(*server) != here && !unfit.contains_key(*server));
             worse.extend(elsewhere.map(|server| (server.clone(), "a monitor has failed there just now".to_owned())));
             worse.extend(unfit.clone());
+            worse.extend(asked.clone());
+            // That it was left once is the weakest objection: it yields to every other one.
+            if !left.contains_key(first) || better.any(|server| !left.contains_key(server)) {
+                worse.extend(left);
+            }
         }
         (avoided, worse)
     }
@@ -412,7 +427,7 @@ impl Watch {
 ///
 /// # Errors
 /// Why not.
-fn may_shut_down(
+pub(crate) fn may_shut_down(
     server: &ServerName,
     staying: &BTreeSet<ServerName>,
     going: usize,
@@ -433,7 +448,7 @@ fn may_shut_down(
 }
 
 /// The limits of a group: those of all of its resources are the same.
-fn limits(group: &GroupConfig) -> Option<&Recovery> {
+pub(crate) fn limits(group: &GroupConfig) -> Option<&Recovery> {
     group.resources.values().next().map(|resource| &resource.recovery)
 }
 

@@ -10,9 +10,12 @@
 //! | `Running` | a monitor of the group with action Restart fails | failure |
 //! | failure | none left | not critical: `GivenUp`; critical: the group has failed here |
 //! | any | a monitor of the group with action Failover or Stop fails | the group has failed here |
+//! | `Stopped` | a program (`commands.rs`) that did not start at first, or that is to end | no part of the group any more |
 //! | `Running`, `GivenUp` | switched off | `NeedsStop`, with everything that requires it; stays `Stopped` |
 //! | any | group not wanted, everything after it stopped | `Stopping` |
 //! | `Stopping` | stopped / anything else | `Stopped` / `Stuck`, tried again (a failed stop never counts as stopped) |
+
+mod programs;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +29,7 @@ use crate::names::{MonitorName, ResourceName};
 use crate::output::{Action, OpId};
 use crate::status::{Failure, GroupPhase, GroupReport, Part, ResourceReport, Step};
 use crate::time::Instant;
+use programs::Program;
 
 /// A stop that failed is tried again after this time: it often only had to wait for somebody's process.
 pub(crate) const STUCK_RETRY: Duration = Duration::from_secs(5);
@@ -73,6 +77,21 @@ struct Look {
 }
 
 impl Resource {
+    fn new(state: State, now: Instant) -> Resource {
+        Resource {
+            state,
+            restarts: Vec::new(),
+            in_place: Vec::new(),
+            not_before: now,
+            restarted: 0,
+            message: String::new(),
+            looks: BTreeMap::new(),
+            check: None,
+            give_up: false,
+            stop_failed: false,
+        }
+    }
+
     /// It runs, and nothing is known of how well.
     fn runs(&mut self, now: Instant, config: &ResourceConfig) {
         self.state = State::Running;
@@ -98,6 +117,10 @@ pub(crate) struct Machine {
     wanted: bool,
     resources: BTreeMap<ResourceName, Resource>,
     monitors: Monitors,
+    /// Those of the resources that a command added.
+    programs: BTreeMap<ResourceName, Program>,
+    /// Programs that are no part of it any more, with what went wrong at their start.
+    ended: Vec<(ResourceName, Option<String>)>,
     failure: Option<Failure>,
     began: Instant,
     steps: Vec<Step>,
@@ -124,20 +147,11 @@ impl Machine {
         running: bool,
     ) -> Machine {
         let state = if running { State::NeedsProbe } else { State::Stopped };
-        let resource = |_: &ResourceConfig| Resource {
-            state,
-            restarts: Vec::new(),
-            in_place: Vec::new(),
-            not_before: now,
-            restarted: 0,
-            message: String::new(),
-            looks: BTreeMap::new(),
-            check: None,
-            give_up: false,
-            stop_failed: false,
-        };
-        let resources = config.resources.iter().map(|(name, config)| (name.clone(), resource(config))).collect();
+        let resources = config.resources.keys().map(|name| (name.clone(), Resource::new(state, now))).collect();
+        let programs = programs::known(&config);
         Machine {
+            programs,
+            ended: Vec::new(),
             assignment,
             config,
             gate,
@@ -183,11 +197,18 @@ impl Machine {
         if config.digest != self.config.digest {
             return;
         }
+        let mut config = config.clone();
+        for name in self.programs.keys() {
+            // It is declared nowhere, and runs on.
+            if let Some(program) = self.config.resources.get(name) {
+                Arc::make_mut(&mut config).resources.insert(name.clone(), program.clone());
+            }
+        }
         if config.generation != self.config.generation {
-            self.config = config.clone();
+            self.config = config;
             self.monitors.begin_anew();
         } else if config.resources != self.config.resources {
-            self.config = config.clone();
+            self.config = config;
         }
     }
 
@@ -379,8 +400,17 @@ impl Machine {
         }
         match (resource.state, outcome) {
             (State::Probing(current), outcome) if current == op => match outcome {
-                Outcome::Running => resource.runs(now, &config),
-                Outcome::Stopped => resource.state = State::Stopped,
+                Outcome::Running => {
+                    let ends = self.programs.get(name).is_some_and(|program| program.ends);
+                    resource.runs(now, &config);
+                    if ends {
+                        resource.state = State::NeedsStop;
+                    }
+                }
+                Outcome::Stopped => {
+                    resource.state = State::Stopped;
+                    self.part_with(name);
+                }
                 Outcome::Failed(message) | Outcome::Unknown(message) => {
                     resource.message = message;
                     resource.state = State::NeedsStop;
@@ -391,7 +421,15 @@ impl Machine {
                 self.steps.push(Step { step: format!("start {name}"), at, took });
                 match outcome {
                     Outcome::Running => {
+                        let program = self.programs.get_mut(name);
+                        let ends = program.is_some_and(|program| {
+                            program.proven = true;
+                            program.ends
+                        });
                         resource.runs(now, &config);
+                        if ends {
+                            resource.state = State::NeedsStop;
+                        }
                         resource.message.clear();
                     }
                     Outcome::Stopped => self.failed(now, name, "it ended at once".into()),
@@ -402,6 +440,7 @@ impl Machine {
                 Outcome::Stopped => {
                     resource.state = State::Stopped;
                     resource.stop_failed = false;
+                    self.part_with(name);
                 }
                 Outcome::Running => {
                     resource.message = "it still runs after a stop".into();
@@ -438,6 +477,14 @@ impl Machine {
         resource.state = State::NeedsStop;
         resource.restarts.retain(|at| now.since(*at) < config.recovery.window);
         if !self.wanted || !config.enabled {
+            return;
+        }
+        if let Some(program) = self.programs.get_mut(name)
+            && (program.ends || !program.proven)
+        {
+            // Whoever started it is told; the group is as well as before.
+            program.ends = true;
+            program.problem = Some(message);
             return;
         }
         if let Some(in_place) = &config.in_place {
@@ -490,9 +537,8 @@ impl Machine {
 }
 
 #[cfg(test)]
-#[path = "group_tests.rs"]
-mod tests;
-
-#[cfg(test)]
 #[path = "group_check_tests.rs"]
 mod check_tests;
+#[cfg(test)]
+#[path = "group_switch_tests.rs"]
+mod switch_tests;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use holdfast_planner::Amount;
 
+use crate::commands::Command;
 use crate::compact::Compact;
 use crate::config::{Config, GroupConfig};
 use crate::frame::Frame;
@@ -116,6 +117,15 @@ pub enum Input {
     Orders(BTreeSet<Order>),
     /// The groups whose window for a failback is open now, by this server's clock. Whole, not a difference.
     FailbackWindows(BTreeSet<GroupName>),
+    /// Somebody gave a command on this server; answer [`crate::Output::Answer`].
+    Command {
+        /// To be answered.
+        token: u64,
+        /// What.
+        command: Command,
+        /// The command as it was given, and the reason, for people.
+        why: String,
+    },
     /// The process was asked to end (SIGTERM): leave cleanly.
     Leave,
 }

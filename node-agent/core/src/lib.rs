@@ -37,6 +37,7 @@ pub mod view;
 #[cfg(feature = "planted")]
 pub mod alike;
 mod arbiter;
+pub mod commands;
 mod coordinator;
 mod core;
 mod detach;

@@ -102,6 +102,29 @@ pub enum Output {
         /// The call.
         op: OpId,
     },
+    /// The answer to [`crate::Input::Command`]: what was done, or why it is refused.
+    Answer {
+        /// Of the command.
+        token: u64,
+        /// One sentence.
+        answer: Result<String, String>,
+    },
+    /// The program of this command is part of the group from now on: its specification is to be kept.
+    Program {
+        /// Of the command.
+        token: u64,
+        /// The group.
+        group: GroupName,
+        /// The resource that it is.
+        program: ResourceName,
+    },
+    /// The program is verified stopped, and no part of the group any more: what was kept of it may be forgotten.
+    ProgramEnded {
+        /// The group.
+        group: GroupName,
+        /// The program.
+        program: ResourceName,
+    },
     /// The group is verified stopped here; its kill-list entries and running specification may be forgotten.
     Released {
         /// The group.

@@ -111,13 +111,26 @@ pub struct ResourceReport {
     pub message: String,
 }
 
-/// What the monitors say that run on every server.
+/// What monitors and commands say of a server itself.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct ServerReport {
     /// Those of the sub-cluster.
     pub monitors: BTreeMap<MonitorName, MonitorReport>,
     /// Those of groups, with scope Everywhere.
     pub groups: BTreeMap<GroupName, BTreeMap<MonitorName, MonitorReport>>,
+    /// Groups that are to leave it by a command, with the reason.
+    pub leave: BTreeMap<GroupName, Leave>,
+    /// It is to go down by a command, with the reason.
+    pub down: Option<String>,
+}
+
+/// A group is to leave a server by a command, or has left it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Leave {
+    /// The command with its reason.
+    pub why: String,
+    /// It has left: no place to come back to by itself.
+    pub left: bool,
 }
 
 /// One monitor.

@@ -54,6 +54,8 @@ impl Core {
             .is_some_and(|from| self.durable.view.as_ref().is_some_and(|view| !view.members.contains_key(from)));
         let proven = evidence.filter(|name| gone && *name != Evidence::Clean.name());
         let leaves = assignment.previous.as_ref().is_some_and(|from| self.leaves(from));
+        let command = assignment.previous.as_ref().and_then(|from| self.command_about(name, from));
+        let command = command.filter(|_| matches!(assignment.reason, Reason::Recovery | Reason::Move));
         let history = self.coordinator.history.entry(name.clone()).or_default();
         if assignment.server.is_some() {
             history.starting = Some(now);
@@ -82,17 +84,21 @@ impl Core {
         history.last_id += 1;
         let cause = match assignment.reason {
             Reason::Failover => "ServerLost",
+            Reason::Recovery | Reason::Move if command.is_some() => "Operation",
             Reason::Recovery => "ResourceFailed",
             Reason::Move if leaves => "ServerLeft",
             Reason::Move => "Operation",
             Reason::Failback => "Failback",
             Reason::Start | Reason::Stop => "Declared",
         };
-        let message = lost.as_ref().map_or_else(String::new, |lost| {
-            let paths: Vec<&str> = lost.paths.iter().map(|path| path.0.as_str()).collect();
-            let from = assignment.previous.as_ref().map(|server| server.0.clone()).unwrap_or_default();
-            format!("{from} silent on {} for {} ms", paths.join(", "), lost.detection.as_millis())
-        });
+        let message = lost.as_ref().map_or_else(
+            || command.unwrap_or_default(),
+            |lost| {
+                let paths: Vec<&str> = lost.paths.iter().map(|path| path.0.as_str()).collect();
+                let from = assignment.previous.as_ref().map(|server| server.0.clone()).unwrap_or_default();
+                format!("{from} silent on {} for {} ms", paths.join(", "), lost.detection.as_millis())
+            },
+        );
         history.transitions.push(Transition {
             id: history.last_id,
             reason: assignment.reason,

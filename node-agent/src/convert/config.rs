@@ -13,6 +13,7 @@ use holdfast_api::placement::{is_open, relations};
 use holdfast_api::timing::Timing;
 use holdfast_api::v1 as api;
 use holdfast_api::validation::resource_graph;
+use holdfast_core::commands::is_program;
 use holdfast_core::config::{
     CheckConfig, Config, Failback, GroupConfig, InPlace, LockKind, PathKind, Recovery, ResourceConfig, Target, Then,
 };
@@ -344,8 +345,10 @@ fn running_config(
     accepted: Option<&api::FailoverGroup>,
     sub_cluster: &api::SubCluster,
 ) -> Option<GroupConfig> {
+    let (programs, declared): (Vec<_>, Vec<_>) = running.resources.iter().partition(|(name, _)| is_program(name));
     let generation = running.resources.values().map(|r| r.generation).max()?;
-    if accepted.is_some_and(|a| self::generation(a.metadata.generation) == generation) {
+    let same = accepted.is_some_and(|a| self::generation(a.metadata.generation) == generation);
+    if same && programs.is_empty() {
         return None;
     }
     let mut object = accepted.cloned().unwrap_or_else(|| {
@@ -363,8 +366,49 @@ fn running_config(
         api::FailoverGroup::new(&running.group.0, spec)
     });
     object.metadata.generation = i64::try_from(generation).ok();
-    object.spec.resources = running.resources.values().map(|r| r.spec.clone()).collect();
-    group_config(&object, sub_cluster).ok()
+    if !same {
+        object.spec.resources = declared.into_iter().map(|(_, r)| r.spec.clone()).collect();
+    }
+    let mut config = group_config(&object, sub_cluster).ok()?;
+    let after: BTreeSet<ResourceName> = config.resources.keys().cloned().collect();
+    for (name, program) in programs {
+        let program = program_config(&program.spec, Some(&object.spec)).ok()?;
+        let program = ResourceConfig { after: after.clone(), requires: after.clone(), ..program };
+        config.resources.insert(name.clone(), program);
+    }
+    Some(config)
+}
+
+/// A program that a command adds to a group, without its place among the others. Its limits are the group's.
+///
+/// # Errors
+/// A sentence.
+pub fn program_config(
+    resource: &api::Resource,
+    group: Option<&api::FailoverGroupSpec>,
+) -> Result<ResourceConfig, String> {
+    let of_group = group.map(|group| group.recovery.clone()).unwrap_or_default();
+    let own = resource.recovery.as_ref().ok_or("a program says itself how often it is restarted")?;
+    Ok(ResourceConfig {
+        after: BTreeSet::new(),
+        requires: BTreeSet::new(),
+        critical: true,
+        start_timeout: resource.start_timeout(),
+        stop_timeout: resource.stop_timeout(),
+        probe_timeout: resource.probe_timeout(),
+        monitor_interval: resource.check_interval(),
+        monitor_timeout: resource.check_timeout(),
+        monitor_threshold: u32::from(resource.check_threshold()),
+        in_place: None,
+        recovery: Recovery {
+            restarts: u32::from(own.restarts.unwrap_or(of_group.restarts)),
+            window: own.window.as_ref().unwrap_or(&of_group.window).get(),
+            then: Then::Failover,
+            max_failovers: u32::from(of_group.max_failovers),
+            failover_window: of_group.failover_window.get(),
+            decay: of_group.failure_decay.get(),
+        },
+    })
 }
 
 /// The groups whose window for a failback is open at `now`, by this server's clock.

@@ -217,6 +217,14 @@ impl Executor {
         self.inner.settings.cgroups.group(&group.0).remove();
     }
 
+    /// A resource is verified stopped, and no part of its group any more: a restarted agent is not to start it. What the
+    /// kill list has of it goes with the group.
+    pub fn forget(&self, group: &GroupName, resource: &ResourceName) {
+        if let Err(error) = self.inner.records.forget_resource(group, resource) {
+            tracing::warn!(%group, %resource, %error, "what was started can't be forgotten; a restarted agent will start it again");
+        }
+    }
+
     /// When the executor last showed that it works; at most a little more than a second ago if it does.
     pub fn checkpoint(&self) -> Instant {
         Instant(self.inner.checkpoint.load(Ordering::Relaxed))

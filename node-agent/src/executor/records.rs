@@ -142,9 +142,23 @@ impl Records {
             return Ok(());
         }
         entry.resources.insert(resource.clone(), running);
-        let path = self.file(group);
+        self.write(entry)
+    }
+
+    /// Durable when it returns.
+    pub(super) fn forget_resource(&self, group: &GroupName, resource: &ResourceName) -> Result<(), RecordError> {
+        let mut groups = self.groups();
+        let Some(entry) = groups.get_mut(group) else { return Ok(()) };
+        match entry.resources.remove(resource) {
+            Some(_) => self.write(entry),
+            None => Ok(()),
+        }
+    }
+
+    fn write(&self, group: &RunningGroup) -> Result<(), RecordError> {
+        let path = self.file(&group.group);
         let aside = path.with_extension("new");
-        let text = serde_json::to_vec(entry)
+        let text = serde_json::to_vec(group)
             .map_err(|e| RecordError::Damaged { path: path.clone(), problem: e.to_string() })?;
         let mut file = File::create(&aside).map_err(failed(&aside, "making it"))?;
         file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed(&aside, "writing it"))?;

@@ -422,6 +422,8 @@ impl State {
             // No group of the model has monitors.
             Output::Check { .. } => {}
             Output::Released { .. } | Output::Note(_) | Output::Exit | Output::PowerOff { .. } => {}
+            // Nobody gives a command on a server of the model.
+            Output::Answer { .. } | Output::Program { .. } | Output::ProgramEnded { .. } => {}
             // No server of the model has a fence device.
             Output::Fence { .. } | Output::FenceCancel { .. } => {}
         }

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
-use holdfast_core::config::{Config, GroupConfig};
+use holdfast_core::config::{Config, GroupConfig, ResourceConfig};
 use holdfast_core::durable::Durable;
 use holdfast_core::frame::Frame;
 use holdfast_core::lock::LockRecord;
@@ -17,6 +17,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 mod checks;
+mod commands;
 pub mod disk;
 pub mod faults;
 mod fence;
@@ -188,6 +189,11 @@ pub struct World {
     lock_restored: bool,
     seen: checks::Seen,
     seen_order: BTreeMap<usize, (u32, u64)>,
+    /// Programs of commands, by the command.
+    programs: BTreeMap<u64, ResourceConfig>,
+    /// Answers to commands.
+    pub answers: BTreeMap<u64, Result<String, String>>,
+    commands: u64,
     /// What the checks found.
     pub violations: Vec<String>,
     /// The story so far.
@@ -252,6 +258,9 @@ impl World {
             lock_restored: false,
             seen: checks::Seen::default(),
             seen_order: BTreeMap::new(),
+            programs: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            commands: 0,
             violations: Vec::new(),
             log: Vec::new(),
             moved: 0,
@@ -464,7 +473,8 @@ impl World {
                 if action == Action::Start
                     && let Some(spec) = self.all_specs.get(&(group.clone(), generation))
                 {
-                    self.hosts[server].running_specs.insert(group.clone(), spec.clone());
+                    let spec = spec.clone();
+                    self.starts_under(server, &group, &spec);
                 }
                 let key = (group, resource);
                 self.after(2 * MS, self.helper_delay * MS, Event::Act { server, life, op, key, generation, action });
@@ -472,6 +482,16 @@ impl World {
             Output::Check { op, .. } => self.check(server, life, op),
             Output::Released { group } => {
                 self.hosts[server].running_specs.remove(&group);
+            }
+            Output::Answer { token, answer } => {
+                self.say(format!("{}: answers {token}: {answer:?}", self.hosts[server].name));
+                self.answers.insert(token, answer);
+            }
+            Output::Program { token, group, program } => self.keep_program(server, token, &group, &program),
+            Output::ProgramEnded { group, program } => {
+                if let Some(spec) = self.hosts[server].running_specs.get_mut(&group) {
+                    Arc::make_mut(spec).resources.remove(&program);
+                }
             }
             Output::Fence { op, server: target } => self.fence(server, op, &target),
             Output::FenceCancel { op } => self.cancel_fence(server, op),

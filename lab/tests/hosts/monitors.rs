@@ -46,7 +46,7 @@ pub(crate) fn all_become(trial: &Trial, wanted: MonitorState) {
     .expect("the status shows the monitors");
 }
 
-fn nginx(trial: &Trial, server: &str) -> Vec<Process> {
+pub(crate) fn nginx(trial: &Trial, server: &str) -> Vec<Process> {
     let all = trial.host(server).processes().expect("its processes");
     all.into_iter().filter(|process| process.args[0].contains("nginx")).collect()
 }

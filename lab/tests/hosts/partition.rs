@@ -6,26 +6,6 @@ use holdfast_lab::{boottime_ns, wait_for};
 use crate::harness::{LIMIT, Trial};
 
 #[test]
-fn a_cut_interconnect_moves_nothing_and_is_shown() {
-    let trial = Trial::two("interconnect");
-    let active = trial.active();
-    let standby = trial.others(&active).remove(0);
-    let epoch = trial.epoch();
-    let before = boottime_ns();
-    trial.cluster.lab().link_down(&active, "ic").expect("cable out");
-    trial.path_becomes(&active, &standby, "ic", PathState::Down);
-    trial.path_becomes(&standby, &active, "ic", PathState::Down);
-    trial.path_becomes(&standby, &active, "pub", PathState::Up);
-    trial.pass(trial.cluster.blueprint().timeout * 3);
-    trial.cluster.lab().link_up(&active, "ic").expect("cable in");
-    trial.path_becomes(&active, &standby, "ic", PathState::Up);
-    trial.undisturbed_since(before);
-    assert_eq!(trial.epoch(), epoch, "no new view was needed");
-    assert_eq!(trial.history(), [active]);
-    trial.cluster.close().expect("the lab goes");
-}
-
-#[test]
 fn a_path_that_loses_one_way_is_not_up_and_moves_nothing() {
     let trial = Trial::two("one-way");
     let active = trial.active();

@@ -1,38 +1,8 @@
 //! A server loses its power.
 
-use std::time::Duration;
-
-use holdfast_api::v1::EvidenceKind;
 use holdfast_lab::boottime_ns;
 
 use crate::harness::{GROUP, LIMIT, Trial};
-
-#[test]
-fn power_cut_of_the_active_server_moves_the_group_within_about_one_timeout() {
-    let trial = Trial::two("power-active");
-    let victim = trial.active();
-    let standby = trial.others(&victim);
-    let epoch = trial.epoch();
-    let before = boottime_ns();
-    trial.cluster.power_cut(&victim).expect("a power cut");
-    let survivor = trial.served_by(&standby, before);
-    trial.taken_over_since(before);
-
-    let online = trial.cluster.wait_online(GROUP, Some(&survivor), LIMIT).expect("the status follows");
-    let status = online.status.expect("a status");
-    let transition = status.transitions.first().expect("the takeover is recorded");
-    assert_eq!((transition.from.as_str(), transition.to.as_str()), (victim.as_str(), survivor.as_str()));
-    assert_eq!(transition.evidence, Some(EvidenceKind::Time), "{transition:?}");
-    assert!(status.epoch.expect("an epoch") > epoch, "a new view was decided");
-    assert!(transition.chart.iter().any(|step| step.step.starts_with("start ")), "{transition:?}");
-
-    trial.cluster.power_on(&victim).expect("power");
-    trial.all_return(status.epoch.expect("an epoch"));
-    trial.pass(Duration::from_secs(1));
-    assert_eq!(trial.active(), survivor, "the group does not go back by itself");
-    assert_eq!(trial.history(), [victim, survivor]);
-    trial.cluster.close().expect("the lab goes");
-}
 
 #[test]
 fn power_cut_of_the_standby_server_does_not_touch_the_group() {

@@ -15,28 +15,6 @@ fn nginx(trial: &Trial, server: &str) -> Vec<Process> {
 }
 
 #[test]
-fn a_killed_application_is_restarted_where_it_is() {
-    let trial = Trial::two("app-killed");
-    let active = trial.active();
-    let victims = nginx(&trial, &active);
-    assert!(!victims.is_empty(), "the web server runs on {active}");
-    let before = boottime_ns();
-    trial.host(&active).signal(&victims, Signal::SIGKILL).expect("killed");
-    trial.served_by(std::slice::from_ref(&active), boottime_ns());
-    let outage = trial.outage_since(before);
-    assert!(outage < Duration::from_secs(1), "the client saw {outage:?}");
-    assert_ne!(nginx(&trial, &active), victims);
-    wait_for("the restart to be counted", LIMIT, |last| {
-        let status = trial.status();
-        *last = format!("{:?}", status.resources);
-        Ok(status.resources.iter().any(|r| r.name == "nginx" && r.restarts == 1).then_some(()))
-    })
-    .expect("the status says so");
-    assert_eq!(trial.history(), [active]);
-    trial.cluster.close().expect("the lab goes");
-}
-
-#[test]
 fn an_agent_that_dies_comes_back_without_stopping_its_groups() {
     let trial = Trial::two("agent-killed");
     let active = trial.active();

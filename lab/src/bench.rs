@@ -278,6 +278,9 @@ fn idle_cost(cluster: &Cluster) -> Result<Vec<Idle>> {
     let mut all = Vec::new();
     for (name, before) in hosts.into_iter().zip(before) {
         let after = Cost::of(&*cluster.host(&name)?)?;
+        if after.ticks < before.ticks {
+            return Err(LabError::Host { host: name, message: "its agent ended while it was watched".into() });
+        }
         let milliseconds = ((boottime_ns() - begin) / 1_000_000).max(1);
         let permille = |ticks: u64| ticks * 1_000_000 / per_second / milliseconds;
         all.push(Idle {

@@ -1,7 +1,7 @@
 //! The hidden program `holdfast helper`: carries out one operation on one resource, or one check of a
 //! monitor, and ends.
 //!
-//! Every effect on the server happens in such a process, inside a control group of its own, so that a frozen or hung
+//! Every effect on the server, and every look that may hang, happens in such a process, inside a control group of its own, so that a frozen or hung
 //! operation can be killed without a trace (protocol-why D6). Right before it acts on a start it looks at the deadline
 //! page again. It reads one request from standard input and writes one [`Verdict`] and a newline to standard output, both
 //! JSON.
@@ -108,7 +108,10 @@ pub fn helper_main() -> ExitCode {
         .map_err(|e| e.to_string())
         .and_then(|_| serde_json::from_str::<Question>(&text).map_err(|e| e.to_string()));
     let verdict = match request {
-        Ok(Question::Operation(request)) => carry_out(*request),
+        Ok(Question::Operation(request)) => match DeadlinePage::open(&request.run_dir) {
+            Ok(page) => carry_out(*request, Arc::new(page)),
+            Err(error) => Verdict::unknown(error.to_string()),
+        },
         Ok(Question::Check(request)) => monitors::run(&request),
         Err(problem) => {
             eprintln!("holdfast helper is started by the agent, with a request on standard input: {problem}");
@@ -121,12 +124,9 @@ pub fn helper_main() -> ExitCode {
     if answered.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn carry_out(request: Request) -> Verdict {
+/// Carries an operation out in this process.
+pub(crate) fn carry_out(request: Request, page: Arc<DeadlinePage>) -> Verdict {
     let began = Instant::now();
-    let page = match DeadlinePage::open(&request.run_dir) {
-        Ok(page) => Arc::new(page),
-        Err(error) => return Verdict::unknown(error.to_string()),
-    };
     let job = Job {
         state: state_dir(&request.run_dir, &request.group, &request.resource),
         group: request.group,

@@ -34,6 +34,15 @@ use programs::Program;
 /// A stop that failed is tried again after this time: it often only had to wait for somebody's process.
 pub(crate) const STUCK_RETRY: Duration = Duration::from_secs(5);
 
+/// Checks that are due within this time begin together: the rules are looked at once for all of them.
+const SLOT: Duration = Duration::from_millis(100);
+
+/// The end of the slot that a moment is in.
+fn slot(at: Instant) -> Instant {
+    let length = u64::try_from(SLOT.as_nanos()).unwrap_or(1);
+    Instant(at.0.div_ceil(length).saturating_mul(length))
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum State {
     NeedsProbe,
@@ -95,7 +104,8 @@ impl Resource {
     /// It runs, and nothing is known of how well.
     fn runs(&mut self, now: Instant, config: &ResourceConfig) {
         self.state = State::Running;
-        self.looks = config.checks.iter().map(|(d, c)| (*d, Look { next: now + c.interval, misses: 0 })).collect();
+        self.looks =
+            config.checks.iter().map(|(d, c)| (*d, Look { next: slot(now + c.interval), misses: 0 })).collect();
     }
 
     /// When the next check is due, and its depth: of several, the one that has waited longest.
@@ -287,7 +297,10 @@ impl Machine {
         if self.wanted {
             self.switch_off();
         }
-        let states: BTreeMap<ResourceName, State> = self.resources.iter().map(|(n, r)| (n.clone(), r.state)).collect();
+        // Who waits for whom is asked only when something is to be started or stopped.
+        let calm = self.wanted && self.resources.values().all(|resource| resource.state == State::Running);
+        let states: BTreeMap<ResourceName, State> =
+            self.resources.iter().filter(|_| !calm).map(|(n, r)| (n.clone(), r.state)).collect();
         let all = self.config.clone();
         let up = |name: &ResourceName| match states.get(name) {
             None | Some(State::Running | State::GivenUp) => true,
@@ -299,12 +312,14 @@ impl Machine {
         for (name, resource) in &mut self.resources {
             let Some(config) = self.config.resources.get(name) else { continue };
             let request = |action, timeout| Request { resource: name.clone(), action, depth: 0, timeout };
-            // Everything that comes after it is stopped first; for a restart only what can't go on without it.
-            let clear = self.config.resources.iter().all(|(other, other_config)| {
-                let waits =
-                    if self.wanted { other_config.requires.contains(name) } else { other_config.after.contains(name) };
-                !waits || down(other)
-            });
+            // Everything that comes after it is stopped first; for a restart only what can't go on without it. Looked at
+            // only where something is to be stopped: all against all is much in a large group that simply runs.
+            let clear = || {
+                self.config.resources.iter().all(|(other, other_config)| {
+                    let waits = if self.wanted { &other_config.requires } else { &other_config.after };
+                    !waits.contains(name) || down(other)
+                })
+            };
             match resource.state {
                 State::NeedsProbe if self.wanted => requests.push(request(Action::Probe, config.probe_timeout)),
                 State::Stopped if self.wanted && resource.give_up => resource.state = State::GivenUp,
@@ -313,11 +328,11 @@ impl Machine {
                 State::Stopped if self.wanted && may_start && self.failure.is_none() && config.after.iter().all(up) => {
                     requests.push(request(Action::Start, config.start_timeout));
                 }
-                State::NeedsStop if clear => requests.push(request(Action::Stop, config.stop_timeout)),
-                State::Running | State::NeedsProbe | State::GivenUp if !self.wanted && clear => {
+                State::NeedsStop if clear() => requests.push(request(Action::Stop, config.stop_timeout)),
+                State::Running | State::NeedsProbe | State::GivenUp if !self.wanted && clear() => {
                     requests.push(request(Action::Stop, config.stop_timeout));
                 }
-                State::Stuck(again) if clear && now >= again => {
+                State::Stuck(again) if now >= again && clear() => {
                     requests.push(request(Action::Stop, config.stop_timeout))
                 }
                 State::Stuck(again) => wake.push(again),
@@ -381,6 +396,20 @@ impl Machine {
         }
     }
 
+    /// A check of a resource that is to run, and that did not fail before, found it running: when it is checked again.
+    pub(crate) fn still_runs(&mut self, now: Instant, name: &ResourceName, op: OpId) -> Option<Instant> {
+        let config = self.config.resources.get(name)?;
+        let resource = self.resources.get_mut(name)?;
+        let (_, depth) = resource.check.filter(|(check, _)| *check == op)?;
+        let look = resource.looks.get_mut(&depth).filter(|look| look.misses == 0)?;
+        if !self.wanted || resource.state != State::Running {
+            return None;
+        }
+        look.next = slot(now + config.checks.get(&depth)?.interval);
+        resource.check = None;
+        resource.next_check(config).map(|(at, _)| at)
+    }
+
     /// An operation ended.
     pub(crate) fn done(&mut self, now: Instant, name: &ResourceName, op: OpId, outcome: Outcome, took: Duration) {
         let Some(config) = self.config.resources.get(name).cloned() else { return };
@@ -390,7 +419,7 @@ impl Machine {
             let interval = config.checks.get(&depth).map_or(Duration::ZERO, |check| check.interval);
             let misses = resource.looks.get(&depth).map_or(0, |look| look.misses);
             let misses = if outcome == Outcome::Running { 0 } else { misses + 1 };
-            resource.looks.insert(depth, Look { next: now + interval, misses });
+            resource.looks.insert(depth, Look { next: slot(now + interval), misses });
             match outcome {
                 Outcome::Running => {}
                 Outcome::Stopped => self.missed(now, name, depth, "it does not run any more".into()),

@@ -75,7 +75,8 @@ impl Trial {
             next: None,
             holds: BTreeSet::new(),
         };
-        let now = Instant(1);
+        // At the end of a slot, so that whole seconds are kept.
+        let now = Instant(1_000_000_000);
         let mut trial =
             Trial { machine: Machine::new(now, assignment, config(checks, threshold), 0, false), now, op: 0 };
         let start = trial.request().expect("a start");

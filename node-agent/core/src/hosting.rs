@@ -189,6 +189,16 @@ impl Core {
         }
     }
 
+    /// A resource's own check found what was known before. Nothing follows but its next check.
+    pub(crate) fn still_runs(&mut self, op: OpId, outcome: &Outcome) -> bool {
+        let Some((group, resource)) = self.ops.get(&op).filter(|_| *outcome == Outcome::Running) else { return false };
+        let machine = self.machines.get_mut(group);
+        let Some(next) = machine.and_then(|machine| machine.still_runs(self.now, resource, op)) else { return false };
+        self.ops.remove(&op);
+        self.wake(next);
+        true
+    }
+
     /// The executor's answer.
     pub(crate) fn resource_done(&mut self, op: OpId, outcome: Outcome, took: Duration) {
         let Some(outcome) = self.watch_done(op, outcome) else { return };

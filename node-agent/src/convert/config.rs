@@ -392,12 +392,12 @@ pub fn program_config(
     Ok(ResourceConfig {
         after: BTreeSet::new(),
         requires: BTreeSet::new(),
+        enabled: true,
         critical: true,
         start_timeout: resource.start_timeout(),
         stop_timeout: resource.stop_timeout(),
         probe_timeout: resource.probe_timeout(),
-        monitor_interval: resource.check_interval(),
-        monitor_timeout: resource.check_timeout(),
+        checks: checks(resource),
         monitor_threshold: u32::from(resource.check_threshold()),
         in_place: None,
         recovery: Recovery {
@@ -461,6 +461,11 @@ fn recovery(spec: &api::FailoverGroupSpec, resource: &api::Resource) -> Result<R
     })
 }
 
+fn checks(resource: &api::Resource) -> BTreeMap<u8, CheckConfig> {
+    let checks = resource.checks().into_iter();
+    checks.map(|(depth, check)| (depth, CheckConfig { interval: check.interval, timeout: check.timeout })).collect()
+}
+
 fn in_place(restart: &api::ProcessRestart) -> InPlace {
     InPlace { limit: u32::from(restart.limit), window: restart.window.get(), backoff: restart.backoff.get() }
 }
@@ -478,11 +483,7 @@ fn resources(spec: &api::FailoverGroupSpec) -> Result<BTreeMap<ResourceName, Res
             start_timeout: resource.start_timeout(),
             stop_timeout: resource.stop_timeout(),
             probe_timeout: resource.probe_timeout(),
-            checks: resource
-                .checks()
-                .into_iter()
-                .map(|(depth, check)| (depth, CheckConfig { interval: check.interval, timeout: check.timeout }))
-                .collect(),
+            checks: checks(resource),
             monitor_threshold: u32::from(resource.check_threshold()),
             in_place: resource.process.as_ref().and_then(|process| process.restart.as_ref()).map(in_place),
             recovery: recovery(spec, resource)?,

@@ -226,6 +226,11 @@ pub(super) fn wrong(field: &str, problem: impl Into<String>) -> PlanError {
 }
 
 impl Plan {
+    /// Its check reads nothing but tables that the kernel has in memory: control groups, processes, addresses.
+    pub(crate) fn is_seen_in_the_kernel(&self) -> bool {
+        matches!(self, Plan::Process(_) | Plan::FloatingIp(_))
+    }
+
     /// Resolves a specification on this server, if it needs nothing beside itself; see [`super::Sources`].
     ///
     /// # Errors

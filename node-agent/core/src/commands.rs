@@ -34,8 +34,9 @@ use crate::view::View;
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// Programs that a group can have on a server.
 pub const MOST_PROGRAMS: usize = 16;
-/// What the names of programs begin with: a declared resource has no dot in its name.
-const PROGRAM: &str = "run.";
+/// What the names of programs begin with: neither a declared resource nor a method of a data service has a colon in its
+/// name.
+const PROGRAM: &str = "run:";
 
 /// A command.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

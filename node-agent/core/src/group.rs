@@ -296,6 +296,7 @@ impl Machine {
         let mut requests = Vec::new();
         if self.wanted {
             self.switch_off();
+            self.stop_stragglers();
         }
         // Who waits for whom is asked only when something is to be started or stopped.
         let calm = self.wanted && self.resources.values().all(|resource| resource.state == State::Running);
@@ -308,7 +309,12 @@ impl Machine {
             Some(State::Stopped) => all.resources.get(name).is_some_and(|config| !config.enabled),
             Some(_) => false,
         };
-        let down = |name: &ResourceName| matches!(states.get(name), None | Some(State::Stopped));
+        let down = |name: &ResourceName| match states.get(name) {
+            None | Some(State::Stopped) => true,
+            // It was stopped before it was given up.
+            Some(State::GivenUp) => self.wanted,
+            Some(_) => false,
+        };
         for (name, resource) in &mut self.resources {
             let Some(config) = self.config.resources.get(name) else { continue };
             let request = |action, timeout| Request { resource: name.clone(), action, depth: 0, timeout };
@@ -536,6 +542,15 @@ impl Machine {
         } else {
             self.message = format!("{name}: {message}");
             self.failure = Some(Failure { part: Part::Resource(name.clone()), count: count + 1, message });
+        }
+    }
+
+    /// What was only being started when something that it requires failed is stopped with it, too: else that one would wait
+    /// for it for ever.
+    fn stop_stragglers(&mut self) {
+        let failed = self.resources.iter().filter(|(_, resource)| resource.state == State::NeedsStop);
+        for name in failed.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            self.stop_dependents(&name);
         }
     }
 

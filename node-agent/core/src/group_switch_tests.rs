@@ -1,4 +1,4 @@
-//! A resource that is switched off and on while its group runs.
+//! Resources of a running group that are switched off and on, and that fail while others need them.
 
 use std::collections::BTreeSet;
 
@@ -143,4 +143,45 @@ fn a_start_that_fails_after_it_was_switched_off_fails_nothing() {
     machine.refresh(&switched(false));
     settle(&mut machine, Some("db.net"));
     assert_eq!(machine.phase(), GroupPhase::Stuck);
+}
+
+/// A running service on which a web server is being started, and what restarts it has.
+fn starting(critical: bool) -> Machine {
+    let mut config = config();
+    config.resources.get_mut("db").expect("a resource").recovery.restarts = 1;
+    config.resources.get_mut("web").expect("a resource").critical = critical;
+    let mut machine = machine();
+    machine.config = Arc::new(config);
+    for (op, name) in [(1, "db"), (2, "web"), (3, "addr")] {
+        let requests = machine.requests(Instant(1), true, &mut Vec::new());
+        let start = requests.iter().find(|request| request.resource.0 == name).expect("a start");
+        machine.begun(Instant(1), start, op);
+        if name != "web" {
+            machine.done(Instant(1), &name.into(), op, Outcome::Running, Duration::ZERO);
+        }
+    }
+    machine
+}
+
+#[test]
+fn what_was_starting_when_its_requirement_failed_is_restarted_with_it() {
+    let mut machine = starting(true);
+    machine.exited(Instant(1), &"db".into(), "it ended".into());
+    assert_eq!(settle(&mut machine, None), Vec::<String>::new(), "its start has to end first");
+    machine.done(Instant(1), &"web".into(), 2, Outcome::Running, Duration::ZERO);
+    let restarted = settle(&mut machine, None);
+    assert_eq!(restarted[..3], ["Stop web", "Stop db", "Start db"], "{restarted:?}");
+    assert!(restarted.contains(&"Start web".into()), "{restarted:?}");
+    assert_eq!(machine.phase(), GroupPhase::Online);
+}
+
+#[test]
+fn what_was_given_up_does_not_keep_its_requirement_from_being_restarted() {
+    let mut machine = starting(false);
+    machine.done(Instant(1), &"web".into(), 2, Outcome::Failed("no licence".into()), Duration::ZERO);
+    settle(&mut machine, None);
+    machine.exited(Instant(1), &"db".into(), "it ended".into());
+    let restarted = settle(&mut machine, None);
+    assert!(restarted.ends_with(&["Start db.net".into()]) && restarted.contains(&"Start db".into()), "{restarted:?}");
+    assert_eq!(machine.phase(), GroupPhase::Online);
 }

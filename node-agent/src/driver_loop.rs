@@ -278,11 +278,7 @@ impl<E: Effects> Driver<E> {
         match event {
             // Without a specification nothing was ever started here.
             Event::Input(Input::Leave) if self.adoption.is_none() => Err(Ended::Left),
-            Event::Input(input) => {
-                let often = matches!(input, Input::Frame { .. } | Input::Compact { .. });
-                self.dirty |= !often && !matches!(input, Input::Durable { .. } | Input::Lock { .. });
-                self.input(input)
-            }
+            Event::Input(input) => self.input(input),
             Event::Adopt(adoption) => {
                 let adoption = Arc::new(*adoption);
                 self.effects.adopt(&adoption);
@@ -361,7 +357,9 @@ impl<E: Effects> Driver<E> {
     }
 
     fn input(&mut self, input: Input) -> Result<(), Ended> {
-        self.core.handle(clock::now(), input);
+        let often =
+            matches!(input, Input::Frame { .. } | Input::Compact { .. } | Input::Durable { .. } | Input::Lock { .. });
+        self.dirty |= self.core.handle(clock::now(), input) && !often;
         self.outputs()
     }
 
@@ -370,7 +368,11 @@ impl<E: Effects> Driver<E> {
         while let Some(output) = self.core.poll_output() {
             self.dirty |= !matches!(
                 output,
-                Output::Heartbeat(_) | Output::Deadline { .. } | Output::Lock { .. } | Output::Send { .. }
+                Output::Heartbeat(_)
+                    | Output::Deadline { .. }
+                    | Output::Lock { .. }
+                    | Output::Send { .. }
+                    | Output::Resource { action: Action::Monitor, .. }
             );
             match output {
                 Output::Persist { token, state } => self.ledger.persist(token, state)?,

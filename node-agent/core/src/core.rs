@@ -198,8 +198,8 @@ impl Core {
         self
     }
 
-    /// Takes one input.
-    pub fn handle(&mut self, now: Instant, input: Input) {
+    /// Takes one input. Says whether [`Core::status`] may be another one after it.
+    pub fn handle(&mut self, now: Instant, input: Input) -> bool {
         self.advance(now);
         match input {
             Input::Frame { path, frame } => self.hear(path, *frame),
@@ -209,7 +209,7 @@ impl Core {
             Input::Durable { token } => self.on_durable(token),
             Input::Lock { token, result } => self.lock_done(token, result),
             // Most answers of a large group: the rules have nothing to look at.
-            Input::ResourceDone { op, outcome, .. } if self.still_runs(op, &outcome) => return,
+            Input::ResourceDone { op, outcome, .. } if self.still_runs(op, &outcome) => return false,
             Input::ResourceDone { op, outcome, took } => self.resource_done(op, outcome, took),
             Input::ResourceFailed { group, resource, message } => self.resource_failed(&group, &resource, message),
             Input::Specs { config, groups, running } => {
@@ -234,6 +234,7 @@ impl Core {
             }
         }
         self.settle();
+        true
     }
 
     /// Lets time pass. Call when [`Core::next_deadline`] is reached, after all waiting inputs.

@@ -374,7 +374,9 @@ impl State {
             };
             match cause {
                 Cause::Tick => core.tick(now),
-                Cause::Input(input) => core.handle(now, input),
+                Cause::Input(input) => {
+                    core.handle(now, input);
+                }
             }
             let outputs: Vec<Output> = std::iter::from_fn(|| core.poll_output()).collect();
             for output in outputs {

@@ -158,6 +158,24 @@ pub(crate) fn entries(object: &Value) -> Vec<Entry> {
     list.into_iter().flatten().filter_map(Entry::read).collect()
 }
 
+/// True if two states of an object differ in nothing but the times of their entries: a write of that is none.
+pub(crate) fn same_but_times(old: &Value, new: &Value) -> bool {
+    let entry = |old: &Value, new: &Value| same_but(old, new, "time", |_, _| true);
+    // The entries are sorted by time, so equal ones need not be at the same place.
+    let entries = |old: &Value, new: &Value| match (old.as_array(), new.as_array()) {
+        (Some(old), Some(new)) => old.len() == new.len() && old.iter().all(|old| new.iter().any(|new| entry(old, new))),
+        _ => old == new,
+    };
+    same_but(old, new, "metadata", |old, new| same_but(old, new, "managedFields", entries))
+}
+
+/// True if two objects are the same, with its own comparison for one field.
+fn same_but(old: &Value, new: &Value, field: &str, within: impl Fn(&Value, &Value) -> bool) -> bool {
+    let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return old == new };
+    let same = |name: &str, old: &Value, new: &Value| if name == field { within(old, new) } else { old == new };
+    old.len() == new.len() && old.iter().all(|(name, old)| new.get(name).is_some_and(|new| same(name, old, new)))
+}
+
 fn store(object: &mut Value, mut entries: Vec<Entry>) {
     entries.retain(|entry| !entry.set.is_empty());
     entries.sort_by(|a, b| (!a.apply, &a.time, &a.manager).cmp(&(!b.apply, &b.time, &b.manager)));

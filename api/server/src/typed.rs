@@ -3,7 +3,7 @@
 //!
 //! Objects go by field, maps by key, lists with keys by item, sets by member; everything else is one value.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
@@ -107,13 +107,17 @@ pub(crate) fn changed(schema: &Value, old: &Value, new: &Value) -> FieldSet {
     out
 }
 
-/// `live` with the fields of `applied` put over it. Applied items come in the order of the request, others keep their
-/// relative place behind.
+/// `live` with the fields of `applied` put over it.
+///
+/// Items that both have stand in the order of the request, in the places that they have together; an item that only the
+/// request has comes before the next one of the request that was there, or last. So nobody's items move but those of the
+/// request, and applying the same again moves nothing: two who share a list don't turn it over for ever.
 pub(crate) fn merge(schema: &Value, live: &Value, applied: &Value) -> Value {
-    let (Some(before), Some(after)) = (parts(schema, live), parts(schema, applied)) else {
-        // An empty object that is applied onto fields takes none of them away.
-        let keeps = *applied == json!({}) && matches!(shape(schema, live), Shape::Object);
-        return if keeps { live.clone() } else { applied.clone() };
+    let Some(before) = parts(schema, live) else { return applied.clone() };
+    let Some(after) = parts(schema, applied) else {
+        // What is applied as empty or null names nothing below it, so it takes nothing away there.
+        let empty = applied.is_null() || *applied == json!({}) || *applied == json!([]);
+        return if empty { live.clone() } else { applied.clone() };
     };
     if let (Value::Object(live), Value::Object(applied)) = (live, applied) {
         let mut out: Map<String, Value> = live.clone();
@@ -126,16 +130,25 @@ pub(crate) fn merge(schema: &Value, live: &Value, applied: &Value) -> Value {
         }
         return Value::Object(out);
     }
-    let steps: BTreeMap<&str, &Value> = before.iter().map(|(step, _, value)| (step.as_str(), *value)).collect();
+    let there: BTreeMap<&str, &Value> = before.iter().map(|(step, _, value)| (step.as_str(), *value)).collect();
+    let named: BTreeSet<&str> = after.iter().map(|(step, ..)| step.as_str()).collect();
+    let mut wanted = after.iter();
     let mut out: Vec<Value> = Vec::new();
-    for (step, schema, value) in &after {
-        out.push(match steps.get(step.as_str()) {
-            Some(old) => merge(schema, old, value),
-            None => (*value).clone(),
-        });
+    for (step, _, value) in &before {
+        if !named.contains(step.as_str()) {
+            out.push((*value).clone());
+            continue;
+        }
+        // This is the place of the next item that both have.
+        for (step, schema, value) in wanted.by_ref() {
+            if let Some(old) = there.get(step.as_str()) {
+                out.push(merge(schema, old, value));
+                break;
+            }
+            out.push((*value).clone());
+        }
     }
-    let others = before.iter().filter(|(step, ..)| !after.iter().any(|(other, ..)| other == step));
-    out.extend(others.map(|(_, _, value)| (*value).clone()));
+    out.extend(wanted.map(|(_, _, value)| (*value).clone()));
     Value::Array(out)
 }
 
@@ -247,14 +260,33 @@ mod tests {
         let merged = merge(&schema(), &live, &applied);
         assert_eq!(
             merged,
-            json!({"a": "1", "list": [{"name": "k"}, {"name": "j", "x": 5, "y": 2}, {"name": "i", "x": 1}],
-                "set": ["n", "m"], "atomic": ["z"]})
+            json!({"a": "1", "list": [{"name": "i", "x": 1}, {"name": "k"}, {"name": "j", "x": 5, "y": 2}],
+                "set": ["m", "n"], "atomic": ["z"]})
         );
         assert_eq!(
             changed(&schema(), &live, &merged).to_json(),
             json!({"f:atomic": {}, "f:set": {"v:\"n\"": {}},
                 "f:list": {"k:{\"name\":\"k\"}": {".": {}, "f:name": {}}, "k:{\"name\":\"j\"}": {"f:x": {}}}})
         );
+    }
+
+    #[test]
+    fn items_stand_in_the_order_of_the_request_and_stay_when_it_is_repeated() {
+        let list = |names: &[&str]| json!({"list": names.iter().map(|name| json!({"name": name})).collect::<Vec<_>>()});
+        let live = list(&["a", "x", "b", "y"]);
+        let merged = merge(&schema(), &live, &list(&["b", "n", "a", "m"]));
+        assert_eq!(merged, list(&["b", "x", "n", "a", "y", "m"]));
+        assert_eq!(merge(&schema(), &merged, &list(&["b", "n", "a", "m"])), merged);
+        assert_eq!(merge(&schema(), &merged, &list(&["y"])), merged, "who names one item moves none");
+    }
+
+    #[test]
+    fn what_is_applied_as_empty_takes_nothing_away() {
+        let live = json!({"list": [{"name": "i"}], "set": ["m"], "map": {"k": "v"}, "atomic": ["x"]});
+        for empty in [json!({"list": [], "set": [], "map": {}}), json!({"list": null, "set": null, "map": null})] {
+            assert_eq!(merge(&schema(), &live, &empty), live);
+        }
+        assert_eq!(merge(&schema(), &live, &json!({"atomic": []}))["atomic"], json!([]), "one value is replaced");
     }
 
     #[test]

@@ -166,7 +166,10 @@ pub(crate) async fn save(
     dry_run: bool,
 ) -> ApiResult<Outcome> {
     let released = prepare::is_released(def, &new);
-    if dry_run || (new == old.value && !released) {
+    if !released && managed::same_but_times(&old.value, &new) {
+        return Ok(Outcome::Done(def.present(&old.value)));
+    }
+    if dry_run {
         return Ok(Outcome::Done(def.present(&new)));
     }
     let result = if released {

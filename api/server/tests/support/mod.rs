@@ -66,7 +66,20 @@ impl World {
 
     /// A server over any store.
     pub async fn over(store: Arc<dyn Store>) -> World {
-        let server = Arc::new(Server::new(Settings::new(Arc::clone(&store)).expect("CRDs")).expect("a server"));
+        World::serving(Settings::new(store).expect("CRDs")).await
+    }
+
+    /// A server that also serves a kind of the test's own, from its CustomResourceDefinition.
+    pub async fn with_kind(crd: Value) -> World {
+        let temporary = TempStore::new().expect("a store");
+        let mut settings = Settings::new(temporary.store()).expect("CRDs");
+        settings.crds.push(crd);
+        World { temporary: Some(temporary), ..World::serving(settings).await }
+    }
+
+    async fn serving(settings: Settings) -> World {
+        let store = Arc::clone(&settings.store);
+        let server = Arc::new(Server::new(settings).expect("a server"));
         let dir = tempfile::tempdir().expect("a directory");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let pki =

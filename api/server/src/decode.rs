@@ -6,6 +6,31 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+/// Levels of lists and objects within each other that an object may have. No kind needs half of it. What is stored has
+/// up to five levels more (`managedFields` repeats the object's own), and the reader of the store stops at 128: an object
+/// that is written must be readable again.
+pub(crate) const DEPTH_MAX: usize = 100;
+
+/// Levels of lists and objects of a value; 0 for a scalar. Stops counting above [`DEPTH_MAX`], so it never goes deep
+/// itself.
+pub(crate) fn depth(value: &Value) -> usize {
+    fn count(value: &Value, left: usize) -> usize {
+        let deepest = match value {
+            _ if left == 0 => return 0,
+            Value::Array(list) => list.iter().map(|value| count(value, left - 1)).max(),
+            Value::Object(map) => map.values().map(|value| count(value, left - 1)).max(),
+            _ => return 0,
+        };
+        1 + deepest.unwrap_or(0)
+    }
+    count(value, DEPTH_MAX + 1)
+}
+
+/// The error about a value that has more levels than are allowed.
+pub(crate) fn too_deep() -> String {
+    format!("lists and objects are nested more than {DEPTH_MAX} levels deep")
+}
+
 /// A decoded body.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Decoded {
@@ -34,6 +59,9 @@ pub(crate) fn decode(body: &[u8], yaml: bool) -> Result<Decoded, String> {
         json.end().map_err(|e| format!("the body is not valid JSON: {e}"))?;
         value
     };
+    if depth(&value) > DEPTH_MAX {
+        return Err(format!("the body is not valid: {}", too_deep()));
+    }
     Ok(Decoded { value, duplicates: duplicates.into_inner() })
 }
 
@@ -178,5 +206,10 @@ mod tests {
         assert!(decode(b"{", false).is_err());
         assert!(decode(b"a: 1\n---\nb: 2\n", true).is_err());
         assert!(decode(b"a: [", true).is_err());
+        let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
+        assert!(decode(nested(DEPTH_MAX).as_bytes(), false).is_ok());
+        for (levels, yaml) in [(DEPTH_MAX + 1, false), (DEPTH_MAX + 1, true), (100_000, false), (100_000, true)] {
+            assert!(decode(nested(levels).as_bytes(), yaml).is_err(), "{levels} levels");
+        }
     }
 }

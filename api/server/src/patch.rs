@@ -1,10 +1,11 @@
 //! JSON patch and merge patch on a served object. Pure.
 
-use json_patch::{Patch, PatchOperation};
+use json_patch::{CopyOperation as PatchCopy, MoveOperation as PatchMove, Patch, PatchOperation};
 use serde_json::Value;
 
-use crate::decode::decode;
+use crate::decode::{DEPTH_MAX, decode, depth, too_deep};
 use crate::error::{ApiError, ApiResult, Cause};
+use crate::negotiation::BODY_LIMIT;
 use crate::registry::ResourceDef;
 
 /// Operations that a JSON patch may have at most, as on a stock server.
@@ -56,7 +57,12 @@ impl PatchBody {
         match self {
             PatchBody::Merge(patch, _) => json_patch::merge(&mut patched, patch),
             PatchBody::Json(patch) => {
-                for operation in patch.iter().filter(|operation| !tests_absence(operation, object)) {
+                let mut copied = 0;
+                for operation in patch.iter() {
+                    if tests_absence(operation, &patched) {
+                        continue;
+                    }
+                    check_growth(operation, &patched, &mut copied)?;
                     json_patch::patch(&mut patched, std::slice::from_ref(operation)).map_err(|error| {
                         let cause = Cause {
                             reason: "FieldValueInvalid".into(),
@@ -92,6 +98,26 @@ impl PatchBody {
             }),
         }
     }
+}
+
+/// Refuses what a small patch could blow up: copies double an object each time, and nest it in itself. `copied` counts
+/// the bytes that the operations before have copied and moved.
+fn check_growth(operation: &PatchOperation, object: &Value, copied: &mut usize) -> ApiResult<()> {
+    let put = match operation {
+        PatchOperation::Add(add) => Some(&add.value),
+        PatchOperation::Replace(replace) => Some(&replace.value),
+        PatchOperation::Copy(PatchCopy { from, .. }) | PatchOperation::Move(PatchMove { from, .. }) => {
+            let value = object.pointer(from.as_str());
+            *copied += value.map_or(0, |value| value.to_string().len());
+            if *copied > BODY_LIMIT {
+                return Err(ApiError::too_large(BODY_LIMIT));
+            }
+            value
+        }
+        PatchOperation::Remove(_) | PatchOperation::Test(_) => None,
+    };
+    let levels = operation.path().tokens().count() + put.map_or(0, depth);
+    if put.is_some() && levels > DEPTH_MAX { Err(ApiError::bad_request(too_deep())) } else { Ok(()) }
 }
 
 /// A test for null passes where there is nothing. Kubernetes' patch library takes it so, and clients that add the first

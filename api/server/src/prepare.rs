@@ -89,14 +89,21 @@ pub(crate) fn create(def: &ResourceDef, mut object: Value, uid: String, now: Tim
         let name = meta(&object, "name").to_owned();
         object["status"] = json!({"phase": "Active"});
         object["spec"] = json!({"finalizers": ["kubernetes"]});
-        metadata_mut(&mut object).entry("labels").or_insert_with(|| json!({}));
-        object["metadata"]["labels"]["kubernetes.io/metadata.name"] = name.into();
+        label_with_name(&mut object, name);
     }
     normalize(def, &mut object);
     if def.plural == "events" {
         events::complete(&mut object);
     }
     Ok(object)
+}
+
+/// Sets the label that selects a namespace by its name. Labels that are no object are left for the check to name.
+fn label_with_name(namespace: &mut Value, name: String) {
+    let labels = metadata_mut(namespace).entry("labels").or_insert_with(|| json!({}));
+    if let Some(labels) = labels.as_object_mut() {
+        labels.insert("kubernetes.io/metadata.name".into(), name.into());
+    }
 }
 
 /// What a kind's stored form does not keep as sent.
@@ -152,7 +159,7 @@ pub(crate) fn update(def: &ResourceDef, old: &Value, mut new: Value, endpoint: E
             if def.is_namespace() {
                 // The contents are the server's business until they are gone.
                 new = with_field(&new, "spec", old.get("spec"));
-                new["metadata"]["labels"]["kubernetes.io/metadata.name"] = name.into();
+                label_with_name(&mut new, name.to_owned());
             }
             if def.status_subresource { with_field(&new, "status", old.get("status")) } else { new }
         }

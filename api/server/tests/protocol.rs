@@ -527,3 +527,53 @@ async fn large_answers_are_compressed_for_those_who_can_read_that() {
     assert!(reply.text.len() < 50_000);
     assert!(!world.get(&format!("{MAPS}/large")).await.headers.contains_key("content-encoding"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_would_grow_without_bound_is_refused_and_the_server_stays_readable() {
+    let world = World::new().await;
+    world.call("POST", MAPS, map("m")).await.expect(201);
+    let item = format!("{MAPS}/m");
+    let patch = async |operations: Value| {
+        let request = http::Request::patch(&item).header("content-type", "application/json-patch+json");
+        world.request(Some(World::admin()), request.body(operations.to_string().into()).expect("a request")).await
+    };
+    // Each copy doubles the object.
+    let mut doubling = vec![json!({"op": "add", "path": "/data/k0", "value": "x".repeat(1000)})];
+    doubling.extend((0..40).map(|at| json!({"op": "copy", "from": "/data", "path": format!("/data/k{at}")})));
+    assert_eq!(patch(Value::Array(doubling)).await.expect(413)["reason"], "RequestEntityTooLarge");
+    // Each step is one level deeper than the one before; `managedFields` is free in its depth.
+    let mut path = "/metadata/managedFields/0/fieldsV1/f:data".to_owned();
+    let mut nesting = Vec::new();
+    for _ in 0..200 {
+        path += "/f:a";
+        nesting.push(json!({"op": "add", "path": path, "value": {}}));
+    }
+    let refused = patch(Value::Array(nesting)).await.expect(400);
+    assert_eq!(refused["message"], "lists and objects are nested more than 100 levels deep");
+    let mut deep = json!("x");
+    for _ in 0..110 {
+        deep = json!({"f:a": deep});
+    }
+    world.call("PATCH", &item, json!({"metadata": {"managedFields": [{"fieldsV1": deep}]}})).await.expect(400);
+    // A patch may test what an operation before it has put there.
+    let tested = json!([{"op": "remove", "path": "/data"}, {"op": "test", "path": "/data", "value": null}]);
+    assert_eq!(patch(tested).await.expect(200).get("data"), None);
+    let labels = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n", "labels": "x"}});
+    assert_eq!(world.call("POST", "/api/v1/namespaces", labels).await.expect(422)["reason"], "Invalid");
+    let same = apply_text(&world, "stringData: {password: x}").await;
+    assert_eq!(
+        apply_text(&world, "stringData: {password: x}").await,
+        same,
+        "what is stored otherwise is the same, too"
+    );
+}
+
+/// Applies a Secret and gives its resourceVersion.
+async fn apply_text(world: &World, fields: &str) -> Value {
+    let body = format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: s}}\n{fields}\n");
+    let request = http::Request::patch("/api/v1/namespaces/default/secrets/s?fieldManager=git")
+        .header("content-type", "application/apply-patch+yaml");
+    let reply = world.request(Some(World::admin()), request.body(body.into()).expect("a request")).await;
+    assert!(matches!(reply.code, 200 | 201), "{}", reply.text);
+    reply.body["metadata"]["resourceVersion"].clone()
+}

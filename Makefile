@@ -42,9 +42,10 @@ test: ## Formatting, lints, then every test: the quick ones first, then those on
 	scripts/run-tests.sh '$(HOST_TESTS)'
 
 .PHONY: fuzz
-fuzz: ## Mutated input for every parser of bytes from networks and disks: make fuzz SECONDS=60 (per parser), SEED=1
+fuzz: ## Mutated input for every parser of bytes from networks and disks, and for the API server: make fuzz SECONDS=60 (per parser), SEED=1
 	scripts/setup.sh build
 	FUZZ_SECONDS=$(or $(SECONDS),60) FUZZ_SEED=$(or $(SEED),1) cargo test --quiet --locked -p holdfast-agent --test fuzz -- --nocapture
+	FUZZ_SECONDS=$(or $(SECONDS),60) FUZZ_SEED=$(or $(SEED),1) cargo test --quiet --locked -p holdfast-apiserver --test fuzz -- --nocapture
 
 .PHONY: bench
 bench: ## Measure outages, cold start, idle cost, decisions, large groups, plans and the simulator, ten runs each, beside the targets (needs root)

@@ -1,0 +1,220 @@
+//! Requests that nobody would write: bodies, patches, selectors and continue tokens, mutated from valid ones.
+//!
+//! Each test mutates for `FUZZ_SECONDS` (default 0.5; `make fuzz` takes a minute) with the numbers of `FUZZ_SEED` (default
+//! 1), so a failure comes again. The whole server answers, in this process and with `dryRun`: whatever comes, it must not
+//! panic, must answer in time, and with an object, or with a Status that blames the request.
+
+#[path = "../../../node-agent/fuzz/mutate.rs"]
+mod mutate;
+mod support;
+
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use http::Request;
+use mutate::Random;
+use serde_json::{Value, json};
+use support::{World, group, sub_cluster};
+
+const BASE: &str = "/apis/holdfast.dev/v1/namespaces/default";
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+/// The longest answer to one request, on a machine that does much else.
+const LONGEST: Duration = Duration::from_secs(20);
+
+fn setting<T: std::str::FromStr>(name: &str, default: T) -> T {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}; it has to be a number")),
+        Err(_) => default,
+    }
+}
+
+/// A server with objects to change.
+async fn world() -> World {
+    let world = World::new().await;
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m", "labels": {"a": "b"}}, "data": {"k": "v"}});
+    world.call("POST", MAPS, map).await.expect(201);
+    world.call("POST", &format!("{BASE}/subclusters"), sub_cluster("db")).await.expect(201);
+    world.call("POST", &format!("{BASE}/failovergroups"), group("ledger", "db")).await.expect(201);
+    world
+}
+
+/// Plays mutated inputs; `requests` makes the requests of one input.
+async fn play(name: &str, seeds: &[Vec<u8>], requests: impl Fn(&[u8]) -> Vec<Request<Vec<u8>>>) {
+    let world = world().await;
+    let mut random = Random::new(setting("FUZZ_SEED", 1));
+    let end = Instant::now() + Duration::from_secs_f64(setting("FUZZ_SECONDS", 0.5));
+    let (mut count, mut taken, mut valid) = (0_u64, 0_u64, seeds.iter());
+    loop {
+        let input = match valid.next() {
+            Some(seed) => seed.clone(),
+            None if Instant::now() < end => random.input(seeds),
+            None => break,
+        };
+        for request in requests(&input) {
+            let shown = format!("{name}: {} {}\n{}", request.method(), request.uri(), String::from_utf8_lossy(&input));
+            let answer = world.request(Some(World::admin()), request.map(Body::from));
+            let reply = tokio::time::timeout(LONGEST, answer).await.unwrap_or_else(|_| panic!("no answer: {shown}"));
+            // 504 says that a revision is not reached yet.
+            assert!(reply.code < 500 || reply.code == 504, "{} {}: {shown}", reply.code, reply.text);
+            let status = reply.body["kind"] == "Status" && reply.body["code"] == reply.code;
+            assert!(reply.code < 300 || status, "no Status: {} {shown}", reply.text);
+            taken += u64::from(reply.code < 300);
+            count += 1;
+        }
+    }
+    println!("{name}: {count} requests, {taken} taken");
+    assert!(taken > 0, "not even a valid one is taken");
+    world.get(&format!("{BASE}/subclusters/db")).await.expect(200);
+}
+
+fn request(method: &str, path: &str, kind: &str, body: &[u8]) -> Request<Vec<u8>> {
+    Request::builder().method(method).uri(path).header("content-type", kind).body(body.to_vec()).expect("a request")
+}
+
+/// The values, and each with one part of it replaced by something else, or taken out: every part, by everything.
+fn with_odd_parts(values: &[Value]) -> Vec<Vec<u8>> {
+    fn pointers(value: &Value, here: &str, out: &mut Vec<String>) {
+        let below: Vec<(String, &Value)> = match value {
+            Value::Object(map) => {
+                map.iter().map(|(key, value)| (key.replace('~', "~0").replace('/', "~1"), value)).collect()
+            }
+            Value::Array(list) => list.iter().enumerate().map(|(at, value)| (at.to_string(), value)).collect(),
+            _ => Vec::new(),
+        };
+        out.push(here.to_owned());
+        below.into_iter().for_each(|(step, value)| pointers(value, &format!("{here}/{step}"), out));
+    }
+    let others = [
+        json!(null),
+        json!(""),
+        json!("x"),
+        json!(-1),
+        json!(0.5),
+        json!(true),
+        json!([]),
+        json!({}),
+        json!([{}]),
+        json!({"x": [0]}),
+    ];
+    let mut out: Vec<Vec<u8>> = values.iter().map(|value| value.to_string().into_bytes()).collect();
+    for value in values {
+        let mut places = Vec::new();
+        pointers(value, "", &mut places);
+        for place in places {
+            for other in &others {
+                let mut odd = value.clone();
+                *odd.pointer_mut(&place).expect("a place of the value") = other.clone();
+                out.push(odd.to_string().into_bytes());
+            }
+            let Some((parent, step)) = place.rsplit_once('/') else { continue };
+            let mut odd = value.clone();
+            if let Some(map) = odd.pointer_mut(parent).and_then(Value::as_object_mut) {
+                map.remove(&step.replace("~1", "/").replace("~0", "~"));
+                out.push(odd.to_string().into_bytes());
+            }
+        }
+    }
+    out
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies() {
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "n", "labels": {"a": "b"},
+        "finalizers": ["a/b"], "ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "m", "uid": "u"}],
+        "managedFields": [{"manager": "x", "operation": "Update", "apiVersion": "v1", "fieldsV1": {"f:data": {"f:k": {}}}}]},
+        "data": {"k": "v"}});
+    let yaml = b"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: y, annotations: &a {b: c}}\ndata: *a\n".to_vec();
+    let mut seeds = with_odd_parts(&[map, sub_cluster("n"), group("n", "db")]);
+    seeds.push(yaml);
+    seeds.push(b"k8s\0\x0a\x0f\x0a\x02v1\x12\x09ConfigMap\x12\x05\x0a\x03\x0a\x01n\x1a\0\x22\0".to_vec());
+    play("bodies", &seeds, |input| {
+        let mut requests = Vec::new();
+        for (path, kind) in [
+            (MAPS.to_owned(), "application/json"),
+            (MAPS.to_owned(), "application/yaml"),
+            (MAPS.to_owned(), "application/vnd.kubernetes.protobuf"),
+            (format!("{BASE}/subclusters"), "application/yaml"),
+            (format!("{BASE}/failovergroups"), "application/json"),
+            ("/api/v1/namespaces".to_owned(), "application/json"),
+        ] {
+            requests.push(request("POST", &format!("{path}?dryRun=All&fieldValidation=Ignore"), kind, input));
+        }
+        requests.push(request("PUT", &format!("{MAPS}/m?dryRun=All"), "application/json", input));
+        requests.push(request("DELETE", &format!("{MAPS}/m?dryRun=All"), "application/json", input));
+        requests
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn patches() {
+    let applied = json!({"apiVersion": "holdfast.dev/v1", "kind": "SubCluster", "metadata": {"name": "db"},
+        "spec": {"servers": [{"name": "db2", "site": "b"}], "heartbeat": {"timeout": "5s"}}});
+    let seeds = with_odd_parts(&[
+        json!({"metadata": {"labels": {"a": null, "c": "d"}}, "data": {"k": "w"}, "spec": {"servers": null}}),
+        json!([{"op": "test", "path": "/metadata/labels/a", "value": "b"}, {"op": "add", "path": "/metadata/labels/x~1y", "value": "z"},
+            {"op": "copy", "from": "/data", "path": "/data/k"}, {"op": "move", "from": "/data/k", "path": "/data/l"},
+            {"op": "replace", "path": "/spec/servers/0/id", "value": 7}, {"op": "remove", "path": "/metadata/labels"}]),
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m", "finalizers": ["a/b"]}, "data": {"k": "w"}}),
+        applied,
+    ]);
+    play("patches", &seeds, |input| {
+        let mut requests = Vec::new();
+        for item in
+            [format!("{MAPS}/m"), format!("{BASE}/subclusters/db"), format!("{BASE}/failovergroups/ledger/status")]
+        {
+            for kind in ["json-patch+json", "merge-patch+json", "strategic-merge-patch+json", "apply-patch+yaml"] {
+                let path = format!("{item}?dryRun=All&fieldManager=f");
+                requests.push(request("PATCH", &path, &format!("application/{kind}"), input));
+            }
+        }
+        requests
+    })
+    .await;
+}
+
+/// Every byte as `%XX`, which is what a query can carry.
+fn escaped(input: &[u8]) -> String {
+    input.iter().map(|byte| format!("%{byte:02x}")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn selectors() {
+    let seeds: Vec<Vec<u8>> = [
+        "a=b,c!=d,e in (f,g),h notin (i),!j,k,l>3,m<-4",
+        "holdfast.dev/sub-cluster==db",
+        "metadata.name=m,metadata.namespace!=x\\,y\\=z\\\\",
+        "data.k=v",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .into();
+    play("selectors", &seeds, |input| {
+        let text = escaped(input);
+        ["labelSelector", "fieldSelector", "limit", "resourceVersion", "timeoutSeconds", "fieldManager"]
+            .map(|name| request("GET", &format!("{MAPS}?{name}={text}"), "application/json", b""))
+            .into()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn continue_tokens() {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    // What a server gives, as it is and taken out of its wrapping.
+    let world = world().await;
+    world
+        .call("POST", MAPS, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "z"}}))
+        .await
+        .expect(201);
+    let first = world.get(&format!("{MAPS}?limit=1")).await.expect(200);
+    let token = first["metadata"]["continue"].as_str().expect("a token").to_owned();
+    let inner = URL_SAFE_NO_PAD.decode(&token).expect("base64");
+    play("continue tokens", &[inner], |input| {
+        let wrapped = URL_SAFE_NO_PAD.encode(input);
+        [wrapped, escaped(input)]
+            .map(|token| request("GET", &format!("{MAPS}?limit=1&continue={token}"), "application/json", b""))
+            .into()
+    })
+    .await;
+}

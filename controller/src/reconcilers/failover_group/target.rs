@@ -1,7 +1,7 @@
 //! What the controller wants of a group: the planner's answer on the observed state, tagged with the placement that it was
 //! computed from, so that the agents drop it when they have moved on (R15).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use holdfast_api::placement::{capacity, relations};
@@ -97,7 +97,8 @@ fn planned(sub: &SubCluster, group: &FailoverGroup, ask: Option<&Ask>, offline: 
         failback_to: BTreeSet::new(),
         relations: relations(&group.spec.placement),
         current: current(group),
-        failed_on: failed_on(group).collect(),
+        // An operator who starts a group says that the cause of its failures is gone; the agents forgive them, too.
+        failed_on: if is_start { BTreeMap::new() } else { failed_on(group).collect() },
         request: ask.and_then(|ask| ask.to.clone()).map(|server| Request { server }),
         stop_when_no_server_left: group.spec.recovery.no_server_left == NoServerLeftAction::Stop,
     }
@@ -326,5 +327,25 @@ mod tests {
             Some(holdfast_api::v1::Decision { candidates: vec![candidate], ..Default::default() });
         assert_eq!(exclusions(&sub(&["db1", "db2"]), &failed, &Beside::default(), "db2"), [Reason::Failed]);
         assert_eq!(exclusions(&sub(&["db1"]), &failed, &Beside::default(), "db2"), [Reason::Lost, Reason::Failed]);
+    }
+
+    #[test]
+    fn a_start_forgives_the_failures_on_every_server_and_nothing_else_does() {
+        let mut failed = placed(group("ledger"), GroupPhase::Failed, "");
+        let candidate = |server: &str| Candidate {
+            server: server.into(),
+            verdict: CandidateVerdict::Excluded,
+            reasons: vec![ExclusionReason::Failed],
+        };
+        let status = failed.status.as_mut().unwrap();
+        status.server = None;
+        status.decision = Some(holdfast_api::v1::Decision {
+            candidates: vec![candidate("db1"), candidate("db2")],
+            ..Default::default()
+        });
+        let both = sub(&["db1", "db2"]);
+        let wanted = |ask: Option<&Ask>| decide(&both, &failed, &Beside::default(), ask, false).unwrap().server;
+        assert_eq!(wanted(None), None);
+        assert_eq!(wanted(Some(&ask(OperationType::Start, None))).as_deref(), Some("db1"));
     }
 }

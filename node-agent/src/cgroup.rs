@@ -267,12 +267,15 @@ impl Cgroup {
         fs::create_dir_all(&self.path).map_err(self.io("making it"))
     }
 
-    /// Makes it (anew if nothing is in it) and opens it, for a process to be born in.
+    /// Makes it (anew if no process is in it or below it) and opens it, for a process to be born in.
     ///
     /// # Errors
     /// When the directory can't be made or opened.
     pub fn open(&self) -> Result<OwnedFd, CgroupError> {
-        self.remove();
+        // One that is in use keeps what is below it: somebody in it may just have made that, for a process to be born there.
+        if !self.populated()? {
+            self.remove();
+        }
         self.create()?;
         File::open(&self.path).map(OwnedFd::from).map_err(self.io("opening it"))
     }

@@ -97,7 +97,12 @@ impl From<Verb> for Action {
 
 /// Directory of a resource's state in the run directory.
 pub fn state_dir(run_dir: &std::path::Path, group: &str, resource: &str) -> PathBuf {
-    run_dir.join("resources").join(group).join(resource)
+    state_dirs(run_dir).join(group).join(resource)
+}
+
+/// Where those of all groups are, each in a directory of its group.
+pub fn state_dirs(run_dir: &std::path::Path) -> PathBuf {
+    run_dir.join("resources")
 }
 
 /// The program. Ends with 0 if it could answer, whatever the answer is.

@@ -174,6 +174,62 @@ fn what_an_agent_of_another_maker_holds_in_no_process_is_stopped_by_its_own_stop
 }
 
 #[test]
+fn a_script_without_a_check_does_not_count_as_started_after_the_guard_killed_what_it_ran() {
+    own_mounts();
+    let server = Server::new();
+    let pair = Pair::start(&server);
+    let file = server.run_dir.path().join("lock");
+    let hook = resource(serde_json::json!({"name": "hook", "script": {
+        "start": {"inline": format!("touch {0}; sleep 300 & exit 0", file.display())},
+        "stop": {"inline": format!("rm -f {}", file.display())}}}));
+    assert_eq!(server.run(Action::Start, &hook), Outcome::Running);
+    kill(Pid::from_raw(pair.agent.id() as i32), Signal::SIGSTOP).unwrap();
+    deadline(&server, clock::now() + Duration::from_millis(100));
+    eventually("the guard is done", Duration::from_secs(5), || {
+        KillList::of(server.run_dir.path()).entries().unwrap().is_empty() && !server.page.enforcing()
+    });
+    assert_eq!(server.cgroup(&hook).pids(), [] as [i32; 0]);
+    // The agent is started again, and has authority again.
+    server.restart();
+    server.authority(Duration::from_secs(600));
+    for action in [Action::Probe, Action::Monitor] {
+        let message = common::failed(server.run(action, &hook));
+        assert_eq!(message, "the guard has killed what it ran, and its stop was not called since");
+    }
+    assert!(file.exists(), "what it did beside its processes is still there");
+    assert_eq!(server.run(Action::Stop, &hook), Outcome::Stopped);
+    assert!(!file.exists());
+    assert_eq!(server.run(Action::Start, &hook), Outcome::Running);
+    assert_ne!(server.cgroup(&hook).pids(), [] as [i32; 0]);
+    assert_eq!(server.run(Action::Stop, &hook), Outcome::Stopped);
+}
+
+#[test]
+fn a_group_in_use_keeps_what_somebody_in_it_has_just_made() {
+    let server = Server::new();
+    let own = server.cgroups.guard();
+    own.create().unwrap();
+    let mut inside = Command::new("/bin/sleep").arg("300").spawn().unwrap();
+    own.add(inside.id() as i32).unwrap();
+    // Made by a child of the guard, for the program that it is about to start, while the guard begins another child.
+    let made = own.child("stop-0");
+    let place = made.open().unwrap();
+    own.open().unwrap();
+    let born = std::fs::write(made.path().join("cgroup.procs"), inside.id().to_string());
+    assert!(born.is_ok(), "it vanished: {born:?}");
+    drop(place);
+    inside.kill().unwrap();
+    inside.wait().unwrap();
+    // Not in use, it is made anew.
+    let number = |group: &holdfast_agent::cgroup::Cgroup| {
+        std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(group.path()).unwrap())
+    };
+    let before = number(&own);
+    own.open().unwrap();
+    assert_ne!(number(&own), before);
+}
+
+#[test]
 fn a_group_is_let_alone_while_its_deadline_moves_on_and_a_guard_without_a_list_lets_the_agent_live() {
     let server = Server::new();
     let mut pair = Pair::start(&server);

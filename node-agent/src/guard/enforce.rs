@@ -24,7 +24,7 @@ use crate::deadline::{DeadlinePage, Party, Role};
 use crate::helper::state_dir;
 use crate::resources::netlink::Netlink;
 use crate::resources::plan::{NfsExportPlan, OcfPlan, VolumeGroupPlan};
-use crate::resources::{filesystem, nfs_export, ocf, volume_group};
+use crate::resources::{filesystem, nfs_export, ocf, script, volume_group};
 use crate::spawn::{self, Child, Exit};
 
 /// How long a round waits for one child; one that takes longer goes on beside the next rounds.
@@ -166,6 +166,11 @@ impl Enforcement {
         self.aborts.iter_mut().for_each(|abort| abort.round(rest_is_done, self.end, &mut left));
         if left.is_empty() {
             aborts::forget(&self.entries, &self.run_dir);
+            // Of all groups, as all were killed, on the list or not.
+            if let Err(error) = script::killed(&self.run_dir) {
+                left.push(format!("notes of scripts: {error}"));
+                return left;
+            }
             for group in self.entries.iter().map(|e| e.group.as_str()).collect::<BTreeSet<_>>() {
                 self.cgroups.group(group).remove();
             }

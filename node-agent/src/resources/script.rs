@@ -13,6 +13,7 @@ use super::execute::{self, Execute, RUN, operation_group};
 use super::plan::{Program, ScriptPlan, Source};
 use super::{Job, State, Verdict, account};
 use crate::cgroup::Cgroup;
+use crate::helper::state_dirs;
 use crate::spawn::{Exit, Identity};
 
 /// Exit code of a check: not running.
@@ -46,9 +47,48 @@ fn look(plan: &ScriptPlan, job: &Job) -> Verdict {
     verdict
 }
 
+/// Note of one that was killed without its stop.
+const KILLED: &str = "killed";
+
+/// Everything of all groups was killed: no note may say any more that a script runs, and none that it is stopped, as
+/// what it did beside its processes may still be there.
+///
+/// # Errors
+/// A note can't be changed.
+pub fn killed(run_dir: &Path) -> std::io::Result<()> {
+    let below = |directory: &Path| -> std::io::Result<Vec<PathBuf>> {
+        match fs::read_dir(directory) {
+            Ok(entries) => entries
+                .map(|entry| Ok(entry?.path()))
+                .filter(|path| !matches!(path, Ok(path) if !path.is_dir()))
+                .collect(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    };
+    for group in below(&state_dirs(run_dir))? {
+        for state in below(&group)?.into_iter().filter(|state| note(state).exists()) {
+            keep(&state, KILLED)?;
+        }
+    }
+    Ok(())
+}
+
+fn note(state: &Path) -> PathBuf {
+    state.join("script.state")
+}
+
+fn keep(state: &Path, what: &str) -> std::io::Result<()> {
+    let aside = state.join("script.new");
+    fs::create_dir_all(state)?;
+    fs::write(&aside, what)?;
+    fs::rename(&aside, note(state))
+}
+
 fn remembered(job: &Job) -> Verdict {
-    match fs::read_to_string(job.state.join("script.state")).as_deref() {
+    match fs::read_to_string(note(&job.state)).as_deref() {
         Ok("started") => Verdict::running(),
+        Ok(KILLED) => Verdict::failed("the guard has killed what it ran, and its stop was not called since"),
         Ok(_) => Verdict::failed("its start or stop did not complete"),
         Err(_) => match job.cgroup().populated() {
             Ok(false) => Verdict::stopped(),
@@ -59,11 +99,7 @@ fn remembered(job: &Job) -> Verdict {
 }
 
 fn remember(job: &Job, state: &str) -> Result<(), String> {
-    let aside = job.state.join("script.new");
-    fs::create_dir_all(&job.state)
-        .and_then(|()| fs::write(&aside, state))
-        .and_then(|()| fs::rename(&aside, job.state.join("script.state")))
-        .map_err(|e| format!("its state can't be kept in {}: {e}", job.state.display()))
+    keep(&job.state, state).map_err(|e| format!("its state can't be kept in {}: {e}", job.state.display()))
 }
 
 fn start(plan: &ScriptPlan, job: &Job) -> Verdict {
@@ -100,7 +136,7 @@ fn stop(plan: &ScriptPlan, job: &Job) -> Verdict {
         Ok(Some(left)) => format!("the stop script {left}"),
         Err(problem) => return Verdict::unknown(problem),
     };
-    let _ = fs::remove_file(job.state.join("script.state"));
+    let _ = fs::remove_file(note(&job.state));
     all.remove();
     Verdict::stopped().with(message)
 }

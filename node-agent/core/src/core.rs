@@ -212,6 +212,7 @@ impl Core {
             Input::ResourceDone { op, outcome, .. } if self.still_runs(op, &outcome) => return false,
             Input::ResourceDone { op, outcome, took } => self.resource_done(op, outcome, took),
             Input::ResourceFailed { group, resource, message } => self.resource_failed(&group, &resource, message),
+            Input::Mended { group } => self.mended(&group),
             Input::Specs { config, groups, running } => {
                 self.wanted = Some(config);
                 self.refresh_config();

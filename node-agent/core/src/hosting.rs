@@ -402,6 +402,16 @@ impl Core {
         self.beat_soon();
     }
 
+    /// The cause of a group's last failure here is gone, so the failure speaks no longer against this server. Failures
+    /// are kept of groups only that are verified stopped here, so this touches nothing that runs; where the group goes is
+    /// the coordinator's decision as ever.
+    pub(crate) fn mended(&mut self, name: &GroupName) {
+        if self.failures.remove(name).is_some() {
+            self.note("FailureMended", Some(name.clone()), false, "what it lacked here is there now".into());
+            self.beat_soon();
+        }
+    }
+
     fn forget_failures(&mut self) {
         let now = self.now;
         let groups = &self.groups;

@@ -87,6 +87,11 @@ pub enum Input {
         /// What was seen.
         message: String,
     },
+    /// What a group lacked on this server (a Secret that it names) is there now.
+    Mended {
+        /// The group.
+        group: GroupName,
+    },
     /// The accepted specifications, already held durably by this server. Whole, not a difference; groups that are
     /// missing here are kept as they are (absence is not deletion, R16).
     Specs {

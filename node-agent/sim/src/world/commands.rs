@@ -45,6 +45,13 @@ impl World {
         self.hosts[server].running_specs.insert(group.clone(), spec);
     }
 
+    /// What a group lacked on a server is there.
+    pub fn mend(&mut self, server: usize, group: &str) {
+        let input = Input::Mended { group: GroupName::from(group) };
+        let life = self.hosts[server].life;
+        self.at(self.now, Event::Input { server, life, input });
+    }
+
     /// A program of a group ends by itself.
     pub fn kill_program(&mut self, server: usize, group: &str, resource: &ResourceName) {
         let key = (GroupName::from(group), resource.clone());

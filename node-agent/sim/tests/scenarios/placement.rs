@@ -6,6 +6,7 @@ use holdfast_core::config::{Failback, GroupConfig};
 use holdfast_planner::{AfterScope, Relations, Strength};
 use holdfast_sim::World;
 use holdfast_sim::setup::{config, group};
+use holdfast_sim::world::faults::Fault;
 
 use super::expect;
 
@@ -59,4 +60,20 @@ fn a_group_goes_back_when_its_server_has_been_there_for_long_enough() {
     world.run_for(9500);
     assert_eq!(world.online("web"), Some(1), "too early\n{}", world.story(80));
     expect(&mut world, 2500, "it went back", |world| world.online("web") == Some(0));
+}
+
+#[test]
+fn a_failure_whose_cause_is_mended_speaks_no_longer_against_its_server_and_no_other_is_forgiven() {
+    let mut web = group(&["a", "b"]);
+    web.resources.values_mut().for_each(|resource| resource.recovery.decay = Duration::from_secs(600));
+    let mut world = World::new(7, config(2, true), &[("web", web)]);
+    world.apply(&Fault::FailingResources(1.0, 0.0));
+    world.run_for(10_000);
+    world.apply(&Fault::FailingResources(0.0, 0.0));
+    world.run_for(10_000);
+    assert_eq!(world.online("web"), None, "both failures are remembered\n{}", world.story(60));
+    world.mend(1, "web");
+    expect(&mut world, 2000, "online on b", |world| world.online("web") == Some(1));
+    world.run_for(5000);
+    assert_eq!(world.online("web"), Some(1), "a is not forgiven\n{}", world.story(60));
 }

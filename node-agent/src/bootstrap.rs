@@ -11,7 +11,7 @@ use holdfast_api::v1::{
     DataService, DataServiceStatus, FailoverGroup, FailoverGroupStatus, SubCluster, SubClusterStatus,
 };
 use holdfast_api::{conditions, reasons, schema, support, validation};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
@@ -65,7 +65,8 @@ pub enum BootstrapError {
     Cache(#[from] CacheError),
 }
 
-/// Takes sub-cluster, groups, data services and key Secret of this agent from its manifest into the cache.
+/// Takes sub-cluster, groups, data services, and the Secrets and ConfigMaps that they name, from the manifest of this
+/// agent into the cache.
 pub fn load(path: &Path, config: &AgentConfig, cache: &mut SpecCache) -> Result<(), BootstrapError> {
     let text =
         std::fs::read_to_string(path).map_err(|source| BootstrapError::Read { path: path.to_owned(), source })?;
@@ -97,8 +98,7 @@ pub fn load(path: &Path, config: &AgentConfig, cache: &mut SpecCache) -> Result<
     cache.take_sub_cluster(&sub_cluster, None)?;
 
     for object in objects.iter().filter(|o| ours(o, "DataService")) {
-        let mut service: DataService =
-            checked(path, object, |object: &DataService| support::unsupported_data_service(&object.spec))?;
+        let mut service: DataService = checked(path, object, |_: &DataService| Vec::new())?;
         let status = DataServiceStatus { conditions: accepted(), ..DataServiceStatus::default() };
         (service.metadata.generation, service.status) = (Some(0), Some(status));
         cache.take_data_service(&service)?;
@@ -137,6 +137,29 @@ pub fn load(path: &Path, config: &AgentConfig, cache: &mut SpecCache) -> Result<
                 secret,
                 "the bootstrap manifest has no Secret for the quorum server; it is used once the API gave it"
             ),
+        }
+    }
+    let wanted = cache.references();
+    for name in &wanted.secrets {
+        match entries(name)? {
+            Some(data) => drop(cache.take_resource_secret(name, &data)?),
+            None => {
+                tracing::warn!(name, "the bootstrap manifest lacks a Secret; what names it starts once the API gave it")
+            }
+        }
+    }
+    for name in &wanted.config_maps {
+        match objects.iter().find(|o| ours(o, "ConfigMap") && o["metadata"]["name"] == name.as_str()) {
+            Some(object) => {
+                let map: ConfigMap = parsed(path, object)?;
+                cache.take_config_map(name, &map.data.unwrap_or_default())?;
+            }
+            None => {
+                tracing::warn!(
+                    name,
+                    "the bootstrap manifest lacks a ConfigMap; what names it starts once the API gave it"
+                );
+            }
         }
     }
     Ok(())
@@ -249,6 +272,26 @@ stringData: {'1': sixteen-bytes-or-more}
             crate::convert::config::adoption(cache.specs(), &me, None, &[], Path::new("/c")).unwrap();
         assert!(left_out.is_empty() && adoption.groups.contains_key("web"));
         assert_eq!((adoption.wiring.lans.len(), cache.specs().keys.len()), (2, 1));
+    }
+
+    #[test]
+    fn secrets_and_config_maps_of_resources_come_with_it() {
+        let text = MANIFEST.replace(
+            "resources: [{name: app, process: {command: [/bin/sleep, '1']}}]",
+            "resources: [{name: app, process: {command: [/bin/sleep, '1'], environmentFrom: [env]}}, {name: hook, script: \
+             {start: {configMap: {name: hooks, key: up}}, stop: {configMap: {name: hooks, key: down}}}}]",
+        ) + "---\n{apiVersion: v1, kind: Secret, metadata: {name: env, namespace: ha}, stringData: {PASSWORD: swordfish}}
+---\n{apiVersion: v1, kind: Secret, metadata: {name: other, namespace: ha}, stringData: {X: y}}
+---\n{apiVersion: v1, kind: ConfigMap, metadata: {name: hooks, namespace: ha}, data: {up: 'true', down: 'false'}}
+";
+        let cache = take(&text).unwrap();
+        let (adoption, _) =
+            crate::convert::config::adoption(cache.specs(), &"a".into(), None, &[], Path::new("/c")).unwrap();
+        let resources = &adoption.specs["web"].spec.resources;
+        assert_eq!(adoption.sources.lacking(resources), None);
+        assert_eq!(cache.specs().resource_secrets.0.keys().collect::<Vec<_>>(), ["env"]);
+        let shown = format!("{:?}", adoption.sources.plan(&resources[0], &Default::default()).unwrap());
+        assert!(shown.contains("PASSWORD") && !shown.contains("swordfish"), "{shown}");
     }
 
     #[test]

@@ -98,6 +98,8 @@ pub trait Effects: Send {
     fn forget_program(&mut self, group: &GroupName, program: &ResourceName);
     /// The group is verified stopped here.
     fn released(&mut self, group: &GroupName);
+    /// Groups whose start was refused because they lacked something, and that lack nothing any more; each is told once.
+    fn mended(&mut self) -> Vec<GroupName>;
     /// Authority ends then (R9).
     fn deadline(&mut self, soft: Instant, kill: Instant, end: Instant);
     /// The loop works; the executor is asked, too. Says what is stuck, if something is (protocol-why D24).
@@ -247,6 +249,9 @@ impl<E: Effects> Driver<E> {
         }
         for answer in std::mem::take(&mut self.answers) {
             self.input(answer)?;
+        }
+        for group in self.effects.mended() {
+            self.input(Input::Mended { group })?;
         }
         let now = clock::now();
         let working = self.working(now);

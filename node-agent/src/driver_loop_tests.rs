@@ -76,6 +76,10 @@ impl Effects for Fake {
 
     fn forget_program(&mut self, _: &GroupName, _: &ResourceName) {}
 
+    fn mended(&mut self) -> Vec<GroupName> {
+        Vec::new()
+    }
+
     fn released(&mut self, _: &GroupName) {}
 
     fn deadline(&mut self, soft: Instant, _: Instant, _: Instant) {

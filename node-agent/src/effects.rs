@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_api::v1 as api;
-use holdfast_core::OpId;
 use holdfast_core::commands::is_program;
 use holdfast_core::names::{GroupName, MonitorName, ResourceName, ServerName};
 use holdfast_core::time::Instant;
+use holdfast_core::{Action, OpId};
 
 use crate::deadline::{Deadline, DeadlinePage, Role};
 use crate::driver_loop::{Check, Effects, Operation};
@@ -48,6 +48,10 @@ pub struct Machine {
     specs: BTreeMap<GroupName, BTreeMap<u64, Spec>>,
     /// Those that commands added; of no generation, because they are declared nowhere.
     programs: BTreeMap<GroupName, BTreeMap<ResourceName, api::Resource>>,
+    /// Groups whose start was refused because they lack something; whether they are verified stopped since.
+    lacking: BTreeMap<GroupName, bool>,
+    /// Something that they may lack has come, or one of them has stopped.
+    look_again: bool,
 }
 
 impl Machine {
@@ -88,11 +92,20 @@ impl Machine {
             power_off,
             specs,
             programs,
+            lacking: BTreeMap::new(),
+            look_again: false,
         }
     }
 }
 
 impl Machine {
+    /// What the resources of a group name and is not here. Of one that runs nothing: it goes on with what it was
+    /// started with, whatever vanished since.
+    fn lacks(&self, group: &GroupName, generation: u64) -> Option<String> {
+        let spec = self.specs.get(group)?.get(&generation).filter(|_| !self.executor.has_of(group))?;
+        self.sources.lacking(spec.resources.values())
+    }
+
     /// What a monitor checks here.
     fn monitor_plan(
         &self,
@@ -123,6 +136,7 @@ impl Effects for Machine {
         };
         self.network = adoption.wiring.lans.iter().map(|lan| (lan.name.0.clone(), facts(lan))).collect();
         self.sources = adoption.sources.clone();
+        self.look_again = true;
         self.disks = monitors::plan::shared_disks(&adoption.sub_cluster.spec, &adoption.wiring.me);
         self.monitors.clone_from(&adoption.sub_cluster.spec.monitors);
         self.fencer.adopt(topology(&adoption.sub_cluster.spec, &adoption.secrets));
@@ -140,6 +154,12 @@ impl Effects for Machine {
         let declared = generations.and_then(|g| g.get(&generation)).and_then(|s| s.resources.get(&resource));
         let spec = self.program(&group, &resource).or(declared).cloned();
         let (network, sources) = (self.network.clone(), self.sources.clone());
+        let lacking = if action == Action::Start { self.lacks(&group, generation) } else { None };
+        match (action, &lacking) {
+            (Action::Start, Some(_)) => drop(self.lacking.insert(group.clone(), false)),
+            (Action::Start, None) => drop(self.lacking.remove(&group)),
+            _ => {}
+        }
         self.executor.submit(executor::Operation {
             op,
             group,
@@ -152,6 +172,7 @@ impl Effects for Machine {
             timeout,
             network,
             sources,
+            lacking,
         });
     }
 
@@ -206,7 +227,22 @@ impl Effects for Machine {
         self.executor.forget(group, program);
     }
 
+    fn mended(&mut self) -> Vec<GroupName> {
+        if !std::mem::take(&mut self.look_again) {
+            return Vec::new();
+        }
+        let newest = |group: &GroupName| self.specs.get(group).and_then(|g| g.keys().next_back().copied());
+        let whole = |group: &GroupName| newest(group).is_some_and(|newest| self.lacks(group, newest).is_none());
+        let stopped = self.lacking.iter().filter(|(_, stopped)| **stopped).map(|(group, _)| group);
+        let mended: Vec<GroupName> = stopped.filter(|group| whole(group)).cloned().collect();
+        self.lacking.retain(|group, _| !mended.contains(group));
+        mended
+    }
+
     fn released(&mut self, group: &GroupName) {
+        if let Some(stopped) = self.lacking.get_mut(group) {
+            (*stopped, self.look_again) = (true, true);
+        }
         self.executor.released(group);
         self.programs.remove(group);
         // Nothing of it runs: the newest is what the next start is about.

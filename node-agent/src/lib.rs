@@ -30,6 +30,7 @@ pub mod notes;
 pub mod paths;
 pub mod quorum;
 pub mod realtime;
+mod redact;
 pub mod resources;
 pub mod run;
 pub mod spawn;

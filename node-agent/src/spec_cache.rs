@@ -27,6 +27,9 @@ use serde::de::DeserializeOwned;
 use crate::fencing::topology::{Secrets, secret_names};
 
 mod data_services;
+mod references;
+
+pub use references::ConfigMaps;
 
 /// Directory in the data directory.
 pub const DIRECTORY: &str = "specs";
@@ -77,6 +80,10 @@ pub struct Specs {
     pub keys: BTreeMap<String, Vec<u8>>,
     /// Secrets for quorum servers, by name: also those that a former sub-cluster names, whose lock may still be in force.
     pub quorum_secrets: Secrets,
+    /// Secrets that resources and monitors name.
+    pub resource_secrets: Secrets,
+    /// ConfigMaps that scripts and methods name.
+    pub config_maps: ConfigMaps,
     /// Secrets that fence devices name.
     pub secrets: Secrets,
 }
@@ -102,6 +109,7 @@ impl SpecCache {
         specs.quorum_secrets = read_secrets(&directory.join(QUORUM_SECRETS))?;
         specs.secrets = read_secrets(&directory.join(FENCE_SECRETS))?;
         specs.data_services = data_services::open(&directory)?;
+        (specs.resource_secrets, specs.config_maps) = references::open(&directory)?;
         for entry in fs::read_dir(&groups).map_err(fail(&groups, "read"))? {
             let path = entry.map_err(fail(&groups, "read"))?.path();
             if path.extension().is_none_or(|ending| ending != "json") {

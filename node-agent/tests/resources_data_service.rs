@@ -45,7 +45,7 @@ impl Trial {
             spec: serde_json::from_value(spec).unwrap(),
             groups: vec![GROUP.to_owned(), "wages".to_owned()],
         };
-        let sources = Sources { data_services: [("db2".to_owned(), service)].into() };
+        let sources = Sources { data_services: [("db2".to_owned(), service)].into(), ..Sources::default() };
         *self.server.sources.borrow_mut() = Arc::new(sources);
     }
 

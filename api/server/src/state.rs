@@ -130,7 +130,16 @@ impl State {
 impl Facts for State {
     fn secrets(&self, namespace: &str, sub_cluster: &str) -> BTreeSet<String> {
         let object = self.cached("SubCluster", namespace, sub_cluster);
-        object.map(|object| named_secrets(sub_cluster, &object.value["spec"])).unwrap_or_default()
+        let mut names = object.map(|object| named_secrets(sub_cluster, &object.value["spec"])).unwrap_or_default();
+        let groups = self.registry.find_kind(holdfast_api::API_VERSION, "FailoverGroup");
+        for group in groups.map(|def| self.feed.snapshot(def, &def.prefix()).0).into_iter().flatten() {
+            let ours = crate::object::meta(&group.value, "namespace") == namespace
+                && group.value["spec"]["subCluster"] == sub_cluster;
+            if ours && let Ok(spec) = serde_json::from_value(group.value["spec"].clone()) {
+                names.extend(holdfast_api::references::of_group(&spec).secrets);
+            }
+        }
+        names
     }
 
     fn sub_cluster_of(&self, namespace: &str, group: &str) -> Option<String> {

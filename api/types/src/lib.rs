@@ -10,6 +10,7 @@ pub mod duration;
 pub mod error;
 pub mod placement;
 pub mod reasons;
+pub mod references;
 pub mod schema;
 pub mod support;
 pub mod timing;

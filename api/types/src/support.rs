@@ -7,9 +7,8 @@
 use crate::{
     error::{ErrorKind, FieldError},
     v1::{
-        ControllerBrakes, DataServiceSpec, ExecPolicy, FailoverGroupSpec, Monitor, OperationMode, OperationSpec,
-        OperationType, Reservation, Resource, Router, ScriptSource, SubClusterBrakes, SubClusterSpec, SubClusterState,
-        SuperClusterSpec, TargetKind,
+        ControllerBrakes, ExecPolicy, FailoverGroupSpec, Monitor, OperationMode, OperationSpec, OperationType,
+        Reservation, Resource, Router, SubClusterBrakes, SubClusterSpec, SubClusterState, SuperClusterSpec, TargetKind,
     },
 };
 
@@ -92,33 +91,6 @@ fn resource(resource: &Resource, at: &str, r: &mut Refusals) {
         let frr = ip.router == Router::Frr;
         r.add(frr, format!("{at}.virtualIP.router"), ip.router, "use Bird");
     }
-    if let Some(process) = &resource.process {
-        let secrets = !process.environment_from.is_empty();
-        r.add(secrets, format!("{at}.process.environmentFrom"), "", "use environment");
-    }
-    if let Some(ocf) = &resource.ocf {
-        r.add(!ocf.parameters_from.is_empty(), format!("{at}.ocf.parametersFrom"), "", "use parameters");
-    }
-    if let Some(script) = &resource.script {
-        let mut source = |name: &str, source: &ScriptSource| {
-            r.add(source.config_map.is_some(), format!("{at}.script.{name}.configMap"), "", "use path or inline");
-        };
-        source("start", &script.start);
-        source("stop", &script.stop);
-        if let Some(check) = &script.check {
-            source("check", check);
-        }
-    }
-}
-
-/// Fields of a data service that this version does not carry out.
-pub fn unsupported_data_service(spec: &DataServiceSpec) -> Vec<FieldError> {
-    let mut r = Refusals(Vec::new());
-    for (i, method) in spec.methods.iter().enumerate() {
-        let field = format!("spec.methods[{i}].configMap");
-        r.add(method.config_map.is_some(), field, "", "use path or inline");
-    }
-    r.0
 }
 
 /// Fields of an operation that this version does not carry out.

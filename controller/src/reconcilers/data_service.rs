@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use holdfast_api::reasons::{accepted, condition, ready};
+use holdfast_api::conditions;
+use holdfast_api::reasons::{condition, ready};
 use holdfast_api::v1::DataService;
-use holdfast_api::{conditions, support};
 use kube::runtime::controller::Action;
 use kube::{Api, Resource, ResourceExt};
 
@@ -16,16 +16,6 @@ use crate::write;
 /// The finalizer of a DataService.
 const FINALIZER: &str = "holdfast.dev/dataservice";
 
-/// Whether the agents may act by it.
-pub(crate) fn verdict(service: &DataService) -> Result<(), Rejection> {
-    let unsupported: Vec<String> =
-        support::unsupported_data_service(&service.spec).iter().map(ToString::to_string).collect();
-    if unsupported.is_empty() {
-        return Ok(());
-    }
-    Err(Rejection::new(accepted::UNSUPPORTED_BY_SERVER, unsupported.join("; ")))
-}
-
 /// Looks at one data service.
 pub(crate) async fn reconcile(service: Arc<DataService>, context: Arc<Context>) -> Result<Action, Error> {
     let api: Api<DataService> = context.api_beside(service.as_ref());
@@ -36,8 +26,9 @@ pub(crate) async fn reconcile(service: Arc<DataService>, context: Arc<Context>) 
         write::drop_finalizer(&api, service.as_ref(), FINALIZER).await?;
         return Ok(Action::await_change());
     }
-    let verdict = verdict(&service);
-    if verdict.is_ok() && !deleting {
+    // Its schema says all that is wrong with one.
+    let verdict: Result<(), Rejection> = Ok(());
+    if !deleting {
         // Before a group may use it: it can't vanish under one.
         write::add_finalizer(&api, service.as_ref(), FINALIZER).await?;
     }

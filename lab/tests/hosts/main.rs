@@ -26,6 +26,7 @@ mod process;
 mod quorum;
 mod reconfigure;
 mod soak;
+mod sources;
 mod strangers;
 mod systemd;
 mod three_servers;

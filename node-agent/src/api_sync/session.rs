@@ -10,7 +10,8 @@ use futures::{Stream, StreamExt};
 use holdfast_api::v1::{DataService, FailoverGroup, SubCluster};
 use holdfast_core::Input;
 use holdfast_core::orders::Order;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use tokio::sync::watch;
@@ -178,6 +179,21 @@ impl Follower {
         self.cache.specs().sub_cluster.as_ref().map(|object| secret_names(&object.spec)).unwrap_or_default()
     }
 
+    /// The object of an event. One that can't be read is said, and ends nothing else: a group may name what the agent
+    /// is not allowed to read yet, or any more, and the others go on. Whether the API is there, the other watches see.
+    fn readable<K>(&mut self, event: Option<Result<Event<K>, watcher::Error>>, what: &'static str) -> Option<K> {
+        match applied(event, what) {
+            Ok(object) => {
+                self.said(what, None);
+                object
+            }
+            Err(error) => {
+                self.said(what, Some(error.to_string()));
+                None
+            }
+        }
+    }
+
     fn take_fence_secret(&mut self, secret: &Secret) -> Result<(), ApiError> {
         let data: BTreeMap<String, Vec<u8>> =
             secret.data.iter().flatten().map(|(name, bytes)| (name.clone(), bytes.0.clone())).collect();
@@ -245,6 +261,10 @@ pub(super) async fn run(
     // One watch per name: an agent may read no others.
     let mut fence_secrets: (BTreeSet<String>, SelectAll<Watch<Secret>>) = Default::default();
 
+    let config_maps: Api<ConfigMap> = Api::namespaced(client.clone(), &config.namespace);
+    let mut resource_secrets: (BTreeSet<String>, SelectAll<Watch<Secret>>) = Default::default();
+    let mut texts: (BTreeSet<String>, SelectAll<Watch<ConfigMap>>) = Default::default();
+
     let mut listing = Listing::default();
     let mut snapshots = sources.snapshots.clone();
     let mut guard = sources.guard.clone();
@@ -266,6 +286,15 @@ pub(super) async fn run(
             let watches =
                 wanted.iter().map(|name| -> Watch<Secret> { Box::pin(watcher::watcher(secrets.clone(), named(name))) });
             fence_secrets = (wanted.clone(), watches.collect());
+        }
+        let wanted = follower.cache.references();
+        if resource_secrets.0 != wanted.secrets {
+            let watch = |name: &String| patient(watcher::watcher(secrets.clone(), named(name)));
+            resource_secrets = (wanted.secrets.clone(), wanted.secrets.iter().map(watch).collect());
+        }
+        if texts.0 != wanted.config_maps {
+            let watch = |name: &String| patient(watcher::watcher(config_maps.clone(), named(name)));
+            texts = (wanted.config_maps.clone(), wanted.config_maps.iter().map(watch).collect());
         }
         let report_at = if changed { earliest.min(next_full) } else { next_full };
         tokio::select! {
@@ -301,6 +330,22 @@ pub(super) async fn run(
                     follower.take_fence_secret(&object)?;
                 }
             }
+            event = resource_secrets.1.next(), if !resource_secrets.1.is_empty() => {
+                if let Some(object) = follower.readable(event, "the Secrets of resources and monitors") {
+                    let name = object.metadata.name.clone().unwrap_or_default();
+                    if follower.cache.take_resource_secret(&name, &entries(&object))? && listing.complete {
+                        follower.adopt();
+                    }
+                }
+            }
+            event = texts.1.next(), if !texts.1.is_empty() => {
+                if let Some(object) = follower.readable(event, "the ConfigMaps of scripts") {
+                    let name = object.metadata.name.clone().unwrap_or_default();
+                    if follower.cache.take_config_map(&name, &object.data.unwrap_or_default())? && listing.complete {
+                        follower.adopt();
+                    }
+                }
+            }
             result = watchdog.changed() => {
                 if result.is_ok() {
                     follower.adopt();
@@ -332,6 +377,13 @@ pub(super) async fn run(
             }
         }
     }
+}
+
+/// A watch that waits longer and longer between tries that fail.
+fn patient<K: Send + 'static>(
+    events: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send + 'static,
+) -> Watch<K> {
+    Box::pin(events.default_backoff())
 }
 
 /// The object of an event, if it brings one.

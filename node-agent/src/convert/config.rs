@@ -31,6 +31,7 @@ use crate::paths::quorum::QuorumWiring;
 use crate::paths::serial::SerialWiring;
 use crate::paths::{DiskWiring, LanWiring, Wiring};
 use crate::quorum::access::Credentials;
+use crate::resources::Sources;
 use crate::spec_cache::{Specs, is_deleted};
 
 /// Groups that can't be acted on, with the reason.
@@ -93,7 +94,12 @@ pub fn adoption(
         running,
         wiring,
         former,
-        sources: Arc::new(data_services::sources(services, &all)),
+        sources: Arc::new(Sources {
+            namespace: sub_cluster.metadata.namespace.clone().unwrap_or_default(),
+            secrets: specs.resource_secrets.clone(),
+            config_maps: specs.config_maps.clone(),
+            ..data_services::sources(services, &all)
+        }),
         specs: all,
         sub_cluster,
         secrets: specs.secrets.clone(),

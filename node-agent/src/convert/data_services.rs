@@ -112,7 +112,7 @@ pub fn sources(services: &Held, groups: &BTreeMap<GroupName, Arc<api::FailoverGr
         let users = groups.iter().filter(|(_, group)| uses(group, name)).map(|(group, _)| group.0.clone()).collect();
         (name.clone(), RegisteredService { spec: service.spec.clone(), groups: users })
     };
-    Sources { data_services: services.iter().map(one).collect() }
+    Sources { data_services: services.iter().map(one).collect(), ..Sources::default() }
 }
 
 #[cfg(test)]

@@ -81,6 +81,8 @@ pub struct Operation {
     pub network: Network,
     /// What specifications name beside themselves.
     pub sources: Arc<Sources>,
+    /// Of the start of a group: what one of its resources names and is not here. Then nothing of it is started.
+    pub lacking: Option<String>,
 }
 
 /// Why there is no executor.
@@ -186,7 +188,10 @@ impl Executor {
             let turn = Arc::clone(lock(&inner.turns).entry(key.clone()).or_default());
             let _turn = turn.lock().await;
             let (action, group, resource) = (operation.action, operation.group.clone(), operation.resource.clone());
-            let verdict = inner.perform(operation).await;
+            let mut verdict = inner.perform(operation).await;
+            if let Some(known) = inner.records.resource(&group, &resource) {
+                verdict.message = known.plan.redacted(&verdict.message);
+            }
             let took = clock::now().since(began);
             if verdict.state == State::Running || action != Action::Stop && verdict.state == State::Unknown {
                 Inner::watch(&inner, &key);
@@ -225,6 +230,11 @@ impl Executor {
         }
     }
 
+    /// Whether something of the group was started in this boot and not released.
+    pub fn has_of(&self, group: &GroupName) -> bool {
+        self.inner.records.has(group)
+    }
+
     /// When the executor last showed that it works; at most a little more than a second ago if it does.
     pub fn checkpoint(&self) -> Instant {
         Instant(self.inner.checkpoint.load(Ordering::Relaxed))
@@ -255,6 +265,9 @@ impl Inner {
                 return Verdict::unknown("the guard has not finished to stop what an earlier lease held");
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        if let (Action::Start, Some(problem)) = (operation.action, &operation.lacking) {
+            return Verdict::failed(problem.clone());
         }
         let plan = match self.plan(&operation) {
             Ok(plan) => plan,
@@ -352,7 +365,7 @@ impl Inner {
     /// Watches the program of a process resource, unless that is done already.
     fn watch(this: &Arc<Inner>, key: &Key) {
         let known = this.records.resource(&GroupName(key.0.clone()), &ResourceName(key.1.clone()));
-        let Some(RunningResource { plan: Plan::Process(_), .. }) = known else { return };
+        let Some(plan) = known.map(|known| known.plan).filter(|plan| matches!(plan, Plan::Process(_))) else { return };
         let mut watches = lock(&this.watches);
         if watches.get(key).is_some_and(|watch| !watch.is_finished()) {
             return;
@@ -362,7 +375,7 @@ impl Inner {
             let (group, resource) = key_of_task;
             let state = state_dir(&inner.settings.run_dir, &group, &resource);
             let cgroup = inner.settings.cgroups.resource(&group, &resource);
-            let message = watch::end_of(&state, &cgroup).await;
+            let message = plan.redacted(&watch::end_of(&state, &cgroup).await);
             tracing::warn!(%group, %resource, %message, "a program has ended by itself");
             (inner.inputs)(Input::ResourceFailed {
                 group: GroupName(group),

@@ -2,8 +2,9 @@
 //! and stops it in the way in which it was started, whatever the specification says by then.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -127,6 +128,10 @@ impl Records {
         self.groups().get(group)?.resources.get(resource).cloned()
     }
 
+    pub(super) fn has(&self, group: &GroupName) -> bool {
+        self.groups().contains_key(group)
+    }
+
     /// Durable when it returns.
     pub(super) fn remember(
         &self,
@@ -160,7 +165,9 @@ impl Records {
         let aside = path.with_extension("new");
         let text = serde_json::to_vec(group)
             .map_err(|e| RecordError::Damaged { path: path.clone(), problem: e.to_string() })?;
-        let mut file = File::create(&aside).map_err(failed(&aside, "making it"))?;
+        // For root only: a plan may hold what a Secret says.
+        let made = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside);
+        let mut file = made.map_err(failed(&aside, "making it"))?;
         file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed(&aside, "writing it"))?;
         fs::rename(&aside, &path).map_err(failed(&path, "putting it in place"))
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::ask::{Ask, INPUT, ask};
 use crate::cgroup::Cgroup;
+use crate::redact::redact;
 use crate::spawn::{DEFAULT_PATH, Exit, find_program};
 
 /// What an agent is asked to do.
@@ -126,13 +127,4 @@ fn input(action: Action, parameters: &BTreeMap<String, String>) -> Result<String
         return Err(format!("its parameters have {} bytes, at most {INPUT} are passed on", text.len()));
     }
     Ok(text)
-}
-
-/// Takes secrets out of a text.
-fn redact(text: &str, secrets: &[String]) -> String {
-    let mut text = text.to_owned();
-    for secret in secrets.iter().filter(|secret| secret.len() >= 3) {
-        text = text.replace(secret.as_str(), "***");
-    }
-    text
 }

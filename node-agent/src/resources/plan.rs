@@ -2,7 +2,8 @@
 //! server. Pure; also the durable form of what was started, so that a later version of the specification can't change
 //! how it is stopped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -103,14 +104,17 @@ pub enum Interface {
     Holding(IpAddr),
 }
 
-/// A program.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A program. Its debug form has no values of variables.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProcessPlan {
     /// Program and arguments.
     pub command: Vec<String>,
     /// Further variables.
     pub environment: BTreeMap<String, String>,
+    /// Those of them that stand in a Secret.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub secrets: BTreeSet<String>,
     /// User, name or number.
     pub user: String,
     /// Group, name or number; none: the user's own.
@@ -167,8 +171,8 @@ pub enum Source {
     Inline(String),
 }
 
-/// An OCF resource agent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// An OCF resource agent. Its debug form has no values of parameters.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OcfPlan {
     /// Whose agent.
@@ -178,10 +182,30 @@ pub struct OcfPlan {
     pub kind: String,
     /// Its parameters.
     pub parameters: BTreeMap<String, String>,
+    /// Those of them that stand in a Secret.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub secrets: BTreeSet<String>,
     /// Time between two checks, which agents are told.
     pub interval: Duration,
     /// Longest time for a stop that the guard asks for.
     pub stop: Duration,
+}
+
+impl fmt::Debug for ProcessPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let environment: Vec<&String> = self.environment.keys().collect();
+        let mut shown = f.debug_struct("ProcessPlan");
+        shown.field("command", &self.command).field("environment", &environment).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for OcfPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parameters: Vec<&String> = self.parameters.keys().collect();
+        let mut shown = f.debug_struct("OcfPlan");
+        shown.field("agent", &format_args!("{}:{}", self.provider, self.kind)).field("parameters", &parameters);
+        shown.finish_non_exhaustive()
+    }
 }
 
 impl OcfPlan {
@@ -226,6 +250,26 @@ pub(super) fn wrong(field: &str, problem: impl Into<String>) -> PlanError {
 }
 
 impl Plan {
+    /// Names what of it stands in Secrets.
+    pub(super) fn with_secrets(mut self, names: BTreeSet<String>) -> Plan {
+        match &mut self {
+            Plan::Process(plan) => plan.secrets = names,
+            Plan::Ocf(plan) => plan.secrets = names,
+            _ => {}
+        }
+        self
+    }
+
+    /// A text without what it has from Secrets: what a program printed may hold it.
+    pub(crate) fn redacted(&self, text: &str) -> String {
+        let (names, values) = match self {
+            Plan::Process(plan) => (&plan.secrets, &plan.environment),
+            Plan::Ocf(plan) => (&plan.secrets, &plan.parameters),
+            _ => return text.to_owned(),
+        };
+        crate::redact::redact(text, names.iter().filter_map(|name| values.get(name)))
+    }
+
     /// Its check reads nothing but tables that the kernel has in memory: control groups, processes, addresses.
     pub(crate) fn is_seen_in_the_kernel(&self) -> bool {
         matches!(self, Plan::Process(_) | Plan::FloatingIp(_))
@@ -335,7 +379,7 @@ fn process(spec: &api::Process) -> Result<ProcessPlan, PlanError> {
         return Err(wrong("process.command", "is empty; name a program and its arguments"));
     }
     if !spec.environment_from.is_empty() {
-        return Err(wrong("process.environmentFrom", "is not carried out by this version; use environment"));
+        return Err(wrong("process.environmentFrom", "is not resolved yet; see Sources"));
     }
     let signal = Signal::from_str(&spec.stop_signal).map_err(|_| {
         wrong("process.stopSignal", format!("is {:?}; name a signal, for example SIGTERM or SIGINT", spec.stop_signal))
@@ -352,6 +396,7 @@ fn process(spec: &api::Process) -> Result<ProcessPlan, PlanError> {
     Ok(ProcessPlan {
         command: spec.command.clone(),
         environment: spec.environment.clone(),
+        secrets: BTreeSet::new(),
         user: spec.run_as.user.clone(),
         group: spec.run_as.group.clone(),
         directory: directory("process.workingDirectory", &spec.working_directory)?,
@@ -377,12 +422,13 @@ fn script(spec: &api::Script) -> Result<ScriptPlan, PlanError> {
 fn ocf(spec: &api::Ocf, resource: &api::Resource) -> Result<OcfPlan, PlanError> {
     Name::new(&spec.provider, &spec.type_).map_err(|problem| wrong("ocf", problem))?;
     if !spec.parameters_from.is_empty() {
-        return Err(wrong("ocf.parametersFrom", "is not carried out by this version; use parameters"));
+        return Err(wrong("ocf.parametersFrom", "is not resolved yet; see Sources"));
     }
     Ok(OcfPlan {
         provider: spec.provider.clone(),
         kind: spec.type_.clone(),
         parameters: spec.parameters.clone(),
+        secrets: BTreeSet::new(),
         interval: resource.check_interval(),
         stop: resource.stop_timeout(),
     })
@@ -393,7 +439,7 @@ fn program(field: &str, spec: &api::ScriptSource) -> Result<Program, PlanError> 
         (Some(path), None, None) => Source::Path(path.into()),
         (None, Some(text), None) => Source::Inline(text.clone()),
         (None, None, Some(_)) => {
-            return Err(wrong(field, "configMap is not carried out by this version; use path or inline"));
+            return Err(wrong(field, "configMap is not resolved yet; see Sources"));
         }
         _ => return Err(wrong(field, "give exactly one of path and inline")),
     };

@@ -107,6 +107,7 @@ impl Server {
             timeout,
             network: self.network.borrow().clone(),
             sources: self.sources.borrow().clone(),
+            lacking: None,
         }
     }
 

@@ -11,7 +11,7 @@ use holdfast_api::v1::{DataService, FailoverGroup, FailoverGroupSpec, Resource, 
 
 use kube::ResourceExt;
 
-use super::super::{Rejection, data_service, is_accepted, list};
+use super::super::{Rejection, is_accepted, list};
 use crate::context::age_order;
 
 /// The verdict, but for claims.
@@ -70,9 +70,6 @@ pub(crate) fn data_services(
         let Some(service) = find(name).filter(|service| service.metadata.deletion_timestamp.is_none()) else {
             return unknown(format!("there is no DataService {name} in this namespace; create it"));
         };
-        if let Err(rejection) = data_service::verdict(&service) {
-            return unknown(format!("DataService {name} is not accepted: {}", rejection.message));
-        }
         let (groups, own) = (&service.spec.groups, group.name_any());
         if !groups.is_empty() && !groups.contains(&own) {
             let message =

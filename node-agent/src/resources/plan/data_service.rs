@@ -123,7 +123,7 @@ pub fn plan(
             (None, Some(text), None) => Source::Inline(text.clone()),
             _ => {
                 let field = format!("dataService {}: methods.{}", resource.name, method.name);
-                return Err(wrong(&field, "give exactly one of path and inline; configMap is not carried out"));
+                return Err(wrong(&field, "give exactly one of path, inline and configMap"));
             }
         };
         let program = Program { source, args: method.args.clone() };

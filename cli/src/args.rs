@@ -71,7 +71,7 @@ pub(crate) enum Command {
     Timing(TimingArgs),
     /// Print the custom resource definitions
     Crds,
-    /// Make a kubeconfig for the agent of one server
+    /// Make a kubeconfig for the agent of one server, or for a user
     Kubeconfig(KubeconfigArgs),
     /// Prepare or look at the cluster area of a shared disk
     #[command(subcommand)]
@@ -315,10 +315,16 @@ pub(crate) struct KubeconfigArgs {
     /// The server's data directory: its certificate authority signs
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: PathBuf,
-    /// Whose agent: NAMESPACE/SUBCLUSTER/SERVER
-    #[arg(long, value_name = "NS/SUB/SERVER")]
-    pub(crate) server: String,
-    /// URL under which that server reaches the API
+    /// For the agent of this server: NAMESPACE/SUBCLUSTER/SERVER
+    #[arg(long, value_name = "NS/SUB/SERVER", required_unless_present = "user", conflicts_with = "user")]
+    pub(crate) server: Option<String>,
+    /// For a person or a program of this name; roles and bindings say what it may do
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+    /// The group that the user is in
+    #[arg(long, value_name = "NAME", requires = "user")]
+    pub(crate) group: Option<String>,
+    /// URL under which the API is reached from there
     #[arg(long, value_name = "URL", default_value = "https://127.0.0.1:6443")]
     pub(crate) api: String,
     /// File to write, readable by its owner only

@@ -210,3 +210,47 @@ fn agents_of_other_makers_are_listed_and_described() {
     );
     check(nowhere, &["agents", "describe", "../../bin:sh"], 1, &["the provider is", "heartbeat:IPaddr2"]);
 }
+
+#[test]
+fn a_user_may_do_what_a_role_says_and_nothing_else() {
+    let home = tempfile::tempdir().expect("a directory");
+    let data = home.path().join("data");
+    let server = Server::start(&data);
+    check(&server.kubeconfig, &["apply", "-f", EXAMPLE], 0, &[]);
+    let admin = std::fs::read_to_string(&server.kubeconfig).expect("a kubeconfig");
+    let url = admin.split_whitespace().find(|word| word.starts_with("https://")).expect("a URL");
+    let anna = home.path().join("anna.kubeconfig");
+    let (data, out) = (data.to_string_lossy(), anna.to_string_lossy());
+    let issue = ["kubeconfig", "--data-dir", &data, "--api", url, "--out", &out, "--group", "operators", "--user"];
+    check(
+        &server.kubeconfig,
+        &[&issue[..], &["system:admin"]].concat(),
+        1,
+        &["does not begin with system: or holdfast:"],
+    );
+    check(&server.kubeconfig, &[&issue[..], &["anna"]].concat(), 0, &["credentials of user anna"]);
+    check(&anna, &["get", "fog", "-n", "ha"], 1, &["User \"anna\" cannot list resource \"failovergroups\""]);
+
+    let kubectl = |config: &Path, args: &[&str]| {
+        let output = Command::new("kubectl").args(args).env("KUBECONFIG", config).output().expect("kubectl");
+        let (code, out, err) = outcome(&output);
+        (code, format!("{out}{err}"))
+    };
+    let bind =
+        ["create", "rolebinding", "operators", "-n", "ha", "--clusterrole=holdfast-operator", "--group=operators"];
+    assert_eq!(kubectl(&server.kubeconfig, &bind).0, Some(0));
+    // The list is as new as the newest write, and what authorization asks is what lists are answered from.
+    assert!(kubectl(&server.kubeconfig, &["get", "rolebindings", "-n", "ha"]).1.contains("holdfast-operator"));
+    check(&anna, &["get", "fog", "-n", "ha"], 0, &["web"]);
+    // kubectl warns of a verb that it does not know.
+    let (_, may) = kubectl(&anna, &["auth", "can-i", "move", "failovergroups/web", "-n", "ha"]);
+    assert!(may.starts_with("yes\n"), "{may}");
+    let (code, text) = kubectl(&anna, &["delete", "fog", "web", "-n", "ha"]);
+    assert!(code == Some(1) && text.contains("User \"anna\" cannot delete resource \"failovergroups\""), "{text}");
+    check(
+        &anna,
+        &["force-reinstate", "shop.alder", "-n", "ha", "--reason", "x", "--confirm", "shop.alder"],
+        1,
+        &["cannot forcereinstate"],
+    );
+}

@@ -3,14 +3,15 @@
 //! Members of `system:masters` may do everything. A node agent, `holdfast:server:NAMESPACE:SUBCLUSTER:SERVER`, may
 //! read its namespace's kinds and the Secrets that its sub-cluster names, write the status of its own Server, its
 //! sub-cluster and that sub-cluster's groups, swap the Lease that is its sub-cluster's lock, and report Events. The user
-//! of one lock, `holdfast:lock:NAMESPACE:NAME`, may swap that Lease and nothing else. Nobody else may do anything but ask
-//! who they are.
+//! of one lock, `holdfast:lock:NAMESPACE:NAME`, may swap that Lease and nothing else; bindings add nothing to these two.
+//! Everybody else may do what roles and bindings say, and without any ask who they are.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
 use crate::identity::{AUTHENTICATED, Identity, MASTERS};
+use crate::rbac::Rule;
 
 const GROUP: &str = holdfast_api::GROUP;
 const LEASES: &str = "coordination.k8s.io";
@@ -55,8 +56,10 @@ impl Attributes {
     }
 }
 
-/// What decisions about agents depend on.
+/// What decisions depend on.
 pub(crate) trait Facts {
+    /// The rules that bindings give an identity: everywhere, and in this namespace if it is not empty.
+    fn rules(&self, identity: &Identity, namespace: &str) -> Vec<Rule>;
     /// Names of the Secrets that a sub-cluster names.
     fn secrets(&self, namespace: &str, sub_cluster: &str) -> BTreeSet<String>;
     /// The sub-cluster of a group.
@@ -95,11 +98,19 @@ fn swaps_lock(action: &Attributes, namespace: &str, name: &str) -> bool {
 }
 
 /// May this path, which is no resource, be read?
-pub(crate) fn allows_path(identity: &Identity, verb: &str, path: &str) -> bool {
-    identity.is_in(MASTERS)
-        || (identity.is_in(AUTHENTICATED)
-            && matches!(verb, "get" | "head")
-            && PATHS.iter().any(|p| path == *p || path.strip_prefix(p).is_some_and(|rest| rest.starts_with('/'))))
+pub(crate) fn allows_path(identity: &Identity, verb: &str, path: &str, facts: &dyn Facts) -> bool {
+    if identity.is_in(MASTERS) {
+        return true;
+    }
+    let below = |start: &&str| path == *start || path.strip_prefix(*start).is_some_and(|rest| rest.starts_with('/'));
+    let open = matches!(verb, "get" | "head") && PATHS.iter().any(below);
+    identity.is_in(AUTHENTICATED)
+        && (open || (bindings_count(identity) && facts.rules(identity, "").iter().any(|r| r.allows_path(verb, path))))
+}
+
+/// False for those whose rights are built in: no binding, not even one for everybody, gives a server or a lock more.
+fn bindings_count(identity: &Identity) -> bool {
+    !identity.user.starts_with("holdfast:server:") && !identity.user.starts_with("holdfast:lock:")
 }
 
 /// May this be done?
@@ -116,7 +127,10 @@ pub(crate) fn allows(identity: &Identity, action: &Attributes, facts: &dyn Facts
     if let Some((namespace, name)) = lock(identity) {
         return swaps_lock(action, namespace, name);
     }
-    agent(identity).is_some_and(|agent| allows_agent(&agent, action, facts))
+    match agent(identity) {
+        Some(agent) => allows_agent(&agent, action, facts),
+        None => bindings_count(identity) && facts.rules(identity, &action.namespace).iter().any(|r| r.allows(action)),
+    }
 }
 
 fn allows_agent(agent: &Agent<'_>, action: &Attributes, facts: &dyn Facts) -> bool {
@@ -224,7 +238,14 @@ pub(crate) fn rules(identity: &Identity, namespace: &str, facts: &dyn Facts) -> 
         resources.push(rule(&["get", "update"], &[LEASES], &["leases"], vec![name.to_owned()]));
     }
     let paths: Vec<String> = PATHS.iter().flat_map(|path| [(*path).to_owned(), format!("{path}/*")]).collect();
-    (Value::Array(resources), json!([{"verbs": ["get"], "nonResourceURLs": paths}]))
+    let mut paths = vec![json!({"verbs": ["get"], "nonResourceURLs": paths})];
+    if bindings_count(identity) {
+        let (of_paths, of_resources): (Vec<Rule>, Vec<Rule>) =
+            facts.rules(identity, namespace).into_iter().partition(Rule::is_about_paths);
+        resources.extend(of_resources.iter().map(Rule::to_json));
+        paths.extend(of_paths.iter().map(Rule::to_json));
+    }
+    (Value::Array(resources), Value::Array(paths))
 }
 
 #[cfg(test)]
@@ -234,6 +255,10 @@ mod tests {
     struct World;
 
     impl Facts for World {
+        fn rules(&self, _: &Identity, _: &str) -> Vec<Rule> {
+            Rule::all_of(&json!({"rules": [{"verbs": ["*"], "apiGroups": [""], "resources": ["configmaps"]}]}))
+        }
+
         fn secrets(&self, _: &str, sub_cluster: &str) -> BTreeSet<String> {
             named_secrets(sub_cluster, &json!({"quorum": {"quorumServer": {"credentialSecret": "q"}}}))
         }
@@ -276,6 +301,15 @@ mod tests {
         }
         assert!(!may_as("holdfast:lock:ha:db", "get", "", "secrets", "db", "ha"));
         assert!(!may_as("holdfast:lock:ha:db", "list", GROUP, "subclusters", "", "ha"));
+    }
+
+    #[test]
+    fn bindings_add_nothing_to_what_servers_and_locks_may_do() {
+        assert!(may_as("alice", "delete", "", "configmaps", "m", "ha"));
+        for user in ["holdfast:server:ha:db:db1", "holdfast:server:broken", "holdfast:lock:ha:db", "holdfast:lock:x"] {
+            assert!(!may_as(user, "delete", "", "configmaps", "m", "ha"), "{user}");
+        }
+        assert!(!may_as("alice", "delete", "", "secrets", "m", "ha"));
     }
 
     #[test]

@@ -16,6 +16,7 @@
 
 mod admission;
 mod authz;
+mod bootstrap;
 mod cache;
 mod decode;
 mod discovery;
@@ -38,6 +39,7 @@ pub mod pki;
 mod prepare;
 mod protobuf;
 mod query;
+mod rbac;
 pub mod registry;
 mod request;
 mod router;

@@ -1,17 +1,16 @@
-//! Namespaces: `default` exists from the start, and a deleted one empties itself before it goes.
+//! Namespaces: a deleted one empties itself before it goes.
 
 use std::sync::Arc;
 
-use holdfast_store::{Error, Expect};
 use serde_json::{Value, json};
 
 use crate::error::ApiResult;
 use crate::managed;
-use crate::object::{Object, encode, is_deleting, meta, rfc3339};
+use crate::object::{Object, is_deleting, meta, rfc3339};
 use crate::ops::delete::delete_object;
 use crate::ops::now;
 use crate::ops::update::save;
-use crate::prepare::{self, Endpoint};
+use crate::prepare::Endpoint;
 use crate::query::{DeleteOptions, Propagation};
 use crate::registry::ResourceDef;
 use crate::state::State;
@@ -21,17 +20,6 @@ const BLOCKED: &str = "NamespaceDeletionContentFailure";
 
 fn def(state: &State) -> Option<&Arc<ResourceDef>> {
     state.registry.find("", "v1", "namespaces")
-}
-
-/// Makes the namespace `default` if it is not there.
-pub(crate) async fn ensure_default(state: &State) -> ApiResult<()> {
-    let Some(def) = def(state) else { return Ok(()) };
-    let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}});
-    let object = prepare::create(def, object, uuid::Uuid::new_v4().to_string(), now())?;
-    match state.store.put(&def.key("", "default"), encode(&object).into(), Expect::Absent, None).await {
-        Ok(_) | Err(Error::Conflict { .. }) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// Goes on with the deletion of every namespace that is being deleted.

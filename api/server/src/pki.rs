@@ -180,6 +180,17 @@ pub fn issue_agent_kubeconfig(
     Ok(kubeconfig(url, &ca_pem, &user, &certificate))
 }
 
+/// Issues a kubeconfig for a user, in a group if one is given, from the CA in `data_dir`. What the user may do is said by
+/// roles and bindings. For the command line: the server may be running.
+///
+/// # Errors
+/// As [`issue_agent_kubeconfig`].
+pub fn issue_user_kubeconfig(data_dir: &Path, url: &str, user: &str, group: Option<&str>) -> Result<String, PkiError> {
+    let (ca_pem, issuer) = read_ca(&data_dir.join("pki"))?;
+    let certificate = leaf::issue(&issuer, &leaf::Wanted::user(user, group))?;
+    Ok(kubeconfig(url, &ca_pem, user, &certificate))
+}
+
 /// User of the certificate that may swap one lock, and nothing else.
 pub fn lock_user(namespace: &str, name: &str) -> String {
     format!("holdfast:lock:{namespace}:{name}")

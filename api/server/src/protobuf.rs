@@ -144,28 +144,53 @@ const LEASE: Message = &[
     ),
 ];
 const SUBJECT_REVIEW: Message = &[(1, "metadata", One(METADATA))];
+const RESOURCE_ATTRIBUTES: Message = &[
+    (1, "namespace", Text),
+    (2, "verb", Text),
+    (3, "group", Text),
+    (4, "version", Text),
+    (5, "resource", Text),
+    (6, "subresource", Text),
+    (7, "name", Text),
+];
+const PATH_ATTRIBUTES: Message = &[(1, "path", Text), (2, "verb", Text)];
 const ACCESS_REVIEW: Message = &[
     (1, "metadata", One(METADATA)),
     (
         2,
         "spec",
         One(&[
-            (
-                1,
-                "resourceAttributes",
-                Pointer(&[
-                    (1, "namespace", Text),
-                    (2, "verb", Text),
-                    (3, "group", Text),
-                    (4, "version", Text),
-                    (5, "resource", Text),
-                    (6, "subresource", Text),
-                    (7, "name", Text),
-                ]),
-            ),
-            (2, "nonResourceAttributes", Pointer(&[(1, "path", Text), (2, "verb", Text)])),
+            (1, "resourceAttributes", Pointer(RESOURCE_ATTRIBUTES)),
+            (2, "nonResourceAttributes", Pointer(PATH_ATTRIBUTES)),
         ]),
     ),
+];
+const SUBJECT_ACCESS_REVIEW: Message = &[
+    (1, "metadata", One(METADATA)),
+    (
+        2,
+        "spec",
+        One(&[
+            (1, "resourceAttributes", Pointer(RESOURCE_ATTRIBUTES)),
+            (2, "nonResourceAttributes", Pointer(PATH_ATTRIBUTES)),
+            (3, "user", Text),
+            (4, "groups", Texts),
+            (6, "uid", Text),
+        ]),
+    ),
+];
+const RULE: Message = &[
+    (1, "verbs", Texts),
+    (2, "apiGroups", Texts),
+    (3, "resources", Texts),
+    (4, "resourceNames", Texts),
+    (5, "nonResourceURLs", Texts),
+];
+const ROLE: Message = &[(1, "metadata", One(METADATA)), (2, "rules", Many(RULE)), (3, "aggregationRule", Pointer(&[]))];
+const BINDING: Message = &[
+    (1, "metadata", One(METADATA)),
+    (2, "subjects", Many(&[(1, "kind", Text), (2, "apiGroup", Text), (3, "name", Text), (4, "namespace", Text)])),
+    (3, "roleRef", One(&[(1, "apiGroup", Text), (2, "kind", Text), (3, "name", Text)])),
 ];
 const RULES_REVIEW: Message = &[(1, "metadata", One(METADATA)), (2, "spec", One(&[(1, "namespace", Text)]))];
 const DELETE_OPTIONS: Message = &[
@@ -189,7 +214,10 @@ fn message(api_version: &str, kind: &str) -> Option<Message> {
         ("coordination.k8s.io/v1", "Lease") => LEASE,
         ("authentication.k8s.io/v1", "SelfSubjectReview") => SUBJECT_REVIEW,
         ("authorization.k8s.io/v1", "SelfSubjectAccessReview") => ACCESS_REVIEW,
+        ("authorization.k8s.io/v1", "SubjectAccessReview" | "LocalSubjectAccessReview") => SUBJECT_ACCESS_REVIEW,
         ("authorization.k8s.io/v1", "SelfSubjectRulesReview") => RULES_REVIEW,
+        ("rbac.authorization.k8s.io/v1", "Role" | "ClusterRole") => ROLE,
+        ("rbac.authorization.k8s.io/v1", "RoleBinding" | "ClusterRoleBinding") => BINDING,
         _ => return None,
     })
 }

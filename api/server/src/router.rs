@@ -59,7 +59,7 @@ async fn route(
     let identity = impersonate(state, identity, &parts.headers)?;
     let Some(target) = resource_path(&segments) else {
         let verb = if reads { "get".to_owned() } else { parts.method.as_str().to_lowercase() };
-        if !authz::allows_path(&identity, &verb, &path) {
+        if !authz::allows_path(&identity, &verb, &path, &**state) {
             return Err(ApiError::forbidden_path(&identity.user, &verb, &path));
         }
         if !reads {

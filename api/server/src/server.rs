@@ -25,7 +25,7 @@ use crate::identity::{Acceptor, Connection, Identity};
 use crate::openapi::Documents;
 use crate::registry::{DefinitionError, Registry};
 use crate::state::State;
-use crate::{gc, namespaces, router, upkeep};
+use crate::{bootstrap, gc, router, upkeep};
 
 /// How long open requests may go on after the server was told to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -102,7 +102,7 @@ impl Server {
             }),
             tokio::spawn({
                 let state = shared();
-                async move { upkeep::until_done("make namespace default", || namespaces::ensure_default(&state)).await }
+                async move { upkeep::until_done("make what is there from the start", || bootstrap::ensure(&state)).await }
             }),
             tokio::spawn(gc::run(shared())),
             tokio::spawn(upkeep::compact(shared())),

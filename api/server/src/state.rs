@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_store::{self as store, Store};
+use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::authz::{Facts, named_secrets};
 use crate::error::{ApiError, ApiResult};
 use crate::feed::Feed;
+use crate::identity::Identity;
 use crate::object::Object;
 use crate::openapi::Documents;
 use crate::query::Freshness;
+use crate::rbac::{self, Rule};
 use crate::registry::{Registry, ResourceDef};
 
 /// How long a read waits for a resourceVersion that is not reached yet; the same as on a stock server.
@@ -127,7 +130,32 @@ impl State {
     }
 }
 
+impl State {
+    fn cached_all(&self, plural: &str, namespace: &str) -> Vec<Arc<Object>> {
+        let Some(def) = self.registry.find(rbac::GROUP, "v1", plural) else { return Vec::new() };
+        let prefix = if def.namespaced { format!("{}{namespace}/", def.prefix()) } else { def.prefix() };
+        self.feed.snapshot(def, &prefix).0
+    }
+
+    /// The rules of the role that a binding in this namespace refers to; none if there is no such role.
+    pub(crate) fn role(&self, namespace: &str, reference: &Value) -> Option<Vec<Rule>> {
+        let plural = if reference["kind"] == "ClusterRole" { "clusterroles" } else { "roles" };
+        let def = self.registry.find(rbac::GROUP, "v1", plural)?;
+        let role = self.feed.cache(def)?.get(&def.key(namespace, reference["name"].as_str()?))?;
+        Some(Rule::all_of(&role.value))
+    }
+}
+
 impl Facts for State {
+    fn rules(&self, identity: &Identity, namespace: &str) -> Vec<Rule> {
+        let mut bindings = self.cached_all("clusterrolebindings", "");
+        if !namespace.is_empty() {
+            bindings.extend(self.cached_all("rolebindings", namespace));
+        }
+        let mine = bindings.iter().filter(|binding| rbac::binds(&binding.value, identity));
+        mine.filter_map(|binding| self.role(namespace, &binding.value["roleRef"])).flatten().collect()
+    }
+
     fn secrets(&self, namespace: &str, sub_cluster: &str) -> BTreeSet<String> {
         let object = self.cached("SubCluster", namespace, sub_cluster);
         let mut names = object.map(|object| named_secrets(sub_cluster, &object.value["spec"])).unwrap_or_default();

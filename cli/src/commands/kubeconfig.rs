@@ -1,4 +1,5 @@
-//! `holdfast kubeconfig`: credentials for the agent of one server, signed by the server's own certificate authority.
+//! `holdfast kubeconfig`: credentials for the agent of one server or for a user, signed by the API server's own
+//! certificate authority.
 
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -9,29 +10,58 @@ use crate::args::KubeconfigArgs;
 use crate::errors::{Failure, Result};
 use crate::printer::Printer;
 
+/// Prefixes of users and groups whose rights are built in.
+const RESERVED: [&str; 2] = ["system:", "holdfast:"];
+
 /// Runs the command.
 ///
 /// # Errors
-/// A server that is not named as NS/SUB/SERVER, a data directory without certificate authority, a file that can't be
-/// written.
+/// A server that is not named as NS/SUB/SERVER, a reserved name, a data directory without certificate authority, a file
+/// that can't be written.
 pub(crate) fn run(args: &KubeconfigArgs, printer: Printer) -> Result {
-    let parts: Vec<&str> = args.server.split('/').collect();
-    let [namespace, sub_cluster, server] = parts[..] else {
-        return Err(wrong_server(&args.server));
+    let (issued, whose) = match (&args.server, &args.user) {
+        (Some(server), _) => {
+            let parts: Vec<&str> = server.split('/').collect();
+            let [namespace, sub_cluster, name] = parts[..] else {
+                return Err(wrong_server(server));
+            };
+            if parts.iter().any(|part| part.is_empty() || part.contains(':')) {
+                return Err(wrong_server(server));
+            }
+            let issued = pki::issue_agent_kubeconfig(&args.data_dir, &args.api, namespace, sub_cluster, name);
+            (issued, format!("server {name}, for `credentials` in its agent file"))
+        }
+        (None, user) => {
+            let user = user.as_deref().unwrap_or_default();
+            check_name("--user", user)?;
+            if let Some(group) = &args.group {
+                check_name("--group", group)?;
+            }
+            let issued = pki::issue_user_kubeconfig(&args.data_dir, &args.api, user, args.group.as_deref());
+            (issued, format!("user {user}; roles and bindings say what it may do"))
+        }
     };
-    if parts.iter().any(|part| part.is_empty() || part.contains(':')) {
-        return Err(wrong_server(&args.server));
-    }
-    let text =
-        pki::issue_agent_kubeconfig(&args.data_dir, &args.api, namespace, sub_cluster, server).map_err(|error| {
-            Failure::refused_by(error)
-                .hint("start `holdfast server` once with this --data-dir: it makes the certificate authority")
-        })?;
+    let text = issued.map_err(|error| {
+        Failure::refused_by(error)
+            .hint("start `holdfast server` once with this --data-dir: it makes the certificate authority")
+    })?;
     let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&args.out);
     file.and_then(|mut file| file.write_all(text.as_bytes()))
         .map_err(|error| Failure::refused(format!("cannot write {}: {error}", args.out.display())))?;
-    printer
-        .note(format!("{}: credentials of server {server}, for `credentials` in its agent file", args.out.display()));
+    printer.note(format!("{}: credentials of {whose}", args.out.display()));
+    Ok(())
+}
+
+fn check_name(option: &str, name: &str) -> Result {
+    if name.is_empty() || RESERVED.iter().any(|prefix| name.starts_with(prefix)) {
+        return Err(Failure::refused(format!(
+            "{option} {name:?}: allowed is any name that does not begin with {}",
+            RESERVED.join(" or ")
+        ))
+        .hint(
+            "the administrator's own credentials are in admin.kubeconfig, those of a server are made with --server",
+        ));
+    }
     Ok(())
 }
 

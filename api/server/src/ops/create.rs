@@ -4,7 +4,7 @@ use holdfast_store::{Error, Expect};
 use serde_json::Value;
 
 use super::update::set_managed;
-use super::{Answer, check, check_kind, duplicate_findings, now, set_kind};
+use super::{Answer, access, check, check_kind, duplicate_findings, now, set_kind};
 use crate::error::{ApiError, ApiResult, Cause};
 use crate::negotiation::read_body;
 use crate::object::{encode, is_deleting, meta, metadata_mut, set_revision};
@@ -64,6 +64,7 @@ pub(crate) async fn create_object(
         let mut warnings = Vec::new();
         let stored = prepare::create(def, def.absorb(object), uuid::Uuid::new_v4().to_string(), now())?;
         let mut stored = check(def, stored, None, options.validation, findings.clone(), &mut warnings)?;
+        access::admit(state, request, None, &stored)?;
         match applied {
             None => managed::update(stored_def, &writer, &Value::Null, &mut stored, None, now()),
             Some(config) => {

@@ -1,5 +1,6 @@
 //! The operations on resources, one file per sort of operation.
 
+pub(crate) mod access;
 pub(crate) mod apply;
 pub(crate) mod create;
 pub(crate) mod delete;

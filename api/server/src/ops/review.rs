@@ -1,13 +1,24 @@
-//! Self reviews: answered on creation and never stored.
+//! Reviews: answered on creation and never stored.
 
 use serde_json::{Value, json};
 
 use super::{Answer, check_kind};
 use crate::authz::{self, Attributes};
 use crate::error::{ApiError, ApiResult};
+use crate::identity::Identity;
 use crate::negotiation::read_body;
 use crate::request::Request;
 use crate::state::State;
+
+/// Whom a review by somebody else is about.
+fn subject(spec: &Value) -> ApiResult<Identity> {
+    let user = spec["user"].as_str().unwrap_or_default();
+    let groups: Vec<&str> = spec["groups"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if user.is_empty() && groups.is_empty() {
+        return Err(ApiError::bad_request("spec.user: Required value: at least one of user and groups must be given"));
+    }
+    Ok(Identity::new(user, groups).authenticated())
+}
 
 /// POST on a review kind.
 pub(crate) fn review(state: &State, request: &Request) -> ApiResult<Answer> {
@@ -26,8 +37,17 @@ pub(crate) fn review(state: &State, request: &Request) -> ApiResult<Answer> {
             }
             json!({ "userInfo": user })
         }
-        "SelfSubjectAccessReview" => {
+        kind @ ("SelfSubjectAccessReview" | "SubjectAccessReview" | "LocalSubjectAccessReview") => {
             let spec = &body["spec"];
+            let asked_about = if kind == "SelfSubjectAccessReview" { identity.clone() } else { subject(spec)? };
+            let identity = &asked_about;
+            if kind == "LocalSubjectAccessReview" && text(&spec["resourceAttributes"], "namespace") != request.namespace
+            {
+                return Err(ApiError::bad_request(format!(
+                    "spec.resourceAttributes.namespace must be the namespace in the URL ({:?})",
+                    request.namespace
+                )));
+            }
             let allowed = match (&spec["resourceAttributes"], &spec["nonResourceAttributes"]) {
                 (asked @ Value::Object(_), Value::Null) => {
                     let action = Attributes {
@@ -41,7 +61,7 @@ pub(crate) fn review(state: &State, request: &Request) -> ApiResult<Answer> {
                     authz::allows(identity, &action, state)
                 }
                 (Value::Null, asked @ Value::Object(_)) => {
-                    authz::allows_path(identity, &text(asked, "verb"), &text(asked, "path"))
+                    authz::allows_path(identity, &text(asked, "verb"), &text(asked, "path"), state)
                 }
                 _ => {
                     return Err(ApiError::bad_request(

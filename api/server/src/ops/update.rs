@@ -3,7 +3,7 @@
 use holdfast_store::{Error, Expect};
 use serde_json::Value;
 
-use super::{Answer, check, check_kind, duplicate_findings, invalid_if_any, now, set_kind};
+use super::{Answer, access, check, check_kind, duplicate_findings, invalid_if_any, now, set_kind};
 use crate::error::{ApiError, ApiResult, Cause};
 use crate::managed;
 use crate::negotiation::{content_type, read_body};
@@ -135,6 +135,7 @@ pub(crate) async fn write(
     let stored = prepare::update(def, &old.value, new, request.endpoint)?;
     let mut stored = check(def, stored, Some(&old.value), options.validation, change.findings, warnings)?;
     invalid_if_any(def, name, &check_immutable(def, &old.value, &stored))?;
+    access::admit(state, request, Some(&old.value), &stored)?;
     prepare::count_generation(def, &old.value, &mut stored);
     match &change.applied {
         Some(applied) => set_managed(&mut stored, applied),

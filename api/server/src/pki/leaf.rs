@@ -43,7 +43,11 @@ impl Wanted {
     }
 
     pub(super) fn client(user: &str, group: &str) -> Self {
-        Self { user: user.to_owned(), group: Some(group.to_owned()), names: Vec::new() }
+        Self::user(user, Some(group))
+    }
+
+    pub(super) fn user(user: &str, group: Option<&str>) -> Self {
+        Self { user: user.to_owned(), group: group.map(str::to_owned), names: Vec::new() }
     }
 }
 

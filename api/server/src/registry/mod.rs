@@ -358,6 +358,12 @@ mod tests {
             ("authentication.k8s.io", "v1", "selfsubjectreviews"),
             ("authorization.k8s.io", "v1", "selfsubjectaccessreviews"),
             ("authorization.k8s.io", "v1", "selfsubjectrulesreviews"),
+            ("authorization.k8s.io", "v1", "subjectaccessreviews"),
+            ("authorization.k8s.io", "v1", "localsubjectaccessreviews"),
+            ("rbac.authorization.k8s.io", "v1", "roles"),
+            ("rbac.authorization.k8s.io", "v1", "rolebindings"),
+            ("rbac.authorization.k8s.io", "v1", "clusterroles"),
+            ("rbac.authorization.k8s.io", "v1", "clusterrolebindings"),
         ] {
             let def = registry.find(group, version, plural).unwrap_or_else(|| panic!("{plural}.{group}"));
             assert_eq!(def.schema["type"], "object", "{plural}.{group}");

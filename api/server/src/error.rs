@@ -266,6 +266,11 @@ impl ApiError {
         ApiError { details: json!({"retryAfterSeconds": 1}), ..ApiError::plain(503, "ServiceUnavailable", message) }
     }
 
+    /// 429: the client asks too much at a time.
+    pub(crate) fn too_many_requests(message: impl Into<String>) -> ApiError {
+        ApiError { details: json!({"retryAfterSeconds": 1}), ..ApiError::plain(429, "TooManyRequests", message) }
+    }
+
     /// 504: the asked resourceVersion is not reached.
     pub(crate) fn future_revision(asked: u64, current: u64) -> ApiError {
         let mut error = ApiError::plain(

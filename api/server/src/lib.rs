@@ -23,6 +23,7 @@ mod discovery;
 mod error;
 mod feed;
 mod fieldset;
+mod flow;
 mod gc;
 mod health;
 pub mod identity;

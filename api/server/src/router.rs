@@ -56,6 +56,8 @@ async fn route(
         return health::respond(state, endpoint, check.first().copied(), &query).ok_or_else(ApiError::no_such_path);
     }
     let identity = authenticate(identity, &parts.headers)?;
+    // Counted is who asks, whoever he speaks for.
+    let _permit = state.flow.enter(&identity)?;
     let identity = impersonate(state, identity, &parts.headers)?;
     let Some(target) = resource_path(&segments) else {
         let verb = if reads { "get".to_owned() } else { parts.method.as_str().to_lowercase() };

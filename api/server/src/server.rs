@@ -21,6 +21,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tower::Service;
 
 use crate::feed::Feed;
+use crate::flow::Flow;
 use crate::identity::{Acceptor, Connection, Identity};
 use crate::openapi::Documents;
 use crate::registry::{DefinitionError, Registry};
@@ -92,6 +93,7 @@ impl Server {
             openapi: Documents::new(registry.all()),
             registry,
             feed,
+            flow: Flow::default(),
             stopping,
         });
         let shared = || Arc::clone(&state);

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::authz::{Facts, named_secrets};
 use crate::error::{ApiError, ApiResult};
 use crate::feed::Feed;
+use crate::flow::Flow;
 use crate::identity::Identity;
 use crate::object::Object;
 use crate::openapi::Documents;
@@ -33,6 +34,8 @@ pub(crate) struct State {
     pub(crate) openapi: Documents,
     /// The caches.
     pub(crate) feed: Feed,
+    /// Who asks how much.
+    pub(crate) flow: Flow,
     /// Becomes true when streams should end.
     pub(crate) stopping: watch::Receiver<bool>,
 }

@@ -577,3 +577,31 @@ async fn apply_text(world: &World, fields: &str) -> Value {
     assert!(matches!(reply.code, 200 | 201), "{}", reply.text);
     reply.body["metadata"]["resourceVersion"].clone()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_client_does_not_take_the_server_from_the_others() {
+    use tower::ServiceExt;
+    let world = World::new().await;
+    let greedy = || Identity::new("greedy", Vec::<String>::new());
+    let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+    // Requests whose bodies never end are being answered all the time.
+    let open: Vec<_> = (0..100)
+        .map(|_| {
+            let endless = futures::stream::pending::<Result<axum::body::Bytes, std::convert::Infallible>>();
+            let request = http::Request::post(path).body(axum::body::Body::from_stream(endless)).expect("a request");
+            tokio::spawn(world.server.service(Some(greedy())).oneshot(request))
+        })
+        .collect();
+    let ask = async |who: Identity| world.call_as(who, "POST", path, review.clone()).await;
+    let refused =
+        support::until("the limit is reached", async || Some(ask(greedy()).await).filter(|r| r.code == 429)).await;
+    assert_eq!(refused.headers["retry-after"], "1");
+    assert_eq!(refused.body["reason"], "TooManyRequests");
+    assert_eq!(refused.body["details"]["retryAfterSeconds"], 1);
+    ask(Identity::new("modest", Vec::<String>::new())).await.expect(201);
+    ask(World::admin()).await.expect(201);
+    open.iter().for_each(tokio::task::JoinHandle::abort);
+    support::until("requests that ended count no more", async || Some(ask(greedy()).await).filter(|r| r.code == 201))
+        .await;
+}

@@ -64,6 +64,11 @@ if [ "$purpose" = test ]; then
     need mkfs.btrfs btrfs-progs
     need curl curl
     need kubectl kubernetes-client
+    # The Python client, as its users have it; Debian's own interpreter has the packages of Debian.
+    if ! [ -d /usr/lib/python3/dist-packages/kubernetes ]; then
+        programs+=(python3-kubernetes)
+        packages+=(python3-kubernetes)
+    fi
     need fence_dummy fence-agents
     # The database of examples/postgresql, of the release that Debian 12 has; its programs are no programs of PATH either.
     if ! [ -e /usr/lib/postgresql/15/bin/initdb ]; then

@@ -124,7 +124,10 @@ impl Machine {
         let spec = spec.ok_or("its specification is not known on this server")?;
         let none = BTreeMap::new();
         let resources = asked.map_or(&none, |spec| &spec.resources);
-        monitors::Plan::new(spec, &Facts { network: &self.network, disks: &self.disks, resources })
+        monitors::Plan::new(
+            spec,
+            &Facts { network: &self.network, disks: &self.disks, resources, sources: &self.sources },
+        )
     }
 }
 

@@ -47,7 +47,8 @@ fn of(server: &Server, mut monitor: Value, timeout: Duration) -> Check {
     monitor["action"] = "Report".into();
     let spec = serde_json::from_value(monitor).unwrap();
     let network = server.network.borrow();
-    let facts = Facts { network: &network, disks: &BTreeMap::new(), resources: &resources() };
+    let sources = server.sources.borrow();
+    let facts = Facts { network: &network, disks: &BTreeMap::new(), resources: &resources(), sources: &sources };
     let plan = Plan::new(&spec, &facts);
     Check { op: 0, group: Some(common::GROUP.into()), monitor: "answers".into(), plan, timeout, since: None }
 }
@@ -165,6 +166,117 @@ fn a_web_server_passes_by_status_and_body_and_fails_when_it_hangs_or_is_gone() {
         let message = failed(check(&server, monitor, LIMIT));
         assert!(message.contains("refused"), "{message}");
     }
+}
+
+/// An authority, for tests.
+struct Authority(rcgen::CertifiedIssuer<'static, rcgen::KeyPair>);
+
+impl Authority {
+    fn new() -> Authority {
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        Authority(rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// A web server with a certificate for `name`, valid until this year; gives its port.
+    fn serves(&self, name: &str, until: i32) -> u16 {
+        use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned, crypto, pki_types};
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
+        let certificate = params.signed_by(&key, &*self.0).unwrap();
+        let key = pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let config = ServerConfig::builder_with_provider(std::sync::Arc::new(crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .unwrap();
+        let config = std::sync::Arc::new(config);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = StreamOwned::new(ServerConnection::new(config.clone()).unwrap(), stream.unwrap());
+                // A client that does not like the certificate says so and goes.
+                if stream.read(&mut [0; 4096]).is_ok() {
+                    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nready").unwrap();
+                    stream.conn.send_close_notify();
+                    let _ = stream.flush();
+                }
+            }
+        });
+        port
+    }
+}
+
+#[test]
+fn a_web_server_has_to_be_who_the_url_names_by_the_word_of_the_secrets_authority() {
+    let server = Server::new();
+    let (good, other) = (Authority::new(), Authority::new());
+    let secret = |name: &str, key: &str, text: String| (name.to_owned(), [(key.to_owned(), text.into_bytes())].into());
+    let secrets = [
+        secret("good", "ca.crt", good.0.pem()),
+        secret("other", "ca.crt", other.0.pem()),
+        secret("nonsense", "ca.crt", "no PEM".into()),
+        secret("empty", "tls.crt", good.0.pem()),
+    ];
+    *server.sources.borrow_mut() = std::sync::Arc::new(holdfast_agent::resources::Sources {
+        namespace: "ha".into(),
+        secrets: holdfast_agent::fencing::Secrets(secrets.into()),
+        ..Default::default()
+    });
+    let https = |port: u16, ca: Option<&str>| {
+        let monitor = json!({"http": {"url": format!("https://localhost:{port}/"), "body": "^ready$", "caSecret": ca}});
+        check(&server, monitor, LIMIT)
+    };
+    let fine = good.serves("localhost", 2999);
+    assert_eq!(https(fine, Some("good")), Outcome::Running);
+    let url = format!("https://localhost:{fine}/");
+    let said = |outcome: Outcome| failed(outcome);
+    assert_eq!(
+        said(https(fine, Some("other"))),
+        format!("{url}: its certificate is signed by no authority of Secret other")
+    );
+    let by_name = said(https(good.serves("db.example", 2999), Some("good")));
+    assert!(
+        by_name.ends_with("its certificate is not for localhost, but for DnsName(\"db.example\")")
+            || by_name.ends_with("its certificate is not for localhost, but for db.example"),
+        "{by_name}"
+    );
+    let expired = said(https(good.serves("localhost", 2001), Some("good")));
+    assert!(expired.ends_with("its certificate has expired"), "{expired}");
+    // Nobody whom this system trusts has signed it, if it trusts anybody.
+    match https(fine, None) {
+        Outcome::Failed(text) => {
+            assert_eq!(text, format!("{url}: its certificate is signed by no authority that this system trusts"))
+        }
+        Outcome::Unknown(text) => assert!(text.contains("this system has no certificates of authorities"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+    let plain = web(None);
+    let port: u16 = plain.rsplit(':').next().unwrap().parse().unwrap();
+    let unknown = |outcome: Outcome| match outcome {
+        Outcome::Unknown(text) => text,
+        other => panic!("{other:?}"),
+    };
+    let text = unknown(https(fine, Some("nonsense")));
+    assert!(
+        text.ends_with(
+            "ca.crt of Secret nonsense has no certificate; put the certificate of the authority there, as PEM"
+        ),
+        "{text}"
+    );
+    let text = unknown(https(fine, Some("empty")));
+    assert_eq!(
+        text,
+        "http.caSecret: Secret empty in namespace ha has no text ca.crt; it has: tls.crt. Add the key to it"
+    );
+    assert!(unknown(https(fine, Some("none"))).starts_with("http.caSecret: Secret none in namespace ha is not known"));
+    // One that takes connections and says nothing has failed.
+    let monitor = json!({"http": {"url": format!("https://localhost:{port}/"), "caSecret": "good"}});
+    assert!(said(check(&server, monitor, Duration::from_millis(500))).contains("no answer within 500ms"));
 }
 
 #[test]

@@ -7,8 +7,8 @@
 use crate::{
     error::{ErrorKind, FieldError},
     v1::{
-        ControllerBrakes, ExecPolicy, FailoverGroupSpec, Monitor, OperationMode, OperationSpec, OperationType,
-        Reservation, Resource, Router, SubClusterBrakes, SubClusterSpec, SubClusterState, SuperClusterSpec, TargetKind,
+        ControllerBrakes, ExecPolicy, FailoverGroupSpec, OperationMode, OperationSpec, OperationType, Reservation,
+        Resource, Router, SubClusterBrakes, SubClusterSpec, SubClusterState, SuperClusterSpec, TargetKind,
     },
 };
 
@@ -46,9 +46,6 @@ pub fn unsupported_sub_cluster(spec: &SubClusterSpec) -> Vec<FieldError> {
         r.add(reserved, format!("spec.disks[{i}].reservation"), disk.reservation, "use None");
     }
     r.add(spec.brakes != SubClusterBrakes::default(), "spec.brakes", "", "leave the brakes at their defaults");
-    for (i, one) in spec.monitors.iter().enumerate() {
-        monitor(one, &format!("spec.monitors[{i}]"), &mut r);
-    }
     r.add(spec.exec != ExecPolicy::default(), "spec.exec.enabled", spec.exec.enabled, "leave it at its default, false");
     r.0
 }
@@ -60,18 +57,7 @@ pub fn unsupported_group(spec: &FailoverGroupSpec) -> Vec<FieldError> {
     for (i, one) in spec.resources.iter().enumerate() {
         resource(one, &format!("spec.resources[{i}]"), &mut r);
     }
-    for (i, one) in spec.monitors.iter().enumerate() {
-        monitor(one, &format!("spec.monitors[{i}]"), &mut r);
-    }
     r.0
-}
-
-fn monitor(monitor: &Monitor, at: &str, r: &mut Refusals) {
-    if let Some(http) = &monitor.http {
-        let https = http.url.starts_with("https:");
-        r.add(https, format!("{at}.http.url"), &http.url, "use http://, or exec with a program that speaks https");
-        r.add(http.ca_secret.is_some(), format!("{at}.http.caSecret"), "", REMOVE);
-    }
 }
 
 fn resource(resource: &Resource, at: &str, r: &mut Refusals) {

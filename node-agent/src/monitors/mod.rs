@@ -11,6 +11,7 @@ mod network;
 mod ping;
 pub mod plan;
 mod processes;
+mod tls;
 mod usage;
 
 use std::path::PathBuf;
@@ -66,7 +67,7 @@ pub fn run(request: &Request) -> Verdict {
 fn check(request: &Request) -> Verdict {
     match &request.plan {
         Plan::Exec(check) => exec::run(check, request),
-        Plan::Http(check) => net::http(check, request.timeout),
+        Plan::Http { check, authorities } => net::http(check, authorities.as_ref(), request.timeout),
         Plan::Tcp(check) => net::tcp(check, request.timeout),
         Plan::Process { of, min, max } => processes::run(of, *min, *max, request),
         Plan::Icmp(check) => ping::run(check, request.timeout),

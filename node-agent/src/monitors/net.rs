@@ -10,9 +10,11 @@ use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1;
 use hyper::header;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use super::{late, pattern};
+use super::plan::Authorities;
+use super::{late, pattern, tls};
 use crate::resources::Verdict;
 
 /// As much of a body is read.
@@ -28,13 +30,13 @@ pub(super) fn tcp(check: &TcpCheck, limit: Duration) -> Verdict {
     })
 }
 
-pub(super) fn http(check: &HttpCheck, limit: Duration) -> Verdict {
+pub(super) fn http(check: &HttpCheck, authorities: Option<&Authorities>, limit: Duration) -> Verdict {
     let (target, path) = match check.target() {
         Ok(target) => target,
         Err(problem) => return Verdict::unknown(format!("http.url {:?}: {problem}", check.url)),
     };
     within(limit, &format!("{}: no answer", check.url), async {
-        ask(check, &target, &path).await.unwrap_or_else(|verdict| verdict)
+        ask(check, authorities, &target, &path).await.unwrap_or_else(|verdict| verdict)
     })
 }
 
@@ -66,8 +68,29 @@ async fn connect(target: &Target) -> Result<TcpStream, Verdict> {
     Err(refused)
 }
 
-async fn ask(check: &HttpCheck, target: &Target, path: &str) -> Result<Verdict, Verdict> {
+async fn ask(
+    check: &HttpCheck,
+    authorities: Option<&Authorities>,
+    target: &Target,
+    path: &str,
+) -> Result<Verdict, Verdict> {
     let stream = connect(target).await?;
+    if !check.is_tls() {
+        return ask_over(stream, check, path).await;
+    }
+    let of_server = |problem: String| Verdict::failed(format!("{}: {problem}", check.url));
+    let here = |problem: String| Verdict::unknown(format!("{}: {problem}", check.url));
+    let stream = tls::client(stream, &target.host, authorities).await.map_err(|problem| match problem {
+        tls::Problem::Server(problem) => of_server(problem),
+        tls::Problem::Here(problem) => here(problem),
+    })?;
+    ask_over(stream, check, path).await
+}
+
+async fn ask_over<S>(stream: S, check: &HttpCheck, path: &str) -> Result<Verdict, Verdict>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let failed = |error: &dyn std::fmt::Display| Verdict::failed(format!("{}: {error}", check.url));
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| failed(&e))?;
     // Ends with the runtime; what went wrong is seen by the request.

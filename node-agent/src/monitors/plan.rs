@@ -8,8 +8,9 @@ use holdfast_api::v1 as api;
 use holdfast_core::names::{ResourceName, ServerName};
 use serde::{Deserialize, Serialize};
 
+use crate::quorum::access::CA;
 use crate::resources::plan::{Interface, lan_interface};
-use crate::resources::{self, Network};
+use crate::resources::{self, Network, Sources};
 
 /// What a monitor checks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,7 +19,12 @@ pub enum Plan {
     /// A program.
     Exec(api::ExecCheck),
     /// A request to a web server.
-    Http(api::HttpCheck),
+    Http {
+        /// What is asked and expected.
+        check: api::HttpCheck,
+        /// Who may have signed its certificate; none: whom this system trusts.
+        authorities: Option<Authorities>,
+    },
     /// A TCP connection.
     Tcp(api::TcpCheck),
     /// The number of processes.
@@ -42,6 +48,16 @@ pub enum Plan {
     Usage(api::UsageCheck),
     /// Lines of the journal.
     Journal(api::JournalCheck),
+}
+
+/// Authorities from a Secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Authorities {
+    /// The Secret.
+    pub secret: String,
+    /// Their certificates.
+    pub pem: String,
 }
 
 /// Processes that are counted.
@@ -104,6 +120,8 @@ pub struct Facts<'a> {
     pub disks: &'a BTreeMap<String, SharedDisk>,
     /// The group's resources.
     pub resources: &'a BTreeMap<ResourceName, api::Resource>,
+    /// Secrets that monitors name.
+    pub sources: &'a Sources,
 }
 
 /// The shared disks of a sub-cluster, as the server called `me` has them.
@@ -130,7 +148,8 @@ impl Plan {
             return Ok(Plan::Exec(check.clone()));
         }
         if let Some(check) = &monitor.http {
-            return Ok(Plan::Http(check.clone()));
+            let authorities = check.ca_secret.as_ref().map(|name| authorities(name, facts.sources)).transpose()?;
+            return Ok(Plan::Http { check: check.clone(), authorities });
         }
         if let Some(check) = &monitor.tcp {
             return Ok(Plan::Tcp(check.clone()));
@@ -173,6 +192,11 @@ impl Plan {
     pub fn acts(&self) -> bool {
         matches!(self, Plan::Exec(_))
     }
+}
+
+fn authorities(secret: &str, sources: &Sources) -> Result<Authorities, String> {
+    let pem = sources.entry(secret, CA, "http.caSecret").map_err(|e| e.to_string())?;
+    Ok(Authorities { secret: secret.to_owned(), pem })
 }
 
 fn disk_io(check: &api::DiskIoCheck, facts: &Facts<'_>) -> Result<DiskIo, String> {

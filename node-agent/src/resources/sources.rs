@@ -136,6 +136,21 @@ impl Sources {
         Ok(added)
     }
 
+    /// One text of a Secret.
+    ///
+    /// # Errors
+    /// It is not here, has no such key, or that is no text.
+    pub fn entry(&self, name: &str, key: &str, field: &str) -> Result<String, PlanError> {
+        let entries = self.secrets.0.get(name).ok_or_else(|| self.unknown("Secret", name, field))?;
+        let value = entries.get(key).and_then(|value| String::from_utf8(value.clone()).ok());
+        value.ok_or_else(|| {
+            let (namespace, has) = (&self.namespace, entries.keys().cloned().collect::<Vec<_>>().join(", "));
+            let problem =
+                format!("Secret {name} in namespace {namespace} has no text {key}; it has: {has}. Add the key to it");
+            plan::wrong(field, problem)
+        })
+    }
+
     fn text(&self, key: Option<&api::ConfigMapKey>, field: &str) -> Result<Option<String>, PlanError> {
         let Some(api::ConfigMapKey { name, key }) = key else { return Ok(None) };
         let map = self.config_maps.get(name).ok_or_else(|| self.unknown("ConfigMap", name, field))?;

@@ -77,6 +77,10 @@ fn one(monitor: &Monitor, resources: &[Resource], at: &str) -> Vec<FieldError> {
     {
         wrong("http.url", &check.url, problem);
     }
+    let plain = monitor.http.as_ref().filter(|check| !check.is_tls());
+    if let Some(secret) = plain.and_then(|check| check.ca_secret.as_ref()) {
+        wrong("http.caSecret", secret, "authorities are for https:// only; write the url so, or remove it".to_owned());
+    }
     if let Some(check) = &monitor.tcp
         && let Err(problem) = check.target()
     {
@@ -188,6 +192,11 @@ impl TcpCheck {
 }
 
 impl HttpCheck {
+    /// Whether it is asked over TLS.
+    pub fn is_tls(&self) -> bool {
+        self.url.starts_with("https://")
+    }
+
     /// Where it connects to, and what it asks for there: path and query.
     ///
     /// # Errors

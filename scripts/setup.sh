@@ -5,7 +5,7 @@
 #
 # build  what compiling needs: a C toolchain (bundled SQLite) and protoc (etcd client)
 # demo   build, and what lab hosts are made of: namespaces, file systems, a web server, packet filters
-# test   demo, and what only tests need: etcd, kubectl, Redis, Apache, xfs and btrfs tools, systemd and D-Bus, BIRD, cargo-nextest; and
+# test   demo, and what only tests need: etcd, kubectl, Redis, Apache, xfs and btrfs tools, systemd and D-Bus, BIRD, FRR, cargo-nextest; and
 #        unpacked beside Cargo's artefacts, without being installed: QEMU, a kernel, LVM and the NFS server for tests in
 #        virtual machines
 #
@@ -83,6 +83,8 @@ if [ "$purpose" = test ]; then
     need systemctl systemd
     need dbus-daemon dbus
     need birdc bird2
+    # The other routing daemon that virtualIP works with; its daemons are no programs of PATH.
+    need vtysh frr
     # Its agents are no programs of PATH.
     if ! [ -e /usr/lib/ocf/resource.d/heartbeat/Dummy ]; then
         programs+=(heartbeat:Dummy)
@@ -130,7 +132,7 @@ if [ ${#packages[@]} -gt 0 ]; then
     fi
     # Nor at the next boot.
     if [ -d /run/systemd/system ]; then
-        for pair in nginx-light:nginx etcd-server:etcd redis-server:redis-server apache2:apache2; do
+        for pair in nginx-light:nginx etcd-server:etcd redis-server:redis-server apache2:apache2 frr:frr; do
             [[ " $wanted " != *" ${pair%%:*} "* ]] || "${as_root[@]}" systemctl disable --quiet "${pair##*:}" 2>/dev/null || true
         done
     fi

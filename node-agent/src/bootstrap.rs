@@ -300,10 +300,10 @@ stringData: {'1': sixteen-bytes-or-more}
         assert!(misspelt.contains("SubCluster db") && misspelt.contains("timout"), "{misspelt}");
         let timing = take(&MANIFEST.replace("timeout: 1s", "{timeout: 1s, interval: 900ms}")).unwrap_err().to_string();
         assert!(timing.contains("SubCluster db") || timing.contains("no YAML"), "{timing}");
-        let unsupported = take(
-            &MANIFEST
-                .replace("process: {command: [/bin/sleep, '1']}", "virtualIP: {address: 203.0.113.9, router: Frr}"),
-        );
+        let unsupported = take(&MANIFEST.replace(
+            "process: {command: [/bin/sleep, '1']}",
+            "nfsExport: {directory: /srv, clients: [{match: '*'}], stateDirectory: /srv/state}",
+        ));
         assert!(unsupported.unwrap_err().to_string().contains("FailoverGroup web"));
         assert!(take("kind: List").unwrap_err().to_string().contains("no SubCluster db in namespace ha"));
     }

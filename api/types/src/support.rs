@@ -8,7 +8,7 @@ use crate::{
     error::{ErrorKind, FieldError},
     v1::{
         ControllerBrakes, ExecPolicy, FailoverGroupSpec, OperationMode, OperationSpec, OperationType, Reservation,
-        Resource, Router, SubClusterBrakes, SubClusterSpec, SubClusterState, SuperClusterSpec, TargetKind,
+        Resource, SubClusterBrakes, SubClusterSpec, SubClusterState, SuperClusterSpec, TargetKind,
     },
 };
 
@@ -72,10 +72,6 @@ fn resource(resource: &Resource, at: &str, r: &mut Refusals) {
             "",
             "remove it; clients open their files anew, without locks",
         );
-    }
-    if let Some(ip) = &resource.virtual_ip {
-        let frr = ip.router == Router::Frr;
-        r.add(frr, format!("{at}.virtualIP.router"), ip.router, "use Bird");
     }
 }
 

@@ -1,5 +1,5 @@
-//! An address outside of the servers' subnets: BIRD on the servers announces it, a router with BIRD follows it, a client
-//! behind the router reaches it, wherever the group is.
+//! An address outside of the servers' subnets: BIRD or FRR on the servers announces it, a router with BIRD follows it, a
+//! client behind the router reaches it, wherever the group is.
 
 use std::time::Duration;
 
@@ -45,10 +45,24 @@ mkdir -p /run/bird
 bird -c /run/bird.conf -s /run/bird/bird.ctl
 ";
 
-fn with_address(documents: &mut [(std::path::PathBuf, Value)]) {
-    let more = format!(
-        "{{name: routed, virtualIP: {{address: {ADDRESS}, router: Bird, protocol: ospf1}}, monitor: {{interval: 1s}}}}"
+/// A server's FRR, as docs/operations.md tells to configure it.
+fn frr() -> Companion {
+    let config = "interface pub\n ip ospf hello-interval 1\n ip ospf dead-interval 3\n\
+        ip prefix-list HOLDFAST seq 5 permit 203.0.113.10/32\n\
+        route-map HOLDFAST permit 10\n match ip address prefix-list HOLDFAST\n\
+        router ospf\n timers throttle lsa all 0\n network 192.0.2.0/24 area 0\n redistribute connected route-map HOLDFAST\n";
+    let script = format!(
+        "mkdir -p /run/frr; chown frr:frr /run/frr; cd /run/frr; touch zebra.conf; cat > ospfd.conf <<'END'\n{config}END\n\
+         chown frr:frr *.conf; /usr/lib/frr/zebra -d -f /run/frr/zebra.conf -i /run/frr/zebra.pid\n\
+         exec /usr/lib/frr/ospfd -f /run/frr/ospfd.conf -i /run/frr/ospfd.pid"
     );
+    let command = ["/bin/sh", "-c", &script].map(str::to_owned).to_vec();
+    let service = ServiceSpec { name: "frr".into(), command, environment: Default::default() };
+    Companion { service, ready: "/run/frr/ospfd.vty".into() }
+}
+
+fn with_address(documents: &mut [(std::path::PathBuf, Value)], router: &str) {
+    let more = format!("{{name: routed, virtualIP: {{address: {ADDRESS}, {router}}}, monitor: {{interval: 1s}}}}");
     let more: Value = serde_yaml::from_str(&more).expect("YAML");
     let group = documents.iter_mut().map(|(_, document)| document).find(|document| document["kind"] == "FailoverGroup");
     let resources = group.and_then(|group| group["spec"]["resources"].as_sequence_mut());
@@ -77,9 +91,22 @@ fn here(trial: &Trial, server: &str) -> (bool, bool) {
 
 #[test]
 fn a_routed_address_is_reached_wherever_its_group_is() {
-    let companions = [bird()];
+    let silence = ["birdc", "disable", "ospf1"];
+    reached_wherever_it_is("virtual-ip", bird(), "router: Bird, protocol: ospf1", &silence, "ospf1 of BIRD is not up");
+}
+
+#[test]
+fn a_routed_address_that_frr_announces_is_reached_wherever_its_group_is() {
+    let silence = ["vtysh", "-c", "configure terminal", "-c", "router ospf", "-c", "no redistribute connected"];
+    let why = "ospfd of FRR does not announce 203.0.113.10/32";
+    reached_wherever_it_is("virtual-ip-frr", frr(), "router: Frr, protocol: ospf", &silence, why);
+}
+
+/// `silence`: makes the daemon of a server announce it no longer; `why`: what is then told.
+fn reached_wherever_it_is(name: &str, daemon: Companion, router: &str, silence: &[&str], why: &str) {
+    let companions = [daemon];
     let options = ClusterOptions { companions: &companions, ..ClusterOptions::default() };
-    let trial = Trial::start_with("virtual-ip", "two-servers", options, with_address);
+    let trial = Trial::start_with(name, "two-servers", options, |documents| with_address(documents, router));
     trial.host(CLIENT).exec(&["/bin/sh", "-c", &ROUTER.replace("OSPF", OSPF)]).expect("a router");
     let first = trial.active();
     let second = trial.others(&first).remove(0);
@@ -103,12 +130,12 @@ fn a_routed_address_is_reached_wherever_its_group_is() {
     assert_eq!(here(&trial, &second), (false, false));
     assert_eq!(trial.history(), [first.clone(), second.clone(), first.clone()]);
 
-    // BIRD no longer announces it: the status says why, and the group goes where it is announced.
-    trial.host(&first).exec(&["birdc", "disable", "ospf1"]).expect("BIRD does as told");
+    // The daemon no longer announces it: the status says why, and the group goes where it is announced.
+    trial.host(&first).exec(silence).expect("it does as told");
     trial.cluster.wait_online(GROUP, Some(&second), LIMIT).expect("it goes to the other server");
     answered_by(&trial, &second);
     let failures = format!("{:?}", trial.status().failures);
-    assert!(failures.contains("ospf1 of BIRD is not up") || failures == "[]", "{failures}");
+    assert!(failures.contains(why) || failures == "[]", "{failures}");
     assert_eq!(here(&trial, &first), (false, false));
     trial.cluster.close().expect("the lab goes");
 }

@@ -1,17 +1,18 @@
 //! `virtualIP`: an address outside of the servers' subnets, on the loopback interface, found by routing.
 //!
-//! A route to it in the kernel's main table, marked as ours, is what the routing daemon learns and announces. So the
-//! announcement ends with the route: whoever takes that away, the guard too, needs no answer from the daemon. The daemon is
+//! A route to it in the kernel's main table, marked as ours, is what BIRD learns and announces; FRR takes the address itself. So
+//! the announcement ends with them: whoever takes them away, the guard too, needs no answer from the daemon. The daemon is
 //! asked only whether it announces.
 
 mod bird;
+mod frr;
 
 use std::io;
 use std::time::{Duration, Instant};
 
+use holdfast_api::v1::Router;
 use holdfast_core::Action;
 
-use self::bird::Known;
 use super::netlink::{Address, Netlink};
 use super::plan::VirtualIpPlan;
 use super::{Job, Verdict};
@@ -22,9 +23,20 @@ const ANSWER: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(20);
 /// Longest wait for the daemon to learn what is new in the kernel, of which it is told at once.
 const LEARNING: Duration = Duration::from_secs(3);
+/// The same for FRR, whose OSPF waits up to five seconds before it announces anew what it has just withdrawn.
+const LEARNING_OF_FRR: Duration = Duration::from_secs(8);
 /// Longest wait for the daemon to withdraw what is gone from the kernel.
 const WITHDRAWAL: Duration = Duration::from_secs(2);
 const LOOPBACK: &str = "lo";
+
+/// What a daemon makes of the address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Known {
+    /// It uses it (and hands it to the protocol, if one was named).
+    Announced,
+    /// Not, and why, as far as it shows.
+    Not(String),
+}
 
 /// Carries an operation out.
 pub fn run(plan: &VirtualIpPlan, action: Action, job: &Job) -> Verdict {
@@ -78,7 +90,11 @@ fn check(plan: &VirtualIpPlan, netlink: &mut Netlink, job: &Job) -> io::Result<V
 }
 
 fn announced(plan: &VirtualIpPlan, limit: Duration) -> Result<Known, String> {
-    bird::known(&plan.socket, plan.address, plan.protocol.as_deref(), limit)
+    let known = match plan.router {
+        Router::Bird => bird::known,
+        Router::Frr => frr::known,
+    };
+    known(&plan.socket, plan.address, plan.protocol.as_deref(), limit)
 }
 
 fn start(plan: &VirtualIpPlan, netlink: &mut Netlink, job: &Job) -> io::Result<Verdict> {
@@ -115,7 +131,8 @@ fn start(plan: &VirtualIpPlan, netlink: &mut Netlink, job: &Job) -> io::Result<V
     if present(plan, netlink)? != (true, true) {
         return Ok(Verdict::failed(format!("{} and the route to it were added, and are not there", plan.address)));
     }
-    let until = Instant::now() + LEARNING.min(job.left().mul_f64(0.8));
+    let learning = if plan.router == Router::Bird { LEARNING } else { LEARNING_OF_FRR };
+    let until = Instant::now() + learning.min(job.left().mul_f64(0.8));
     loop {
         let answer = announced(plan, ANSWER.min(job.left()));
         let problem = match answer {
@@ -131,8 +148,11 @@ fn start(plan: &VirtualIpPlan, netlink: &mut Netlink, job: &Job) -> io::Result<V
 }
 
 fn stop(plan: &VirtualIpPlan, netlink: &mut Netlink, job: &Job) -> io::Result<Verdict> {
-    // The announcement first: what still comes in is answered meanwhile.
+    // The announcement first: what still comes in is answered meanwhile. FRR's ends with the address only.
     let routes = netlink.delete_host_routes(plan.address)?;
+    if plan.router == Router::Frr {
+        netlink.delete_everywhere(plan.address)?;
+    }
     let said = if routes > 0 { withdrawn(plan, job) } else { String::new() };
     netlink.delete_everywhere(plan.address)?;
     Ok(Verdict::stopped().with(said))
@@ -145,7 +165,8 @@ fn withdrawn(plan: &VirtualIpPlan, job: &Job) -> String {
         match announced(plan, ANSWER.min(job.left().mul_f64(0.5))) {
             Ok(Known::Announced) if Instant::now() < until => std::thread::sleep(PAUSE),
             Ok(Known::Announced) => {
-                return format!("BIRD still announces {}, although the route is gone", plan.address);
+                let daemon = if plan.router == Router::Bird { "BIRD" } else { "FRR" };
+                return format!("{daemon} still announces {}, although the route is gone", plan.address);
             }
             // Nobody who announces it, or nobody who could be asked: the address goes all the same.
             Ok(Known::Not(_)) | Err(_) => return String::new(),

@@ -27,14 +27,16 @@ pub struct VirtualIp {
     pub address: String,
     /// Bird or Frr.
     pub router: Router,
-    /// Name of the routing protocol instance. Default: the router's own choice.
+    /// What has to announce it: of Bird the name of a protocol instance, of Frr ospf (IPv4 only) or bgp. Default: it is only
+    /// asked whether the router uses it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub protocol: Option<String>,
-    /// Metric of the route. Default: the router's own choice.
+    /// Metric of the kernel's route, with Bird only. Default: the kernel's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metric: Option<u32>,
-    /// The router's control socket. Default: where the distribution puts it.
+    /// The router's control socket, of Frr the directory of its daemons' sockets. Default: where Debian puts it,
+    /// /run/bird/bird.ctl or /run/frr.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::absolute_path")]
     pub socket: Option<String>,

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use holdfast_api::v1 as api;
+use holdfast_api::v1::{self as api, Router};
 use serde::{Deserialize, Serialize};
 
 use super::{PlanError, wrong};
@@ -12,17 +12,23 @@ use super::{PlanError, wrong};
 /// Where Debian's package puts the socket of BIRD.
 const BIRD_SOCKET: &str = "/run/bird/bird.ctl";
 
-/// An address that is found by routing, announced by BIRD.
+/// Where FRR's daemons have their sockets.
+const FRR_SOCKETS: &str = "/run/frr";
+
+/// An address that is found by routing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VirtualIpPlan {
     /// The address.
     pub address: IpAddr,
-    /// The protocol instance that has to announce it; none: whichever does.
+    /// Who announces it.
+    #[serde(default = "bird_by_default")]
+    pub router: Router,
+    /// The protocol instance that has to announce it, of FRR its daemon ospf or bgp; none: whichever does.
     pub protocol: Option<String>,
     /// Metric of the route; none: the kernel's default.
     pub metric: Option<u32>,
-    /// BIRD's control socket.
+    /// BIRD's control socket, or the directory of those of FRR.
     pub socket: PathBuf,
 }
 
@@ -33,9 +39,25 @@ pub(super) fn plan(spec: &api::VirtualIp) -> Result<VirtualIpPlan, PlanError> {
             let found = &spec.address;
             wrong("virtualIP.address", format!("is {found:?}; write an address without prefix length, as 203.0.113.10"))
         })?;
-    if spec.router != api::Router::Bird {
-        return Err(wrong("virtualIP.router", format!("{} is not carried out by this version; use Bird", spec.router)));
-    }
+    let socket = match spec.router {
+        Router::Bird => bird(spec).map(|()| BIRD_SOCKET),
+        Router::Frr => frr(spec, address).map(|()| FRR_SOCKETS),
+    }?;
+    Ok(VirtualIpPlan {
+        address,
+        router: spec.router,
+        protocol: spec.protocol.clone(),
+        metric: spec.metric,
+        socket: spec.socket.as_deref().unwrap_or(socket).into(),
+    })
+}
+
+/// The router of what an agent started that knew no other one.
+fn bird_by_default() -> Router {
+    Router::Bird
+}
+
+fn bird(spec: &api::VirtualIp) -> Result<(), PlanError> {
     // It becomes part of a line that BIRD reads.
     let wild = |name: &&String| !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if let Some(name) = spec.protocol.as_ref().filter(wild) {
@@ -44,12 +66,27 @@ pub(super) fn plan(spec: &api::VirtualIp) -> Result<VirtualIpPlan, PlanError> {
             format!("is {name:?}; write the name of a protocol of BIRD's: letters, digits and underscores"),
         ));
     }
-    Ok(VirtualIpPlan {
-        address,
-        protocol: spec.protocol.clone(),
-        metric: spec.metric,
-        socket: spec.socket.as_deref().unwrap_or(BIRD_SOCKET).into(),
-    })
+    Ok(())
+}
+
+fn frr(spec: &api::VirtualIp, address: IpAddr) -> Result<(), PlanError> {
+    match spec.protocol.as_deref() {
+        None | Some("bgp") => {}
+        Some("ospf") if address.is_ipv4() => {}
+        Some(other) => {
+            let problem = format!(
+                "is {other:?}; with Frr write ospf (IPv4) or bgp, or leave it out: then FRR is asked only whether it uses the address"
+            );
+            return Err(wrong("virtualIP.protocol", problem));
+        }
+    }
+    if let Some(metric) = spec.metric {
+        let problem = format!(
+            "is {metric}; FRR announces the address itself, not its route: leave it out, and use `set metric` in the route-map"
+        );
+        return Err(wrong("virtualIP.metric", problem));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -57,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_bird_would_not_understand_is_refused() {
+    fn what_the_router_would_not_understand_is_refused() {
         let spec = |more: serde_json::Value| {
             let mut all = serde_json::json!({"address": "203.0.113.10", "router": "Bird"});
             all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -65,10 +102,14 @@ mod tests {
         };
         let fine = spec(serde_json::json!({"protocol": "ospf1", "metric": 5})).unwrap();
         assert_eq!((fine.metric, fine.socket.to_str()), (Some(5), Some(BIRD_SOCKET)));
+        let frr = spec(serde_json::json!({"router": "Frr", "protocol": "ospf"})).unwrap();
+        assert_eq!((frr.router, frr.socket.to_str()), (Router::Frr, Some(FRR_SOCKETS)));
         for (more, field) in [
             (serde_json::json!({"protocol": "ospf1\ndisable all"}), "virtualIP.protocol"),
             (serde_json::json!({"address": "203.0.113.10/32"}), "virtualIP.address"),
-            (serde_json::json!({"router": "Frr"}), "virtualIP.router"),
+            (serde_json::json!({"router": "Frr", "protocol": "rip"}), "virtualIP.protocol"),
+            (serde_json::json!({"router": "Frr", "protocol": "ospf", "address": "2001:db8::1"}), "virtualIP.protocol"),
+            (serde_json::json!({"router": "Frr", "metric": 5}), "virtualIP.metric"),
         ] {
             assert_eq!(spec(more).unwrap_err().field, field);
         }

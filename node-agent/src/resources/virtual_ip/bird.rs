@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use super::Known;
 use crate::resources::netlink::routes::PROTOCOL;
 
 /// An answer.
@@ -18,15 +19,6 @@ struct Reply {
     code: u16,
     /// The text of all lines.
     lines: Vec<String>,
-}
-
-/// What BIRD makes of the route.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Known {
-    /// It uses it (and hands it to the protocol, if one was named).
-    Announced,
-    /// Not, and why, as far as it shows.
-    Not(String),
 }
 
 /// Asks what BIRD makes of our route to an address. `protocol`: the instance that is to announce it.

@@ -4,6 +4,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+/// What values of a parameter look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Type {
+    /// Anything.
+    #[default]
+    Text,
+    /// An integer, with or without a sign.
+    Integer,
+    /// A word for yes or no, as the library of resource-agents takes them (`ocf_is_true`).
+    Boolean,
+    /// One of [`Parameter::options`].
+    Select,
+}
+
 /// One parameter.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Parameter {
@@ -19,6 +33,35 @@ pub struct Parameter {
     pub default: Option<String>,
     /// The values that it takes; empty: any.
     pub options: Vec<String>,
+    /// What its values look like, as far as the agent can be believed.
+    pub kind: Type,
+}
+
+impl Parameter {
+    /// What a value should have been, if it is not that. An empty value is none: the agent takes its default.
+    pub fn misfit(&self, value: &str) -> Option<String> {
+        let value = value.trim();
+        let digits = value.strip_prefix(['-', '+']).unwrap_or(value);
+        let word = value.to_ascii_lowercase();
+        let words = ["yes", "no", "true", "false", "on", "off", "1", "0", "y", "n", "t", "f", "ja", "nein"];
+        let fits = match self.kind {
+            Type::Text => true,
+            Type::Integer => !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()),
+            Type::Boolean => words.contains(&word.as_str()),
+            Type::Select => self.options.iter().any(|option| option.trim() == value),
+        };
+        (!fits && !value.is_empty()).then(|| self.wanted())
+    }
+
+    /// What it takes, in words; empty for any text.
+    pub fn wanted(&self) -> String {
+        match self.kind {
+            Type::Text => String::new(),
+            Type::Integer => "an integer".to_owned(),
+            Type::Boolean => "true or false (or yes, no, on, off, 1, 0)".to_owned(),
+            Type::Select => format!("one of {}", self.options.join(", ")),
+        }
+    }
 }
 
 /// Times that an agent proposes for one of its actions. An action may have several: by depth of a check, or by role.
@@ -86,7 +129,23 @@ impl Metadata {
         if found.actions.is_empty() {
             return Err("its metadata names no actions".to_owned());
         }
+        found.doubt_types();
         Ok(found)
+    }
+
+    /// Some agents say "integer" of names and host lists (pingd, jboss, rabbitmq-server-ha). Their own defaults give them
+    /// away: a type that one default of the agent contradicts is not believed anywhere in that agent.
+    fn doubt_types(&mut self) {
+        let wrong = |parameter: &Parameter| {
+            let default = parameter.default.as_deref().unwrap_or_default();
+            parameter.misfit(default).map(|_| parameter.kind)
+        };
+        let doubtful: BTreeSet<Type> = self.parameters.values().filter_map(wrong).collect();
+        for parameter in self.parameters.values_mut() {
+            if doubtful.contains(&parameter.kind) {
+                parameter.kind = Type::Text;
+            }
+        }
     }
 
     /// A check of this depth, with its times.
@@ -103,18 +162,26 @@ impl Metadata {
 fn parameter(node: roxmltree::Node<'_, '_>) -> Parameter {
     let flag = |name: &str| node.attribute(name).is_some_and(|value| value == "1");
     let content = node.children().find(|child| child.has_tag_name("content"));
+    let options: Vec<String> = content
+        .iter()
+        .flat_map(|content| content.children().filter(|child| child.has_tag_name("option")))
+        .filter_map(|option| option.attribute("value"))
+        .map(str::to_owned)
+        .collect();
+    let kind = match content.and_then(|content| content.attribute("type")) {
+        Some("integer") => Type::Integer,
+        Some("boolean") => Type::Boolean,
+        Some("select") if !options.is_empty() => Type::Select,
+        _ => Type::Text,
+    };
     Parameter {
+        kind,
         required: flag("required"),
         deprecated: flag("deprecated"),
         obsoletes: node.attribute("obsoletes").map(str::to_owned),
         description: child_text(node, "shortdesc"),
         default: content.and_then(|content| content.attribute("default")).map(str::to_owned),
-        options: content
-            .iter()
-            .flat_map(|content| content.children().filter(|child| child.has_tag_name("option")))
-            .filter_map(|option| option.attribute("value"))
-            .map(str::to_owned)
-            .collect(),
+        options,
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::thread;
 
-use holdfast_agent::metadata::{Metadata, Parameter, Proposed};
+use holdfast_agent::metadata::{Metadata, Parameter, Proposed, Type};
 use holdfast_agent::resources::ocf::agents::{self, Name};
 
 use crate::args::AgentsDescribeArgs;
@@ -99,6 +99,12 @@ fn line(name: &str, parameter: &Parameter) -> String {
     let mut notes = Vec::new();
     if parameter.required {
         notes.push("required".to_owned());
+    }
+    match parameter.kind {
+        Type::Text => {}
+        Type::Integer => notes.push("integer".to_owned()),
+        Type::Boolean => notes.push("boolean".to_owned()),
+        Type::Select => notes.push(parameter.wanted()),
     }
     if let Some(default) = parameter.default.as_ref().filter(|default| !default.is_empty()) {
         notes.push(format!("default {default}"));

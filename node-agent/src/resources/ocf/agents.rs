@@ -138,6 +138,10 @@ pub fn refusals(name: &Name, metadata: &Metadata, given: &BTreeMap<String, Strin
         wrong.push(format!("ocf.parameters.{parameter}: {name} has none of that name; it takes {}", takes()));
     }
     for (parameter, known) in &metadata.parameters {
+        let value = given.get(parameter);
+        if let Some((value, wanted)) = value.and_then(|value| Some((value, known.misfit(value)?))) {
+            wrong.push(format!("ocf.parameters.{parameter}: {name} takes {wanted} there, found {value:?}"));
+        }
         let has = given.contains_key(parameter) || known.default.as_deref().is_some_and(|value| !value.is_empty());
         if known.required && !known.deprecated && !has {
             let about = if known.description.is_empty() { String::new() } else { format!(" ({})", known.description) };

@@ -1,9 +1,10 @@
 //! C25: the commands of scripts and of people on a server itself, which need nothing but the agents.
 
-use std::process::Output;
+use std::path::Path;
+use std::process::{Child, Output};
 use std::time::Duration;
 
-use holdfast_lab::{AGENT, BIN_DIR, POWERED_OFF, Process, STATE_DIR, StoreKind, boottime_ns, wait_for};
+use holdfast_lab::{AGENT, BIN_DIR, ClusterOptions, POWERED_OFF, Process, STATE_DIR, StoreKind, boottime_ns, wait_for};
 use nix::sys::signal::Signal;
 
 use crate::harness::{GROUP, LIMIT, Trial};
@@ -95,6 +96,94 @@ fn commands_on_a_server_need_neither_api_server_nor_controller_nor_etcd() {
     let said: Vec<String> = trial.status().transitions.into_iter().map(|t| t.message).collect();
     assert!(said.iter().any(|message| message == "holdfast down: smoke"), "{said:?}");
     assert_eq!(trial.history(), [first.clone(), second.clone(), first, second]);
+    trial.cluster.close().expect("the lab goes");
+}
+
+/// Starts `holdfast monitor` on a server; what it says goes to the file.
+fn monitor(trial: &Trial, server: &str, action: &str, said: &Path) -> Child {
+    let check = ["--interval", "1", "--threshold", "2", "--", "/usr/bin/test", "!", "-e", "/run/broken"];
+    let (program, config) = (format!("{BIN_DIR}/holdfast"), format!("{STATE_DIR}/agent.yaml"));
+    let line = [program.as_str(), "monitor", "--config", config.as_str(), "--name", "fan", "--action", action];
+    let mut command = trial.host(server).command(&[&line[..], &check[..]].concat()).expect("it is on");
+    let out = std::fs::File::create(said).expect("a file");
+    command.stderr(out.try_clone().expect("a file")).stdout(out).spawn().expect("it runs")
+}
+
+/// Waits until a monitor has said this.
+fn says(said: &Path, text: &str) {
+    wait_for(&format!("the monitor to say {text:?}"), LIMIT, |last| {
+        *last = std::fs::read_to_string(said).unwrap_or_default();
+        Ok(last.contains(text).then_some(()))
+    })
+    .expect("it is said");
+}
+
+#[test]
+fn a_start_script_runs_a_program_on_each_server_and_checks_of_scripts_report_or_shut_the_server_down() {
+    let line = format!(
+        "set -e\n{BIN_DIR}/holdfast run --config {STATE_DIR}/agent.yaml --group {GROUP} --name worker -- /bin/sleep {}\n",
+        PROGRAM[1]
+    );
+    let trial = Trial::start_with("run-script", "two-servers", ClusterOptions::default(), |documents| {
+        let group = documents.iter_mut().map(|(_, d)| d).find(|d| d["kind"] == "FailoverGroup").expect("a group");
+        let script = &mut group["spec"]["resources"][1]["script"]["start"]["inline"];
+        let text = script.as_str().expect("the start script of the page").replacen("set -e\n", &line, 1);
+        assert!(text.contains("--name worker"), "{text}");
+        *script = text.into();
+    });
+    let first = trial.active();
+    let second = trial.others(&first).remove(0);
+    let works = |server: &str| {
+        wait_for(&format!("the program on {server}"), LIMIT, |last| {
+            let found = workers(&trial, server);
+            *last = format!("{found:?}");
+            Ok((found.len() == 1).then_some(()))
+        })
+        .expect("the start script has run it");
+    };
+    works(&first);
+    assert_eq!(workers(&trial, &second), []);
+
+    // Stopped, and once more: it is gone, and the group does not notice.
+    let before = boottime_ns();
+    let stop = ["--group", GROUP, "--name", "worker", "--stop"];
+    for _ in 0..2 {
+        let said = done(&holdfast(&trial, &first, "run", &stop));
+        assert_eq!(said, format!("worker does not run in group web on {first}"));
+        assert_eq!(workers(&trial, &first), []);
+    }
+
+    // A check that only reports.
+    let said = trial.host(&first).state_dir().join("monitor.said");
+    let mark = trial.host(&first).path("/run/broken").expect("it is on");
+    let mut reports = monitor(&trial, &first, "report", &said);
+    std::fs::write(&mark, "").expect("broken");
+    says(&said, "monitor fan: exit 1; nothing follows (--action report)");
+    assert!(reports.try_wait().expect("it is ours").is_none(), "it watches on");
+    reports.kill().and_then(|()| reports.wait()).expect("it is ended");
+    trial.undisturbed_since(before);
+
+    // One that shuts the server down: the group goes to the other one, with the program.
+    let (before, off) = (boottime_ns(), trial.host(&first).state_dir().join(POWERED_OFF));
+    let mut down = monitor(&trial, &first, "down", &said);
+    says(&said, &format!("{first} hands its groups over, leaves and shuts down"));
+    assert!(down.wait().expect("it is ours").success(), "nothing is left to be watched");
+    trial.served_by(std::slice::from_ref(&second), before);
+    wait_for("the machine to be told", LIMIT, |_| Ok(off.exists().then_some(()))).expect("it goes down");
+    trial.comes_clean(&first);
+    assert_eq!(workers(&trial, &first), []);
+    works(&second);
+
+    // The last one stays, and says why.
+    let before = boottime_ns();
+    let said = trial.host(&second).state_dir().join("monitor.said");
+    std::fs::write(trial.host(&second).path("/run/broken").expect("it is on"), "").expect("broken");
+    let mut last = monitor(&trial, &second, "down", &said);
+    says(&said, &format!("{second} does not go down: only 0 of 2 servers would be left"));
+    last.kill().and_then(|()| last.wait()).expect("it is ended");
+    trial.undisturbed_since(before);
+    works(&second);
+    assert_eq!(trial.history(), [first, second]);
     trial.cluster.close().expect("the lab goes");
 }
 

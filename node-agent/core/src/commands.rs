@@ -8,8 +8,8 @@
 //!
 //! A wish is told to the coordinator with the next report, and it alone decides, because only it knows of all servers
 //! whether they are better. So a command stops nothing that would not run elsewhere, and is bound by the same limits as a
-//! monitor. A wish that the coordinator has not granted in [`PATIENCE`] is taken back: a command that was answered with a
-//! refusal does nothing later. After the group has left, this server counts as the worse one for `failureDecay`, so that
+//! monitor. If it does not grant a wish, it answers with the reason (`declined.rs`). A wish that it has not answered in
+//! [`PATIENCE`] is taken back: a command that was answered with a refusal does nothing later. After the group has left, this server counts as the worse one for `failureDecay`, so that
 //! nothing brings the group back by itself; it is good enough if no other server is left, or for another command.
 //!
 //! A program is a resource of the running group, and of nothing else: it requires all declared resources, so that it is
@@ -26,9 +26,10 @@ use crate::fitness::{Avoided, limits, may_shut_down};
 use crate::group::Machine;
 use crate::names::{GroupName, ResourceName, ServerName};
 use crate::output::Output;
-use crate::status::{GroupPhase, Leave};
+use crate::planted::planted;
+use crate::status::{Asked, GroupPhase, Leave};
 use crate::time::Instant;
-use crate::view::View;
+use crate::view::{Epoch, View};
 
 /// How long the coordinator has to grant a wish: longer than a change of coordinators takes with usual settings.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -84,13 +85,13 @@ fn short(program: &ResourceName) -> &str {
 /// Something that this server wants of the coordinator.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Wish {
-    why: String,
+    asked: Asked,
     /// Until then it stands.
     until: Instant,
     /// The group is leaving, or has left.
     granted: bool,
     /// Who waits for the answer.
-    asked: Vec<u64>,
+    waiting: Vec<u64>,
 }
 
 /// A program that somebody waits for.
@@ -106,6 +107,8 @@ pub(crate) struct Commands {
     leave: BTreeMap<GroupName, Wish>,
     down: Option<Wish>,
     programs: BTreeMap<(GroupName, ResourceName), Awaited>,
+    /// Of the newest wish.
+    number: u64,
 }
 
 impl Core {
@@ -137,14 +140,20 @@ impl Core {
         if !granted {
             self.somewhere_else(group)?;
         }
-        let until = self.now + PATIENCE;
-        let wish = self.commands.leave.entry(group.clone()).or_insert(Wish { why, until, granted, asked: Vec::new() });
-        wish.asked.push(token);
+        let new = self.wish(why, granted);
+        self.commands.leave.entry(group.clone()).or_insert(new).waiting.push(token);
         Ok(())
     }
 
+    fn wish(&mut self, why: String, granted: bool) -> Wish {
+        // The clock goes on over restarts of the process.
+        self.commands.number = self.now.0.max(self.commands.number + 1);
+        let asked = Asked { why, number: self.commands.number };
+        Wish { asked, until: self.now + PATIENCE, granted, waiting: Vec::new() }
+    }
+
     fn wish_to_go_down(&mut self, token: u64, why: String) -> Result<(), String> {
-        let (me, until) = (self.boot.server.clone(), self.now + PATIENCE);
+        let me = self.boot.server.clone();
         if self.down.is_none() {
             let view = self.durable.view.clone().filter(|_| self.acting());
             let (Some(view), Some(config)) = (view, self.config.clone()) else {
@@ -155,9 +164,8 @@ impl Core {
             may_shut_down(&me, &staying, going, config.servers.len(), &Avoided::new())
                 .map_err(|refusal| format!("{me} does not go down: {refusal}"))?;
         }
-        let granted = self.down.is_some();
-        let wish = self.commands.down.get_or_insert(Wish { why, until, granted, asked: Vec::new() });
-        wish.asked.push(token);
+        let new = self.wish(why, self.down.is_some());
+        self.commands.down.get_or_insert(new).waiting.push(token);
         Ok(())
     }
 
@@ -184,6 +192,9 @@ impl Core {
                 ));
             }
             config.after = machine.config.resources.keys().filter(|name| !is_program(name)).cloned().collect();
+            if planted!(ProgramAlone) {
+                config.after.clear();
+            }
             config.requires.clone_from(&config.after);
         }
         let online = machine.phase() == GroupPhase::Online;
@@ -248,17 +259,7 @@ impl Core {
         };
         let mut reasons = Vec::new();
         for server in spec.policy.iter().filter(|server| *server != me) {
-            let problem = if view.detached.contains_key(server) {
-                "is detached"
-            } else if !view.members.contains_key(server) {
-                "is no member now"
-            } else if !self.connected(server) {
-                "is not heard"
-            } else if self.leaves(server) {
-                "leaves"
-            } else {
-                return Ok(());
-            };
+            let Some(problem) = self.absent(view, server) else { return Ok(()) };
             reasons.push(format!("{server} {problem}"));
         }
         let reasons = if reasons.is_empty() { "its placement names no other".to_owned() } else { reasons.join(", ") };
@@ -266,32 +267,33 @@ impl Core {
     }
 
     /// What of this server's wishes the coordinator is told.
-    pub(crate) fn wishes(&self) -> (BTreeMap<GroupName, Leave>, Option<String>) {
-        let leave = |wish: &Wish| Leave { why: wish.why.clone(), left: wish.granted };
+    pub(crate) fn wishes(&self) -> (BTreeMap<GroupName, Leave>, Option<Asked>) {
+        let leave = |wish: &Wish| Leave { asked: wish.asked.clone(), left: wish.granted };
         let leave = self.commands.leave.iter().map(|(group, wish)| (group.clone(), leave(wish))).collect();
-        (leave, self.commands.down.as_ref().map(|wish| wish.why.clone()))
+        (leave, self.commands.down.as_ref().map(|wish| wish.asked.clone()))
     }
 
-    /// Servers that a group is to leave by a command, or (`left`) that it has left by one.
-    pub(crate) fn asked_to_leave(&self, group: &GroupName, left: bool) -> Avoided {
-        let reports = self.coordinator.reports.iter();
-        let leave = reports.filter_map(|(server, report)| Some((server, report.server.leave.get(group)?)));
-        leave
-            .filter(|(_, leave)| leave.left == left)
-            .map(|(server, leave)| (server.clone(), leave.why.clone()))
-            .collect()
-    }
-
-    /// Servers that are to go down by a command.
-    pub(crate) fn asked_to_go_down(&self) -> Avoided {
-        let reports = self.coordinator.reports.iter();
-        reports.filter_map(|(server, report)| Some((server.clone(), report.server.down.clone()?))).collect()
-    }
-
-    /// Why a group was taken from a server, if that was a command; for people.
-    pub(crate) fn command_about(&self, group: &GroupName, from: &ServerName) -> Option<String> {
-        let said = &self.coordinator.reports.get(from)?.server;
-        said.leave.get(group).map(|leave| leave.why.clone()).or_else(|| said.down.clone())
+    /// The coordinator does not grant a wish. One that is being carried out all the same, for another reason, stands.
+    pub(crate) fn on_declined(&mut self, order: (u32, Epoch), group: Option<GroupName>, number: u64, why: &str) {
+        if self.durable.view.as_ref().is_none_or(|view| view.order() != order) {
+            return;
+        }
+        let me = self.boot.server.clone();
+        let ours = |wish: &Wish| wish.asked.number == number && !wish.granted;
+        let (wish, refusal) = match &group {
+            Some(name) => {
+                let runs = self.machines.get(name).is_some_and(Machine::is_wanted);
+                let stands = runs && self.commands.leave.get(name).is_some_and(ours);
+                let wish = if stands { self.commands.leave.remove(name) } else { None };
+                (wish, format!("group {name} stays on {me}: {why}"))
+            }
+            None if self.leaving => return,
+            None => (self.commands.down.take_if(|wish| ours(wish)), format!("{me} does not go down: {why}")),
+        };
+        if let Some(wish) = wish {
+            self.answer_all(wish.waiting, &Err(refusal));
+            self.beat_soon();
+        }
     }
 
     /// Looks how far the commands are.
@@ -319,16 +321,16 @@ impl Core {
         let (now, me) = (self.now, self.boot.server.clone());
         let machine = self.machines.get(group);
         if machine.is_some_and(Machine::is_wanted) {
-            if !wish.granted && now < wish.until && !self.declined(group) {
+            if !wish.granted && now < wish.until {
                 return true;
             }
             let refusal = if wish.granted {
                 // Nothing better was left: then this server was good enough.
                 format!("group {group} came back to {me}: no other server runs it")
             } else {
-                self.refusal(group)
+                format!("group {group} stays on {me}: {}", self.no_answer())
             };
-            self.answer_all(std::mem::take(&mut wish.asked), &Err(refusal));
+            self.answer_all(std::mem::take(&mut wish.waiting), &Err(refusal));
             self.beat_soon();
             return false;
         }
@@ -338,7 +340,7 @@ impl Core {
             wish.until = now + limits.map(|limits| limits.decay).unwrap_or_default();
         }
         let gone = machine.is_none();
-        let answer = if gone {
+        let answer = if gone || planted!(AnsweredBeforeGone) {
             let told = self.durable.table.get(group);
             let to = told.and_then(|told| told.server.clone().or_else(|| told.next.clone())).filter(|to| *to != me);
             let to = to.map(|to| format!(", and goes to {to}")).unwrap_or_default();
@@ -349,31 +351,25 @@ impl Core {
             None
         };
         if let Some(answer) = answer {
-            self.answer_all(std::mem::take(&mut wish.asked), &answer);
+            self.answer_all(std::mem::take(&mut wish.waiting), &answer);
         }
         !gone || now < wish.until
     }
 
-    /// The coordinator is this server, and knows of no better one.
-    fn declined(&self, group: &GroupName) -> bool {
-        let me = &self.boot.server;
-        let knows = self.coordinates() && self.leased() && self.everybody_reported();
-        let told = self.coordinator.reports.get(me).is_some_and(|report| report.server.leave.contains_key(group));
-        knows && told && !self.coordinator.judgement.worse.get(group).is_some_and(|worse| worse.contains_key(me))
-    }
-
-    fn refusal(&self, group: &GroupName) -> String {
-        let me = &self.boot.server;
-        let failed: Vec<String> =
-            self.failures_of(group).iter().map(|(server, failure)| format!("{server}: {}", failure.message)).collect();
-        let known =
-            if failed.is_empty() { String::new() } else { format!(" (it has failed on {})", failed.join("; ")) };
+    /// Why nothing has followed in [`PATIENCE`], for people.
+    fn no_answer(&self) -> String {
         let coordinator = self.durable.view.as_ref().and_then(View::coordinator);
-        let coordinator = coordinator.map(|name| name.0.clone()).unwrap_or_default();
-        format!(
-            "group {group} stays on {me}: the coordinator {coordinator} knows no better server for it now{known}, or it was \
-             moved maxFailovers times within failoverWindow already"
-        )
+        let heard = |name: &ServerName| *name == self.boot.server || self.connected(name);
+        let seconds = PATIENCE.as_secs();
+        match coordinator {
+            None => format!("there was no coordinator for {seconds} s"),
+            Some(name) if !heard(name) => {
+                format!("the coordinator {name} is not heard, and did not agree in {seconds} s")
+            }
+            Some(name) => format!(
+                "the coordinator {name} has neither agreed nor refused in {seconds} s; `holdfast status` there says what it waits for"
+            ),
+        }
     }
 
     fn drive_down(&mut self) {
@@ -391,22 +387,15 @@ impl Core {
                 let until = wish.until;
                 return self.wake(until);
             }
-            (false, false) => {
-                let coordinator = self.durable.view.as_ref().and_then(View::coordinator);
-                let coordinator = coordinator.map(|name| name.0.clone()).unwrap_or_default();
-                Err(format!(
-                    "{me} does not go down: the coordinator {coordinator} has not agreed within {} s; its Events say why",
-                    PATIENCE.as_secs()
-                ))
-            }
+            (false, false) => Err(format!("{me} does not go down: {}", self.no_answer())),
         };
         let Some(wish) = &mut self.commands.down else { return };
-        let asked = std::mem::take(&mut wish.asked);
+        let waiting = std::mem::take(&mut wish.waiting);
         if answer.is_err() {
             self.commands.down = None;
             self.beat_soon();
         }
-        self.answer_all(asked, &answer);
+        self.answer_all(waiting, &answer);
     }
 
     /// What happened to programs, as far as somebody waits for it.

@@ -12,6 +12,7 @@ use holdfast_planner::{Action, Amount, Current, Decision, Phase, Rule};
 use crate::commands::is_program;
 use crate::config::{Config, GroupConfig, MonitorAction, Recovery, Then};
 use crate::core::Core;
+use crate::declined::Declined;
 use crate::fitness::{Judgement, limits};
 use crate::frame::Intent;
 use crate::message::{Assignment, Message, Reason};
@@ -48,6 +49,8 @@ pub(crate) struct Coordinator {
     pub(crate) judgement: Judgement,
     /// The server that is to shut down.
     pub(crate) down: Option<ServerName>,
+    /// What commands asked and do not get.
+    pub(crate) declined: BTreeMap<(ServerName, Option<GroupName>), Declined>,
     sent: BTreeMap<ServerName, (Tag, Instant)>,
     /// Since when servers are there, without a break, for groups that go back to them after a delay. A new coordinator
     /// counts anew.
@@ -61,6 +64,7 @@ impl Coordinator {
         self.decisions.clear();
         self.judgement = Judgement::default();
         self.down = None;
+        self.declined.clear();
         self.sent.clear();
     }
 }
@@ -139,6 +143,7 @@ impl Core {
             self.take_table(view.order(), &news);
         }
         self.follow_transitions();
+        self.decline_wishes(&view, &config);
         self.say(&view, &config);
     }
 

@@ -355,6 +355,12 @@ impl Core {
                     self.take_table(order, &table);
                 }
             }
+            Message::Declined { order, group, number, why } => {
+                let coordinator = self.durable.view.as_ref().and_then(|view| view.coordinator().cloned());
+                if coordinator == Some(from) {
+                    self.on_declined(order, group, number, &why);
+                }
+            }
         }
     }
 

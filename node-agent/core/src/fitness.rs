@@ -242,14 +242,14 @@ impl Core {
     }
 
     /// Servers on which a monitor about servers has failed at least once: nothing goes there now.
-    fn shaky(&self) -> BTreeSet<ServerName> {
+    pub(crate) fn shaky(&self) -> BTreeSet<ServerName> {
         let about = self.everywhere_monitors().into_iter().filter(|(.., settings)| settings.action.is_about_servers());
         let said = about.flat_map(|(group, name, _)| self.said(group, name));
         said.filter(|(_, report)| report.failures > 0).map(|(server, _)| server.clone()).collect()
     }
 
     /// Servers on which something fails whose action is one of these. `now`: failures of groups that are over do not count.
-    fn accused(&self, now: bool, about: impl Fn(&MonitorAction) -> bool) -> Avoided {
+    pub(crate) fn accused(&self, now: bool, about: impl Fn(&MonitorAction) -> bool) -> Avoided {
         let wanted = |settings: &MonitorConfig| about(&settings.action);
         let monitors = self.everywhere_monitors().into_iter().filter(|(.., settings)| wanted(settings));
         let mut unfit: Avoided =
@@ -304,6 +304,7 @@ impl Core {
                     return self.beat_soon();
                 }
                 Err(refusal) => {
+                    self.decline_down(server, &refusal);
                     let message = format!("{server} does not shut down although {why}: {refusal}");
                     self.note_once(&format!("down {server}"), "MonitorFailed", message);
                 }
@@ -336,7 +337,8 @@ impl Core {
         if !told {
             return;
         }
-        let why = self.wishes().1.unwrap_or_else(|| "a monitor or resource with ServerDown failed".to_owned());
+        let why = self.wishes().1.map(|asked| asked.why);
+        let why = why.unwrap_or_else(|| "a monitor or resource with ServerDown failed".to_owned());
         let reason = format!("{me} hands its groups over, leaves and shuts down: {why}");
         self.note("ServerDown", None, true, reason.clone());
         (self.leaving, self.down) = (true, Some(reason));

@@ -40,6 +40,7 @@ mod arbiter;
 pub mod commands;
 mod coordinator;
 mod core;
+mod declined;
 mod detach;
 mod explain;
 mod fence_exclusion;

@@ -98,6 +98,17 @@ pub enum Message {
         /// The assignments.
         table: BTreeMap<GroupName, Assignment>,
     },
+    /// The coordinator does not grant what a command asks (`declined.rs`); repeated until the member takes the wish back.
+    Declined {
+        /// The view.
+        order: (u32, Epoch),
+        /// The group that was to leave the member; none: the member itself was to go down.
+        group: Option<GroupName>,
+        /// Number of the wish.
+        number: u64,
+        /// The reason, as the end of a sentence.
+        why: String,
+    },
 }
 
 /// Where a group is to run, as the coordinator of an epoch said it.

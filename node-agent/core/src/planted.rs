@@ -237,6 +237,12 @@ mutations! {
     ShutdownsUncounted: "C24",
     /// A server that is to shut down does so although all others were lost meanwhile.
     LastOneShutsDown: "C24",
+    /// `holdfast failover` answers that a group has left as soon as it is being stopped.
+    AnsweredBeforeGone: "C25",
+    /// A program that was run in a group requires nothing of it, and is not stopped before the rest.
+    ProgramAlone: "C25",
+    /// What the coordinator has declined is granted when something changes, although the command was refused.
+    DeclinedIsGranted: "C25",
 }
 
 #[cfg(feature = "planted")]

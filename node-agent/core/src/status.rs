@@ -120,15 +120,24 @@ pub struct ServerReport {
     pub groups: BTreeMap<GroupName, BTreeMap<MonitorName, MonitorReport>>,
     /// Groups that are to leave it by a command, with the reason.
     pub leave: BTreeMap<GroupName, Leave>,
-    /// It is to go down by a command, with the reason.
-    pub down: Option<String>,
+    /// It is to go down by a command.
+    pub down: Option<Asked>,
+}
+
+/// What a command asks of the coordinator.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Asked {
+    /// The command with its reason.
+    pub why: String,
+    /// Grows with every command of this server, over restarts of its process, too.
+    pub number: u64,
 }
 
 /// A group is to leave a server by a command, or has left it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Leave {
-    /// The command with its reason.
-    pub why: String,
+    /// The command.
+    pub asked: Asked,
     /// It has left: no place to come back to by itself.
     pub left: bool,
 }

@@ -7,7 +7,7 @@ use holdfast_core::planted::Mutation;
 use crate::schedule::{Schedule, Shape};
 use crate::world::faults::{DiskState, Fault, Moment};
 use crate::world::network::Kind;
-use crate::world::{Change, Device};
+use crate::world::{Change, Device, Ordered};
 
 /// Index of the groups: the second one prefers the last server, the others the first.
 const WEB: usize = 2;
@@ -682,6 +682,18 @@ pub fn at(mutation: Mutation, seed: u64) -> Option<Schedule> {
         Mutation::ShutdownsUncounted => {
             (shape(3, None), vec![(0, Checks(0, false)), (8000, Checks(1, false)), (12_000, HealLans)])
         }
+        // a is no better place for db, and says so; b's next words are lost, and a is well again before it hears from b.
+        Mutation::DeclinedIsGranted if seed % 4 == 3 => (
+            disk(),
+            vec![
+                (0, Checks(0, false)),
+                (4000, Move(DB, 1)),
+                (3000, Fault::Command(1, Ordered::Failover(DB))),
+                when(0, Moment::Sends(Kind::Declined), 1, Mute(Kind::Report, 5000)),
+                (300, Checks(0, true)),
+                (6000, HealLans),
+            ],
+        ),
         // b is lost while a hands its groups over to it.
         Mutation::LastOneShutsDown => (
             disk(),

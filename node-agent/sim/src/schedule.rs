@@ -9,7 +9,7 @@ use crate::World;
 use crate::setup::{config, fenced, group, monitor, with_quorum_server};
 use crate::world::faults::{DiskState, Fault, Moment};
 use crate::world::network::Kind;
-use crate::world::{Change, Device};
+use crate::world::{Change, Device, Ordered};
 
 /// Time after the last fault in which everything has to be as declared again, in ms.
 pub const BOUND_MS: u64 = 40_000;
@@ -87,6 +87,7 @@ impl Schedule {
         add_changes(seed, shape, &mut steps);
         add_stops(seed, shape, &mut steps);
         add_checks(seed, shape, &mut steps);
+        add_commands(seed, shape, &mut steps);
         Schedule { seed, shape, steps }
     }
 
@@ -169,6 +170,7 @@ impl Schedule {
             }
         }
         world.run_for(2000);
+        world.check_refusals();
         if world.violations.is_empty() {
             world.heal();
             // The operator looks every few seconds whether anybody waits for him.
@@ -333,6 +335,26 @@ fn add_checks(seed: u64, shape: Shape, steps: &mut Vec<(u64, Fault)>) {
     for _ in 0..rng.random_range(1..10) {
         let fault = Fault::Checks(rng.random_range(0..shape.servers), rng.random_bool(0.3));
         steps.insert(rng.random_range(0..=steps.len()), (rng.random_range(1..3000), fault));
+    }
+}
+
+/// Commands on servers, in two of eleven schedules, drawn apart as above.
+fn add_commands(seed: u64, shape: Shape, steps: &mut Vec<(u64, Fault)>) {
+    if seed < 60 || !matches!(seed % 11, 7 | 10) {
+        return;
+    }
+    let mut rng = StdRng::seed_from_u64(seed ^ 0x5eed_c25c);
+    for _ in 0..rng.random_range(4..20) {
+        let (server, group) = (rng.random_range(0..shape.servers), rng.random_range(0..GROUPS.len()));
+        let order = match rng.random_range(0..16) {
+            0..=5 => Ordered::Run(group),
+            6 | 7 => Ordered::Stop(group),
+            8 | 9 => Ordered::Ends(group),
+            10..=14 => Ordered::Failover(group),
+            _ => Ordered::Down,
+        };
+        let step = (rng.random_range(1..1500), Fault::Command(server, order));
+        steps.insert(rng.random_range(0..=steps.len()), step);
     }
 }
 

@@ -23,7 +23,7 @@ use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 
 /// Form of frames and messages. It changes with them, so that an agent of before refuses what it would misread.
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 const BOUND: usize = 10;
 const HEAD: usize = BOUND + 24;
 /// Size of the authentication of a serial line's frame, in bytes.

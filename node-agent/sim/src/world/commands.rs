@@ -1,13 +1,33 @@
 //! Commands on a server (C25), and programs that they add to groups.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use holdfast_core::Input;
-use holdfast_core::commands::{Command, is_program};
+use holdfast_core::commands::{Command, PATIENCE, is_program, program};
 use holdfast_core::config::{GroupConfig, ResourceConfig};
 use holdfast_core::names::{GroupName, ResourceName};
 
 use super::{Event, World};
+
+/// A command on a server, as a value; the numbers are groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ordered {
+    /// `holdfast failover`.
+    Failover(usize),
+    /// `holdfast down`.
+    Down,
+    /// `holdfast run`: always the same program.
+    Run(usize),
+    /// `holdfast run --stop`.
+    Stop(usize),
+    /// Not a command: that program ends by itself.
+    Ends(usize),
+}
+
+fn worker() -> ResourceName {
+    program("worker")
+}
 
 impl World {
     /// Somebody gives a command on a server; its number is the key in [`World::answers`].
@@ -18,31 +38,127 @@ impl World {
         if let Command::Run { config, .. } = &command {
             self.programs.insert(token, (**config).clone());
         }
+        self.given.insert(token, (command.clone(), why.to_owned()));
         let (life, input) = (self.hosts[server].life, Input::Command { token, command, why: why.to_owned() });
         self.at(self.now, Event::Input { server, life, input });
         token
     }
 
-    /// A program is part of what is known as running, which a restarted process is told.
+    /// A program is part of what is known as running once something of its group has been started, and a restarted process
+    /// is told of it.
     pub(super) fn keep_program(&mut self, server: usize, token: u64, group: &GroupName, program: &ResourceName) {
         let Some(config) = self.programs.get(&token).cloned() else { return };
-        let Some(spec) = self.hosts[server].running_specs.get_mut(group) else { return };
-        let after: std::collections::BTreeSet<ResourceName> =
-            spec.resources.keys().filter(|name| !is_program(name)).cloned().collect();
-        let config = ResourceConfig { requires: after.clone(), after, ..config };
-        Arc::make_mut(spec).resources.insert(program.clone(), config);
+        let host = &mut self.hosts[server];
+        host.programs.entry(group.clone()).or_default().insert(program.clone(), config);
+        if let Some(spec) = host.running_specs.get(group).cloned() {
+            self.starts_under(server, group, &spec);
+        }
+    }
+
+    /// A program is no part of its group any more.
+    pub(super) fn forget_program(&mut self, server: usize, group: &GroupName, program: &ResourceName) {
+        let host = &mut self.hosts[server];
+        if let Some(programs) = host.programs.get_mut(group) {
+            programs.remove(program);
+        }
+        if let Some(spec) = host.running_specs.get_mut(group) {
+            Arc::make_mut(spec).resources.remove(program);
+        }
     }
 
     /// A group is started under a specification; what commands added to it before runs on.
     pub(super) fn starts_under(&mut self, server: usize, group: &GroupName, spec: &Arc<GroupConfig>) {
+        let host = &mut self.hosts[server];
         let mut spec = spec.clone();
-        let before = self.hosts[server].running_specs.get(group);
-        for (name, program) in before.iter().flat_map(|before| &before.resources) {
-            if is_program(name) {
-                Arc::make_mut(&mut spec).resources.insert(name.clone(), program.clone());
+        let before = host.running_specs.get(group).into_iter().flat_map(|before| &before.resources);
+        let before = before.filter(|(name, _)| is_program(name));
+        let declared: BTreeSet<ResourceName> =
+            spec.resources.keys().filter(|name| !is_program(name)).cloned().collect();
+        let config = |config: &ResourceConfig| {
+            let after = declared.clone();
+            ResourceConfig { requires: after.clone(), after, ..config.clone() }
+        };
+        let known = host.programs.get(group).into_iter().flatten();
+        let programs: Vec<(ResourceName, ResourceConfig)> = before
+            .map(|(name, program)| (name.clone(), program.clone()))
+            .chain(known.map(|(name, program)| (name.clone(), config(program))))
+            .collect();
+        if !programs.is_empty() {
+            Arc::make_mut(&mut spec).resources.extend(programs);
+        }
+        host.running_specs.insert(group.clone(), spec);
+    }
+
+    /// Somebody gives a command, or the program that one started ends by itself.
+    pub(super) fn ordered(&mut self, server: usize, order: Ordered) {
+        let group = |index: usize| self.groups.keys().nth(index % self.groups.len().max(1)).cloned();
+        let why = &format!("command {}", self.commands + 1);
+        match order {
+            Ordered::Down => drop(self.command(server, Command::Down, why)),
+            Ordered::Failover(index) => {
+                let Some(group) = group(index) else { return };
+                self.command(server, Command::Failover { group }, why);
+            }
+            Ordered::Run(index) => {
+                let Some(group) = group(index) else { return };
+                let Some(app) = self.groups.get(&group).and_then(|config| config.resources.values().next()) else {
+                    return;
+                };
+                let config = Box::new(app.clone());
+                self.command(server, Command::Run { group, program: worker(), config }, why);
+            }
+            Ordered::Stop(index) => {
+                let Some(group) = group(index) else { return };
+                self.command(server, Command::Stop { group, program: worker() }, why);
+            }
+            Ordered::Ends(index) => {
+                let Some(group) = group(index) else { return };
+                self.kill_program(server, &group.0, &worker());
             }
         }
-        self.hosts[server].running_specs.insert(group.clone(), spec);
+    }
+
+    /// C25: what a command answers is so.
+    pub(super) fn check_answer(&mut self, server: usize, token: u64, answer: &Result<String, String>) {
+        let (Some((command, _)), Ok(said)) = (self.given.get(&token), answer) else { return };
+        let running = &self.hosts[server].running;
+        let wrong = match command {
+            Command::Failover { group } => running.iter().any(|(name, _)| name == group),
+            Command::Stop { group, program } => running.contains(&(group.clone(), program.clone())),
+            Command::Down | Command::Run { .. } => false,
+        };
+        if wrong {
+            let text = format!("{} answers {said:?} while it runs {running:?}", self.hosts[server].name);
+            self.violation("C25", text);
+        }
+    }
+
+    /// C25: a group does not move for a command that its coordinator has refused. One that the server took back by itself,
+    /// because nobody answered, may have been granted just then.
+    pub(crate) fn check_refusals(&mut self) {
+        let taken_back = format!("{} s", PATIENCE.as_secs());
+        let refused = |(token, (_, why)): (&u64, &(Command, String))| {
+            let refusal = self.answers.get(token)?.as_ref().err()?;
+            (refusal.contains("stays on") && !refusal.contains(&taken_back)).then(|| why.clone())
+        };
+        let refused: BTreeSet<String> = self.given.iter().filter_map(refused).collect();
+        let coordinators = (0..self.hosts.len()).filter_map(|server| self.status(server)?.coordinator);
+        let transitions =
+            coordinators.flat_map(|coordinator| coordinator.groups.into_values()).flat_map(|group| group.transitions);
+        let moved = transitions.map(|transition| transition.message).find(|why| refused.contains(why));
+        if let Some(why) = moved {
+            self.violation("C25", format!("a group was moved for {why}, which was refused"));
+        }
+    }
+
+    /// C25: nothing is taken from under a program that was run in a group.
+    pub(super) fn check_stop(&mut self, server: usize, (group, resource): &(GroupName, ResourceName)) {
+        let beneath = !is_program(resource)
+            && self.hosts[server].running.iter().any(|(name, other)| name == group && is_program(other));
+        if beneath {
+            let text = format!("{} stops {resource} of {group} under a program", self.hosts[server].name);
+            self.violation("C25", text);
+        }
     }
 
     /// What a group lacked on a server is there.

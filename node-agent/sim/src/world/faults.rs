@@ -12,7 +12,7 @@ use holdfast_core::orders::Wanted;
 
 use super::host::boot_id;
 use super::network::{Kind, LANS};
-use super::{Change, Device, Event, MS, World};
+use super::{Change, Device, Event, MS, Ordered, World};
 
 /// How the shared disk (or the way to the lock) is from one server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,6 +118,8 @@ pub enum Fault {
     RestoreLock(bool),
     /// What the checks of monitors find on a server from now on: whether all is well.
     Checks(usize, bool),
+    /// Somebody gives a command on a server.
+    Command(usize, Ordered),
     /// The process is asked to end; started again some ms after it has.
     Leave(usize, u64),
     /// An operator moves a group (index) to a server.
@@ -228,6 +230,7 @@ impl World {
             Fault::Checks(server, false) => {
                 self.checks_find.insert(server, Outcome::Failed("broken".into()));
             }
+            Fault::Command(server, order) => self.ordered(server, order),
             Fault::Settles(_) => {} // the schedule waits
             Fault::SlowHelpers(ms) => self.helper_delay = ms.max(3),
             Fault::Fsync(ms) => self.max_fsync = ms.max(1),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_core::config::{Config, GroupConfig};
+use holdfast_core::config::{Config, GroupConfig, ResourceConfig};
 use holdfast_core::durable::Durable;
 use holdfast_core::names::{AcceptorId, BootId, ClusterId, GroupName, ResourceName, ServerName};
 use holdfast_core::planted::Mutation;
@@ -46,6 +46,8 @@ pub struct Host {
     pub(super) known_specs: BTreeMap<GroupName, Arc<GroupConfig>>,
     /// Specifications under which groups were started here, kept beside the ledger.
     pub(super) running_specs: BTreeMap<GroupName, Arc<GroupConfig>>,
+    /// Programs that commands added to groups, as its process knows them.
+    pub(super) programs: BTreeMap<GroupName, BTreeMap<ResourceName, ResourceConfig>>,
     /// Helpers that have looked at the deadline and not acted yet: (process, operation).
     pub(super) helpers: BTreeSet<(u64, u64)>,
     /// The machine stands still: since when, until when, and whether its clock goes on.
@@ -85,6 +87,7 @@ impl Host {
             known_config: None,
             known_specs: BTreeMap::new(),
             running_specs: BTreeMap::new(),
+            programs: BTreeMap::new(),
             helpers: BTreeSet::new(),
             paused: None,
             lagging: 0,
@@ -141,6 +144,7 @@ impl World {
         host.life += 1;
         host.frozen = false;
         host.exited = false;
+        host.programs.clear();
         host.helpers.clear(); // what an earlier process left behind is ended first
         host.pending.clear();
         let is_virtual = self.is_virtual;
@@ -221,6 +225,9 @@ impl World {
     ) {
         if !self.hosts[server].powered || self.hosts[server].life != life || self.hosts[server].core.is_none() {
             return;
+        }
+        if action == Action::Stop {
+            self.check_stop(server, &key);
         }
         let late = self.now >= self.hosts[server].deadline.0 && !Mutation::HelperDoesNotLook.is_planted();
         let outcome = match action {

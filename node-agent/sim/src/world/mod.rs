@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
+use holdfast_core::commands::Command;
 use holdfast_core::config::{Config, GroupConfig, ResourceConfig};
 use holdfast_core::durable::Durable;
 use holdfast_core::frame::Frame;
@@ -27,6 +28,7 @@ pub mod network;
 mod operator;
 pub mod reconfigure;
 
+pub use commands::Ordered;
 use disk::Medium;
 use faults::{DiskState, Waiting};
 pub use fence::{Device, Fences};
@@ -191,6 +193,8 @@ pub struct World {
     seen_order: BTreeMap<usize, (u32, u64)>,
     /// Programs of commands, by the command.
     programs: BTreeMap<u64, ResourceConfig>,
+    /// Commands that were given, and what was said with them.
+    given: BTreeMap<u64, (Command, String)>,
     /// Answers to commands.
     pub answers: BTreeMap<u64, Result<String, String>>,
     commands: u64,
@@ -259,6 +263,7 @@ impl World {
             seen: checks::Seen::default(),
             seen_order: BTreeMap::new(),
             programs: BTreeMap::new(),
+            given: BTreeMap::new(),
             answers: BTreeMap::new(),
             commands: 0,
             violations: Vec::new(),
@@ -482,17 +487,15 @@ impl World {
             Output::Check { op, .. } => self.check(server, life, op),
             Output::Released { group } => {
                 self.hosts[server].running_specs.remove(&group);
+                self.hosts[server].programs.remove(&group);
             }
             Output::Answer { token, answer } => {
                 self.say(format!("{}: answers {token}: {answer:?}", self.hosts[server].name));
+                self.check_answer(server, token, &answer);
                 self.answers.insert(token, answer);
             }
             Output::Program { token, group, program } => self.keep_program(server, token, &group, &program),
-            Output::ProgramEnded { group, program } => {
-                if let Some(spec) = self.hosts[server].running_specs.get_mut(&group) {
-                    Arc::make_mut(spec).resources.remove(&program);
-                }
-            }
+            Output::ProgramEnded { group, program } => self.forget_program(server, &group, &program),
             Output::Fence { op, server: target } => self.fence(server, op, &target),
             Output::FenceCancel { op } => self.cancel_fence(server, op),
             Output::Note(note) => {

@@ -27,6 +27,8 @@ pub enum Kind {
     Report,
     /// The coordinator's table.
     Assign,
+    /// The coordinator refuses what a command asks.
+    Declined,
 }
 
 impl Kind {
@@ -39,6 +41,7 @@ impl Kind {
             Message::Learn { .. } => Kind::Learn,
             Message::Report { .. } => Kind::Report,
             Message::Assign { .. } => Kind::Assign,
+            Message::Declined { .. } => Kind::Declined,
         }
     }
 }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_core::commands::{Command, program};
-use holdfast_core::config::{Failback, GroupConfig, Recovery, ResourceConfig, Then};
+use holdfast_core::config::{Failback, GroupConfig, MonitorAction, Recovery, ResourceConfig, Then};
 use holdfast_core::names::{GroupName, ResourceName};
 use holdfast_sim::World;
-use holdfast_sim::setup::{config, group, recovery};
+use holdfast_sim::setup::{config, group, monitor, recovery};
 use holdfast_sim::world::faults::Fault;
+use holdfast_sim::world::network::Kind;
 
 use super::{expect, two};
 
@@ -120,10 +121,47 @@ fn a_group_stays_where_it_is_when_only_the_coordinator_knows_that_nothing_is_bet
     }
     let (moved, here) = (world.moved, world.online("web").expect("somewhere"));
     let token = world.command(here, failover("web"), WHY);
+    let asked = world.now;
     let refused = answer(&mut world, token).expect_err("too often");
-    assert!(refused.contains("maxFailovers times within failoverWindow"), "{refused}");
+    let name = ["a", "b"][here];
+    let why = "it was moved 3 times in the last 600 s, and recovery.maxFailovers allows 3 in failoverWindow";
+    assert_eq!(refused, format!("group web stays on {name}: {why}"));
+    assert!(world.now - asked < 1_000_000_000, "the coordinator says so at once");
     world.run_for(30_000);
     assert_eq!((world.online("web"), world.moved), (Some(here), moved), "{}", world.story(60));
+}
+
+/// The coordinator is another server: it says why at once, and what was refused is not done when the reason is gone.
+#[test]
+fn a_coordinator_elsewhere_says_why_it_refuses_and_keeps_to_it() {
+    let mut settings = config(2, true);
+    settings.monitors.insert("link".into(), monitor(300, MonitorAction::FailAll(None)));
+    let mut world = World::new(7, settings, &[("web", group(&["b", "a"]))]);
+    expect(&mut world, 3000, "online", |world| world.online("web") == Some(1));
+    world.apply(&Fault::Checks(0, false));
+    world.run_for(3000);
+    let (asked, moved) = (world.now, world.moved);
+    let token = world.command(1, failover("web"), WHY);
+    let refused = "group web stays on b: no other server is better: a is unfit: monitor link fails there: broken";
+    assert_eq!(answer(&mut world, token), Err(refused.into()), "{}", world.story(60));
+    assert!(world.now - asked < 1_000_000_000);
+    let token = world.command(1, Command::Down, "holdfast down");
+    assert_eq!(answer(&mut world, token), Err("b does not go down: no other server is better".into()));
+    world.apply(&Fault::Checks(0, true));
+    world.run_for(5000);
+    assert_eq!((world.online("web"), world.moved), (Some(1), moved), "{}", world.story(60));
+    // Its answers are lost: then the server itself takes the wish back.
+    world.apply(&Fault::Checks(0, false));
+    world.run_for(3000);
+    world.apply(&Fault::Mute(Kind::Declined, 60_000));
+    let token = world.command(1, failover("web"), WHY);
+    let refused = answer(&mut world, token).expect_err("nobody answers");
+    assert!(refused.contains("the coordinator a has neither agreed nor refused in 10 s"), "{refused}");
+    world.apply(&Fault::Checks(0, true));
+    world.run_for(5000);
+    assert_eq!((world.online("web"), world.moved), (Some(1), moved), "{}", world.story(60));
+    let token = world.command(1, failover("web"), WHY);
+    assert_eq!(answer(&mut world, token), Ok("group web has left b, and goes to a".into()));
 }
 
 #[test]

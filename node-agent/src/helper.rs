@@ -19,7 +19,7 @@ use crate::cgroup::Hierarchy;
 use crate::clock;
 use crate::deadline::DeadlinePage;
 use crate::monitors;
-use crate::resources::{self, Job, Plan, Told, Verdict};
+use crate::resources::{self, Job, Plan, Told, Verdict, stray};
 
 /// What a helper is asked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -113,9 +113,10 @@ pub fn helper_main() -> ExitCode {
         .map_err(|e| e.to_string())
         .and_then(|_| serde_json::from_str::<Question>(&text).map_err(|e| e.to_string()));
     let verdict = match request {
-        Ok(Question::Operation(request)) => match DeadlinePage::open(&request.run_dir) {
-            Ok(page) => carry_out(*request, Arc::new(page)),
-            Err(error) => Verdict::unknown(error.to_string()),
+        Ok(Question::Operation(request)) => match (DeadlinePage::open(&request.run_dir), stray::adopt()) {
+            (Ok(page), Ok(())) => carry_out(*request, Arc::new(page)),
+            (Err(error), _) => Verdict::unknown(error.to_string()),
+            (_, Err(error)) => Verdict::unknown(format!("this helper can't adopt what its programs leave: {error}")),
         },
         Ok(Question::Check(request)) => monitors::run(&request),
         Err(problem) => {

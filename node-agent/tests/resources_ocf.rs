@@ -190,3 +190,34 @@ fn an_agent_that_fails_is_quoted_and_a_stop_that_fails_is_no_stop() {
     says("monitor", 7);
     assert!(failed(server.run(Action::Start, &spec)).contains("does not run"));
 }
+
+/// As `su` does where pam_systemd is configured: what it starts gets a control group of somebody else's.
+#[test]
+fn a_daemon_that_leaves_its_control_group_is_brought_back_and_ends_with_its_resource() {
+    install(
+        "case $1 in start) group=$(cat $OCF_RESKEY_dir/elsewhere)/cgroup.procs\n\
+         setsid sh -c \"echo \\$\\$ >$group; echo \\$\\$ >$OCF_RESKEY_dir/pid; exec sleep 300\" >/dev/null 2>&1 &\n\
+         while ! [ -s $OCF_RESKEY_dir/pid ]; do sleep 0.05; done;;\n\
+         monitor) kill -0 $(cat $OCF_RESKEY_dir/pid 2>/dev/null) 2>/dev/null || exit 7;;\n\
+         stop) rm -f $OCF_RESKEY_dir/pid;; esac",
+    );
+    let server = Server::new();
+    let dir = server.run_dir.path();
+    let spec = agent("own", "test", "Own", &[("dir", &dir.display().to_string())]);
+    // Beside the control group of the groups.
+    let base = server.cgroup(&spec).path().ancestors().nth(3).expect("the base").to_owned();
+    let elsewhere = base.join(format!("elsewhere-{}", std::process::id()));
+    std::fs::create_dir(&elsewhere).unwrap();
+    std::fs::write(dir.join("elsewhere"), elsewhere.display().to_string()).unwrap();
+    assert_eq!(server.run(Action::Start, &spec), Outcome::Running);
+    let pid: i32 = std::fs::read_to_string(dir.join("pid")).unwrap().trim().parse().unwrap();
+    assert_eq!(server.cgroup(&spec).pids(), [pid], "it belongs to the resource");
+    assert_eq!(std::fs::read_to_string(elsewhere.join("cgroup.procs")).unwrap(), "");
+    assert_eq!(server.run(Action::Monitor, &spec), Outcome::Running);
+    assert_eq!(server.cgroup(&spec).pids(), [pid], "a check takes it nowhere");
+    // The agent's own stop does not end it.
+    assert_eq!(server.run(Action::Stop, &spec), Outcome::Stopped);
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    assert!(stat.is_empty() || stat.contains(") Z "), "it runs on: {stat}");
+    std::fs::remove_dir(&elsewhere).unwrap();
+}

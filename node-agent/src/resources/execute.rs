@@ -5,8 +5,9 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::stray;
 use crate::cgroup::Cgroup;
 use crate::spawn::{self, Exit, Identity, Spawn};
 
@@ -17,6 +18,9 @@ pub const RUN: &str = "run";
 pub fn operation_group(op: u64) -> String {
     format!("op-{op}")
 }
+
+/// How often it is looked where the program's processes are.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// One run.
 #[derive(Debug)]
@@ -71,7 +75,19 @@ pub fn within(run: &Execute<'_>, limit: Option<Duration>) -> Result<(Option<Exit
         cgroup: Some(directory.as_fd()),
     })
     .map_err(|e| format!("the {what} program can't be run: {e}"))?;
-    let exit = child.wait(limit);
+    let began = Instant::now();
+    let all = run.cgroup.path().parent().map_or_else(|| run.cgroup.clone(), Cgroup::at);
+    let exit = loop {
+        let (looked, left) = (Instant::now(), limit.map(|limit| limit.saturating_sub(began.elapsed())));
+        let exit = child.wait(Some(left.map_or(LOOK, |left| left.min(LOOK))));
+        // What goes astray is out of reach of whoever ends this operation: not for longer than a moment.
+        stray::bring_back(&all, run.cgroup)?;
+        // It has ended, and its end can't be learnt.
+        let lost = exit.is_none() && looked.elapsed() < LOOK && left.is_none();
+        if exit.is_some() || lost || left.is_some_and(|left| left.is_zero()) {
+            break exit;
+        }
+    };
     let length = log.metadata().map(|m| m.len()).unwrap_or(0);
     let mut tail = Vec::new();
     let _ = log.seek(SeekFrom::Start(length.saturating_sub(4096)));

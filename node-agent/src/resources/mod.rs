@@ -20,6 +20,7 @@ pub mod plan;
 pub mod process;
 pub mod script;
 pub mod sources;
+pub mod stray;
 pub mod systemd;
 pub mod tool;
 pub mod virtual_ip;

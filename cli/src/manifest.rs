@@ -65,7 +65,22 @@ impl Manifest {
     }
 }
 
-/// All objects of the given files, in order.
+/// Place of a kind when objects are made: what others name or live in comes first. Everything else is between.
+fn rank(manifest: &Manifest) -> u8 {
+    match manifest.kind().unwrap_or_default() {
+        "Namespace" => 0,
+        "CustomResourceDefinition" => 1,
+        "ServiceAccount" | "Role" | "ClusterRole" | "RoleBinding" | "ClusterRoleBinding" | "Secret" | "ConfigMap" => 2,
+        "SuperCluster" => 4,
+        "SubCluster" => 5,
+        "DataService" => 6,
+        "FailoverGroup" => 7,
+        "Operation" => 8,
+        _ => 3,
+    }
+}
+
+/// All objects of the given files: what others need first, those of one rank in the order of the files.
 ///
 /// # Errors
 /// A file that can't be read or parsed; a directory without manifests; a kustomization with more than resources.
@@ -77,6 +92,7 @@ pub(crate) fn load(files: &[PathBuf]) -> Result<Vec<Manifest>> {
     if all.is_empty() {
         return Err(Failure::refused("the given files hold no object"));
     }
+    all.sort_by_key(rank);
     Ok(all)
 }
 
@@ -200,6 +216,19 @@ mod tests {
         write("over/c.yaml", "kind: A\nmetadata: {name: c}\n");
         assert_eq!(names(&[two]).expect("read"), ["b1", "b2"]);
         assert_eq!(names(&[home.path().join("over")]).expect("read"), ["a1", "b1", "b2", "c"]);
+    }
+
+    #[test]
+    fn what_others_need_comes_first_whatever_the_files_are_called() {
+        let home = tempfile::tempdir().expect("a directory");
+        for (file, kinds) in
+            [("a.yaml", "FailoverGroup Operation SubCluster"), ("b.yaml", "Namespace Secret DataService Lease")]
+        {
+            let documents = kinds.split(' ').map(|kind| format!("kind: {kind}\nmetadata: {{name: {kind}}}\n"));
+            fs::write(home.path().join(file), documents.collect::<Vec<_>>().join("---\n")).expect("a file");
+        }
+        let expected = ["Namespace", "Secret", "Lease", "SubCluster", "DataService", "FailoverGroup", "Operation"];
+        assert_eq!(names(&[home.path().to_owned()]).expect("read"), expected);
     }
 
     #[test]

@@ -246,7 +246,7 @@ fn server_changed(context: &Context, wake: &Wake, server: &Server) {
 fn group_changed(context: &Context, wake: &Wake, group: &FailoverGroup) {
     send(&wake.groups, ObjectRef::from_obj(group));
     failover_group::forget(context, group);
-    for other in failover_group::waiting_for_others(context) {
+    for other in failover_group::waiting_for_others(context).into_iter().chain(failover_group::naming(context, group)) {
         send(&wake.groups, other);
     }
     for operation in context.operations_on(group) {

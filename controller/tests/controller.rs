@@ -27,6 +27,10 @@ fn accepted(group: &FailoverGroup) -> String {
     condition(&status(group).conditions, "Accepted")
 }
 
+fn unknown(group: &FailoverGroup) -> String {
+    condition(&status(group).conditions, "UnknownGroup")
+}
+
 async fn cluster(world: &World) {
     world.create::<SuperCluster>(super_cluster()).await;
     world.create::<SubCluster>(sub_cluster()).await;
@@ -187,6 +191,33 @@ async fn what_is_refused_says_why_and_takes_effect_when_it_is_put_right() {
     world.api::<DataService>().delete("db2", &DeleteParams::default()).await.expect("deleted");
     world.until_gone::<DataService>("db2").await;
     world.assert_quiet(QUIET).await;
+    controller.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_is_named_and_not_there_is_shown_until_it_is() {
+    let world = World::new().await;
+    let controller = world.controller();
+    cluster(&world).await;
+    world.create::<FailoverGroup>(group("reports", "192.0.2.20/24")).await;
+    let relation = |name: &str| Patch::Merge(json!({"spec": {"placement": {"separateFrom": [{"group": name}]}}}));
+    world.api::<FailoverGroup>().patch("reports", &PatchParams::default(), &relation("legder")).await.expect("patched");
+    let named = world.until::<FailoverGroup>("reports", "warned", |g| unknown(g) == "True/UnknownGroup").await;
+    let message =
+        &holdfast_api::conditions::get(&status(&named).conditions, "UnknownGroup").expect("it").message.clone();
+    assert_eq!(
+        message,
+        "spec.placement.separateFrom[0].group: sub-cluster db has no group legder, and this has no effect; create it, correct \
+         the name or take it out"
+    );
+    assert_eq!(accepted(&named), "True/Accepted");
+    world.create::<FailoverGroup>(group("legder", "192.0.2.99/24")).await;
+    world.until::<FailoverGroup>("reports", "content", |g| unknown(g) == "absent").await;
+    world.api::<FailoverGroup>().delete("legder", &DeleteParams::default()).await.expect("deleted");
+    world.until::<FailoverGroup>("reports", "warned again", |g| unknown(g) == "True/UnknownGroup").await;
+    let none = Patch::Merge(json!({"spec": {"placement": null}}));
+    world.api::<FailoverGroup>().patch("reports", &PatchParams::default(), &none).await.expect("patched");
+    world.until::<FailoverGroup>("reports", "content", |g| unknown(g) == "absent").await;
     controller.stop().await;
 }
 

@@ -72,6 +72,29 @@ pub fn amount(text: &str) -> Option<f64> {
     number.parse::<f64>().ok().filter(|n| n.is_finite()).map(|n| n * factor)
 }
 
+/// What `placement` says of groups that there are not: a sentence each with the field and what follows. No mistake for
+/// sure, as they may come later. `exists`: whether the sub-cluster has a group of this name.
+pub fn unknown_groups(spec: &api::FailoverGroupSpec, exists: impl Fn(&str) -> bool) -> Vec<String> {
+    let (placement, sub) = (&spec.placement, &spec.sub_cluster);
+    let none = "this has no effect";
+    let named = [
+        ("separateFrom", none, placement.separate_from.iter().map(|r| r.group.as_str()).collect::<Vec<_>>()),
+        ("together", none, placement.together.iter().map(|r| r.group.as_str()).collect()),
+        ("after", "this group waits for it", placement.after.iter().map(|r| r.group.as_str()).collect()),
+    ];
+    let one = |member: &str, i: usize, name: &str, follows: &str| {
+        format!(
+            "spec.placement.{member}[{i}].group: sub-cluster {sub} has no group {name}, and {follows}; create it, correct the \
+             name or take it out"
+        )
+    };
+    let of = |(member, follows, names): &(&str, &str, Vec<&str>)| {
+        let unknown = names.iter().enumerate().filter(|(_, name)| !exists(name));
+        unknown.map(|(i, name)| one(member, i, name, follows)).collect::<Vec<_>>()
+    };
+    named.iter().flat_map(of).collect()
+}
+
 /// What is wrong with `placement` beyond the schema: names that mean the group itself, relations that contradict each
 /// other, a time zone that nobody knows.
 pub fn validate(group: &FailoverGroup) -> Vec<FieldError> {

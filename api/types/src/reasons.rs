@@ -52,6 +52,8 @@ pub mod condition {
         DELETION_BLOCKED = "DeletionBlocked",
         /// Programs or scripts differ between servers. Absent when false.
         CONTENT_MISMATCH = "ContentMismatch",
+        /// `placement` names groups that the sub-cluster does not have. Absent when false.
+        UNKNOWN_GROUP = "UnknownGroup",
         /// A brake stopped further action. Absent when false.
         BRAKE_ON = "BrakeOn",
         /// The super-cluster names no usable master. Absent when false.

@@ -1,4 +1,4 @@
-//! `holdfast apply`: creates what is not there and changes what is, in the order of the files.
+//! `holdfast apply`: creates what is not there and changes what is, what others need first (`manifest.rs`).
 
 use http::Method;
 use serde_json::{Value, json};

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use holdfast_api::reasons::{accepted, condition, hold, ready};
 use holdfast_api::v1::{FailoverGroup, Operation, OperationPhase, SubCluster};
-use holdfast_api::{claims as api_claims, conditions};
+use holdfast_api::{claims as api_claims, conditions, placement};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
@@ -47,6 +47,9 @@ pub(crate) async fn reconcile(group: Arc<FailoverGroup>, context: Arc<Context>) 
         // Before the agents may act: they follow only what is accepted.
         write::add_finalizer(&api, group.as_ref(), FINALIZER).await?;
     }
+    let exists = |name: &str| groups.iter().any(|other| other.name_any() == name);
+    let unknown = placement::unknown_groups(&group.spec, exists);
+    let unknown = if sub.is_some() { unknown.join("; ") } else { String::new() };
     let ask = asked(&context.operations_on(&group));
     let beside = Beside { servers, groups };
     let claimed = api_claims::texts(&group.spec);
@@ -76,6 +79,12 @@ pub(crate) async fn reconcile(group: Arc<FailoverGroup>, context: Arc<Context>) 
             let message = "no agent has reported about this group yet";
             let (type_, generation) = (condition::READY, group.metadata.generation);
             conditions::set(&mut status.conditions, type_, false, ready::UNREPORTED, message, generation, now);
+        }
+        if unknown.is_empty() {
+            conditions::clear(&mut status.conditions, condition::UNKNOWN_GROUP);
+        } else {
+            let (type_, generation) = (condition::UNKNOWN_GROUP, group.metadata.generation);
+            conditions::set(&mut status.conditions, type_, true, type_, &unknown, generation, now);
         }
         match &deletion {
             Deletion::Blocked { reason, message } => {
@@ -128,6 +137,18 @@ pub(crate) fn waiting_for_others(context: &Context) -> Vec<ObjectRef<FailoverGro
         verdict.is_some_and(|v| [accepted::CLAIM_CONFLICT, accepted::DEPENDENCY_CYCLE].contains(&v.reason.as_str()))
     };
     context.stores.groups.state_filter(waits).iter().map(|group| ObjectRef::from_obj(group.as_ref())).collect()
+}
+
+/// Groups whose `placement` names another one, which has come or gone.
+pub(crate) fn naming(context: &Context, named: &FailoverGroup) -> Vec<ObjectRef<FailoverGroup>> {
+    let name = named.name_any();
+    let names = |group: &FailoverGroup| {
+        let placement = &group.spec.placement;
+        let related = placement.separate_from.iter().chain(&placement.together).map(|relation| &relation.group);
+        let beside = group.namespace() == named.namespace() && group.spec.sub_cluster == named.spec.sub_cluster;
+        beside && related.chain(placement.after.iter().map(|order| &order.group)).any(|other| *other == name)
+    };
+    context.stores.groups.state_filter(names).iter().map(|group| ObjectRef::from_obj(group.as_ref())).collect()
 }
 
 /// Whether the Operation Start releases a hold of this type.

@@ -81,6 +81,9 @@ fn complaints(kind: &str, name: &str, list: &[Condition], note: &mut impl FnMut(
     if let Some(stalled) = conditions::get(list, condition::STALLED).filter(|stalled| stalled.status == "True") {
         note(Tone::Bad, format!("{kind} {name}"), format!("{}: {}", stalled.reason, stalled.message));
     }
+    if let Some(unknown) = conditions::get(list, condition::UNKNOWN_GROUP).filter(|unknown| unknown.status == "True") {
+        note(Tone::Warn, format!("{kind} {name}"), unknown.message.clone());
+    }
     if let Some(lock) = conditions::get(list, condition::LOCK_REACHABLE).filter(|lock| lock.status == "False") {
         note(Tone::Warn, format!("{kind} {name}"), format!("the lock is out of reach: {}", lock.message));
     }

@@ -142,3 +142,59 @@ fn methods_are_called_around_mount_and_address_wherever_the_group_goes() {
     cluster.wait_online(GROUP, Some("alder"), LIMIT).expect("the status follows");
     cluster.close().expect("the lab goes");
 }
+
+/// Waits until the status names a failure of the group on a server with these words.
+fn told(cluster: &Cluster, server: &str, words: &str) {
+    wait_for(&format!("{words:?} about {server}"), LIMIT, |last| {
+        let failures = cluster.group(GROUP)?.status.map(|status| status.failures).unwrap_or_default();
+        *last = format!("{failures:#?}");
+        Ok(failures.iter().any(|failure| failure.server == server && failure.message.contains(words)).then_some(()))
+    })
+    .expect("the group's status says so");
+}
+
+#[test]
+fn a_method_that_fails_or_hangs_is_named_with_what_it_said_and_the_group_runs_elsewhere() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/data-service");
+    let edit = |documents: &mut Vec<(PathBuf, Value)>| {
+        for (_, document) in documents.iter_mut() {
+            if document["kind"] == "DataService" {
+                let methods = document["spec"]["methods"].as_sequence_mut().expect("its methods");
+                let fails = "[ -e /run/broken ] && { echo opening; echo 'cannot open the journal' >&2; exit 3; }\n";
+                let net = methods.iter_mut().find(|method| method["name"] == "startNet").expect("it has one");
+                net["inline"] = format!("{fails}{}", net["inline"].as_str().expect("inline")).into();
+                let hangs = "{name: fmStart, timeout: 2s, inline: '[ ! -e /run/hangs ] || { echo waiting for the licence; sleep 777703; }'}";
+                methods.push(serde_yaml::from_str(hangs).expect("YAML"));
+            }
+            if document["kind"] == "FailoverGroup" {
+                document["spec"]["recovery"] = serde_yaml::from_str("{restarts: 1, failureDecay: 8s}").expect("YAML");
+                document["spec"]["resources"][1]["monitor"] = serde_yaml::from_str("{interval: 500ms}").expect("YAML");
+            }
+        }
+    };
+    let options = ClusterOptions { edit: Some(&edit), ..ClusterOptions::default() };
+    let cluster = Cluster::start("data-service-fails", &directory, &options).expect("the cluster is built");
+    let host = |name: &str| -> Arc<Host> { cluster.host(name).expect("a host of the example") };
+    // ORDER: declared after the cluster, so that it shows the logs before they are gone.
+    let _logs = LogsOnPanic(["alder", "birch"].map(host).to_vec());
+    cluster.wait_online(GROUP, Some("alder"), LIMIT).expect("the service comes up");
+    let with = |server: &str, word: &str| -> Vec<holdfast_lab::Process> {
+        let all = host(server).processes().expect("its processes");
+        all.into_iter().filter(|process| process.args.iter().any(|arg| arg.contains(word))).collect()
+    };
+    // The service dies, and can't be started here again.
+    std::fs::write(host("alder").path("/run/broken").expect("it is on"), "").expect("broken");
+    host("alder").signal(&with("alder", "nginx"), nix::sys::signal::Signal::SIGKILL).expect("killed");
+    told(&cluster, "alder", "START_NET of data service www: exit 3; last line: cannot open the journal");
+    cluster.wait_online(GROUP, Some("birch"), LIMIT).expect("the other server has it");
+    // It dies there, too, and hangs when it is started: it is killed, named, and goes back to the repaired server.
+    std::fs::remove_file(host("alder").path("/run/broken").expect("it is on")).expect("repaired");
+    std::fs::write(host("birch").path("/run/hangs").expect("it is on"), "").expect("broken");
+    host("birch").signal(&with("birch", "nginx"), nix::sys::signal::Signal::SIGKILL).expect("killed");
+    let hung =
+        "FM_START of data service www: it took longer than 2s and was killed; last line: waiting for the licence";
+    told(&cluster, "birch", hung);
+    cluster.wait_online(GROUP, Some("alder"), LIMIT).expect("it is good again");
+    assert!(with("birch", "777703").is_empty() && with("birch", "nginx").is_empty(), "nothing is left of it");
+    cluster.close().expect("the lab goes");
+}

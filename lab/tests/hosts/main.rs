@@ -13,6 +13,7 @@ mod every_path;
 mod examples;
 mod faults;
 mod fencing;
+mod flapping;
 mod harness;
 mod missing;
 mod monitored_parts;

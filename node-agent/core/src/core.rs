@@ -65,7 +65,9 @@ pub struct Core {
     pub(crate) ended: BTreeSet<DepartedKey>,
     pub(crate) machines: BTreeMap<GroupName, Machine>,
     pub(crate) inspections: BTreeMap<GroupName, Inspection>,
-    pub(crate) failures: BTreeMap<GroupName, (crate::status::Failure, Instant)>,
+    pub(crate) failures: BTreeMap<GroupName, crate::status::Failure>,
+    /// Groups that failed here, with how long that is remembered.
+    pub(crate) relapses: BTreeMap<GroupName, crate::relapse::Relapse>,
     pub(crate) reporter: Reporter,
     pub(crate) coordinator: Coordinator,
     pub(crate) ops: BTreeMap<OpId, (GroupName, ResourceName)>,
@@ -135,6 +137,7 @@ impl Core {
             machines: BTreeMap::new(),
             inspections: BTreeMap::new(),
             failures: BTreeMap::new(),
+            relapses: BTreeMap::new(),
             reporter: Reporter::default(),
             coordinator: Coordinator::default(),
             ops: BTreeMap::new(),

@@ -15,6 +15,7 @@
 //! | any | group not wanted, everything after it stopped | `Stopping` |
 //! | `Stopping` | stopped / anything else | `Stopped` / `Stuck`, tried again (a failed stop never counts as stopped) |
 
+mod backoff;
 mod programs;
 
 use std::collections::BTreeMap;
@@ -66,6 +67,10 @@ struct Resource {
     /// Not started again before.
     not_before: Instant,
     restarted: u32,
+    /// Restarts since it was steady last.
+    in_a_row: u32,
+    /// Since when it runs, if it does.
+    since: Instant,
     message: String,
     /// Its own checks by depth. One that is missing is due at once: it is new in the specification.
     looks: BTreeMap<u8, Look>,
@@ -93,6 +98,8 @@ impl Resource {
             in_place: Vec::new(),
             not_before: now,
             restarted: 0,
+            in_a_row: 0,
+            since: now,
             message: String::new(),
             looks: BTreeMap::new(),
             check: None,
@@ -104,8 +111,21 @@ impl Resource {
     /// It runs, and nothing is known of how well.
     fn runs(&mut self, now: Instant, config: &ResourceConfig) {
         self.state = State::Running;
+        self.since = now;
         self.looks =
             config.checks.iter().map(|(d, c)| (*d, Look { next: slot(now + c.interval), misses: 0 })).collect();
+    }
+
+    /// It is to be started again, not before this pause is over.
+    fn again(&mut self, now: Instant, pause: Duration) {
+        self.restarted += 1;
+        self.in_a_row += 1;
+        let pause = pause.max(backoff::pause(self.in_a_row));
+        self.not_before = now + pause;
+        if !pause.is_zero() {
+            self.message =
+                format!("{}; restart {} in a row, after {} ms", self.message, self.in_a_row, pause.as_millis());
+        }
     }
 
     /// When the next check is due, and its depth: of several, the one that has waited longest.
@@ -509,6 +529,9 @@ impl Machine {
         let Some(config) = self.config.resources.get(name).cloned() else { return };
         let Some(resource) = self.resources.get_mut(name) else { return };
         resource.message.clone_from(&message);
+        if resource.state == State::Running && now.since(resource.since) >= backoff::STEADY {
+            resource.in_a_row = 0;
+        }
         resource.state = State::NeedsStop;
         resource.restarts.retain(|at| now.since(*at) < config.recovery.window);
         if !self.wanted || !config.enabled {
@@ -526,8 +549,7 @@ impl Machine {
             resource.in_place.retain(|at| now.since(*at) < in_place.window);
             if resource.in_place.len() < in_place.limit as usize {
                 resource.in_place.push(now);
-                resource.restarted += 1;
-                resource.not_before = now + in_place.backoff;
+                resource.again(now, in_place.backoff);
                 self.stop_dependents(name);
                 return;
             }
@@ -535,7 +557,7 @@ impl Machine {
         let count = u32::try_from(resource.restarts.len()).unwrap_or(u32::MAX);
         if count < config.recovery.restarts {
             resource.restarts.push(now);
-            resource.restarted += 1;
+            resource.again(now, Duration::ZERO);
             self.stop_dependents(name);
         } else if !config.critical {
             resource.give_up = true;

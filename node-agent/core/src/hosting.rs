@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::config::GroupConfig;
 use crate::coordinator::MemberReport;
 use crate::core::Core;
+use crate::fitness::limits;
 use crate::group::{Machine, STUCK_RETRY};
 use crate::input::Outcome;
 use crate::message::{Assignment, Message, Reason};
@@ -15,6 +16,7 @@ use crate::monitors::DueCheck;
 use crate::names::{GroupName, MonitorName, ResourceName};
 use crate::output::{Action, Context, OpId, Output};
 use crate::planted::planted;
+use crate::relapse::Relapse;
 use crate::status::{Failure, GroupPhase, GroupReport, ResourceReport, ServerReport};
 use crate::time::Instant;
 use crate::view::{Epoch, Tag};
@@ -389,7 +391,16 @@ impl Core {
     fn release(&mut self, name: &GroupName) {
         let Some(machine) = self.machines.remove(name) else { return };
         if let Some(failure) = machine.failure() {
-            self.failures.insert(name.clone(), (failure.clone(), self.now));
+            let decay = self.groups.get(name).and_then(|group| limits(group)).map(|limits| limits.decay);
+            let decay = decay.unwrap_or(Duration::from_secs(3600));
+            let generation = machine.config.generation;
+            let relapse = Relapse::after(self.relapses.get(name), self.now, generation, decay);
+            let mut failure = failure.clone();
+            if let Some(words) = relapse.words() {
+                failure.message = format!("{}; {words}", failure.message);
+            }
+            self.relapses.insert(name.clone(), relapse);
+            self.failures.insert(name.clone(), failure);
         }
         self.durable.held.remove(name);
         self.inspections.insert(name.clone(), Inspection { done: true, ..Inspection::default() });
@@ -406,6 +417,7 @@ impl Core {
     /// are kept of groups only that are verified stopped here, so this touches nothing that runs; where the group goes is
     /// the coordinator's decision as ever.
     pub(crate) fn mended(&mut self, name: &GroupName) {
+        self.relapses.remove(name);
         if self.failures.remove(name).is_some() {
             self.note("FailureMended", Some(name.clone()), false, "what it lacked here is there now".into());
             self.beat_soon();
@@ -413,12 +425,9 @@ impl Core {
     }
 
     fn forget_failures(&mut self) {
-        let now = self.now;
-        let groups = &self.groups;
-        self.failures.retain(|name, (_, at)| {
-            let decay = groups.get(name).and_then(|group| group.resources.values().next()).map(|r| r.recovery.decay);
-            now.since(*at) < decay.unwrap_or(Duration::from_secs(3600))
-        });
+        let (now, relapses) = (self.now, &mut self.relapses);
+        self.failures.retain(|name, _| relapses.get(name).is_some_and(|relapse| relapse.is_remembered(now)));
+        relapses.retain(|_, relapse| relapse.counts(now));
     }
 
     /// What this server says about its groups.
@@ -451,7 +460,7 @@ impl Core {
             let tag = self.durable.table.get(name).map(|assignment| assignment.tag).unwrap_or_default();
             let stuck =
                 |message: &String| ResourceReport { phase: GroupPhase::Stuck, restarts: 0, message: message.clone() };
-            let failure: Option<Failure> = self.failures.get(name).map(|(failure, _)| failure.clone());
+            let failure: Option<Failure> = self.failures.get(name).cloned();
             let report = GroupReport {
                 tag,
                 generation: config.generation,

@@ -63,6 +63,7 @@ pub mod planted;
 mod proposer;
 mod question;
 mod reconfigure;
+mod relapse;
 mod ring;
 mod transition;
 

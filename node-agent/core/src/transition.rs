@@ -1,6 +1,7 @@
 //! C8: the time chart of every change of a group, as the coordinator sees it. For people only; decides nothing but
 //! how often a group has failed over.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::core::Core;
@@ -12,6 +13,8 @@ use crate::view::Evidence;
 
 /// How many transitions are kept per group (api.md §1).
 const KEPT: usize = 10;
+/// How many recoveries are counted per group: the most that `maxFailovers` can be.
+const COUNTED: usize = 100;
 
 /// The newest transitions of one group, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -20,6 +23,10 @@ pub(crate) struct History {
     /// When the start under way was assigned, and the tag of its assignment.
     starting: Option<Instant>,
     last_id: u64,
+    /// When recoveries by failure began: more than there are transitions kept for people.
+    recoveries: VecDeque<Instant>,
+    /// It failed where it was, and was not started since.
+    failed: bool,
 }
 
 impl History {
@@ -27,10 +34,9 @@ impl History {
         self.transitions.iter().rev().cloned().collect()
     }
 
-    /// Recoveries by failure that began inside `window`.
+    /// Recoveries by failure, each to another server or at a later time, that began inside `window`.
     pub(crate) fn recoveries(&self, now: Instant, window: Duration) -> usize {
-        let recent = |t: &&Transition| t.reason == Reason::Recovery && now.since(t.began) < window;
-        self.transitions.iter().filter(recent).count()
+        self.recoveries.iter().filter(|began| now.since(**began) < window).count()
     }
 }
 
@@ -56,6 +62,7 @@ impl Core {
         let leaves = assignment.previous.as_ref().is_some_and(|from| self.leaves(from));
         let command = assignment.previous.as_ref().and_then(|from| self.command_about(name, from));
         let command = command.filter(|_| matches!(assignment.reason, Reason::Recovery | Reason::Move));
+        let failed = self.holders(name).any(|(_, report)| report.failure.is_some());
         let history = self.coordinator.history.entry(name.clone()).or_default();
         if assignment.server.is_some() {
             history.starting = Some(now);
@@ -65,6 +72,7 @@ impl Core {
                 let at = now.since(open.began);
                 let from = open.from.as_ref().map(|server| server.0.clone()).unwrap_or_default();
                 open.chart.push(Step { step: format!("stop on {from}"), at: Duration::ZERO, took: at });
+                history.failed = false;
                 return;
             }
         }
@@ -82,6 +90,13 @@ impl Core {
             chart.push(Step { step: "Wait".into(), at: lost.detection + lost.resolution, took: wait });
         }
         history.last_id += 1;
+        // Also a start after it had failed everywhere, and that was forgotten.
+        if assignment.reason == Reason::Recovery || assignment.server.is_some() && history.failed {
+            history.recoveries.push_back(began);
+            let surplus = history.recoveries.len().saturating_sub(COUNTED);
+            history.recoveries.drain(..surplus);
+        }
+        history.failed = failed && assignment.server.is_none();
         let cause = match assignment.reason {
             Reason::Failover => "ServerLost",
             Reason::Recovery | Reason::Move if command.is_some() => "Operation",

@@ -682,6 +682,16 @@ pub fn at(mutation: Mutation, seed: u64) -> Option<Schedule> {
         Mutation::ShutdownsUncounted => {
             (shape(3, None), vec![(0, Checks(0, false)), (8000, Checks(1, false)), (12_000, HealLans)])
         }
+        // web moves away from under a program that was run in it.
+        Mutation::ProgramAlone => (
+            disk(),
+            vec![
+                (0, Move(WEB, 0)),
+                (2000, Fault::Command(0, Ordered::Run(WEB))),
+                (1500 + seed * 10, Move(WEB, 1)),
+                (4000, HealLans),
+            ],
+        ),
         // a is no better place for db, and says so; b's next words are lost, and a is well again before it hears from b.
         Mutation::DeclinedIsGranted if seed % 4 == 3 => (
             disk(),

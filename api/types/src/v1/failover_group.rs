@@ -321,7 +321,8 @@ pub struct Recovery {
     pub window: Duration,
     /// What follows: Failover (default), Stop, ServerDown or Report.
     pub then: RecoveryAction,
-    /// Failovers within `failoverWindow` before the group stops with the hold FailureLimit. Default 3.
+    /// Failovers within `failoverWindow`, and starts after a failure on all servers, before the group stops with the hold
+    /// FailureLimit. Default 3.
     #[schemars(range(min = 0, max = 100))]
     pub max_failovers: u16,
     /// The window for `maxFailovers`. Default 1h.
@@ -331,7 +332,8 @@ pub struct Recovery {
     pub on_stop_failure: StopFailureAction,
     /// What follows when no server is left: Stop (default) or Keep.
     pub no_server_left: NoServerLeftAction,
-    /// After so long without a further failure a server counts as good again. Default 1h.
+    /// After so long without a further failure a server counts as good again; twice as long after each further failure
+    /// of the group there in a row, up to a day. Default 1h.
     #[schemars(extend("x-kubernetes-validations" = rules::within("1s", "720h")))]
     pub failure_decay: Duration,
 }

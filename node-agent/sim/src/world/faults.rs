@@ -291,6 +291,11 @@ impl World {
         }
     }
 
+    /// From now on this share of starts fails.
+    pub fn fail_starts(&mut self, share: f64) {
+        self.failing_starts = share;
+    }
+
     /// Springs the ambushes that waited for this.
     pub(super) fn happens(&mut self, server: usize, moment: Moment) {
         if self.ambushes.is_empty() {

@@ -226,8 +226,10 @@ impl World {
         if !self.hosts[server].powered || self.hosts[server].life != life || self.hosts[server].core.is_none() {
             return;
         }
-        if action == Action::Stop {
-            self.check_stop(server, &key);
+        match action {
+            Action::Stop => self.check_stop(server, &key),
+            Action::Start => self.starts.entry(key.clone()).or_default().push(self.now),
+            Action::Probe | Action::Monitor => {}
         }
         let late = self.now >= self.hosts[server].deadline.0 && !Mutation::HelperDoesNotLook.is_planted();
         let outcome = match action {
@@ -291,6 +293,9 @@ impl World {
 
     fn begin(&mut self, server: usize, key: (GroupName, ResourceName), generation: u64) {
         self.check_start(server, &key.0, generation);
+        if let Some((_, ms)) = self.short_lived.as_ref().filter(|(short, _)| *short == key.1) {
+            self.at(self.now + ms * MS, Event::Ends { server, key: key.clone() });
+        }
         // The start itself may have been what an ambush waited for.
         if self.hosts[server].powered {
             self.hosts[server].running.insert(key);

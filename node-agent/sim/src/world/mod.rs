@@ -104,6 +104,11 @@ enum Event {
         server: usize,
         life: u64,
     },
+    /// What was started ends by itself.
+    Ends {
+        server: usize,
+        key: (GroupName, ResourceName),
+    },
     Guard {
         server: usize,
     },
@@ -216,6 +221,10 @@ pub struct World {
     pub restart_after_kill: u64,
     /// What checks of monitors find on a server; where nothing stands all is well.
     pub checks_find: BTreeMap<usize, Outcome>,
+    /// A resource that ends so many ms after each start of it.
+    pub short_lived: Option<(ResourceName, u64)>,
+    /// How often a resource was started, or was to be.
+    pub starts: BTreeMap<(GroupName, ResourceName), Vec<Moment>>,
     /// The fence devices.
     pub fences: Fences,
     operator: operator::Operator,
@@ -277,6 +286,8 @@ impl World {
             helper_pause: 0,
             restart_after_kill: 30,
             checks_find: BTreeMap::new(),
+            short_lived: None,
+            starts: BTreeMap::new(),
             fences: Fences::default(),
             operator: operator::Operator::default(),
         };
@@ -390,6 +401,7 @@ impl World {
             Event::Swapped { server, life, token, place, read, record } => {
                 self.swap_unseen(server, life, (token, place), *read, record)
             }
+            Event::Ends { server, key: (group, resource) } => self.kill_program(server, &group.0, &resource),
             Event::Resume { server, life } => self.resume(server, life),
             Event::Guard { server } => self.guard(server),
             Event::Kill { server, boot } => self.killed(server, boot),

@@ -3,6 +3,7 @@
 mod basics;
 mod commands;
 mod fencing;
+mod flapping;
 mod monitors;
 mod operator;
 mod placement;

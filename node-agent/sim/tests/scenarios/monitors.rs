@@ -127,8 +127,8 @@ fn a_monitor_that_fails_everywhere_ends_at_the_failover_limit_not_in_going_back_
     world.checks_find.extend([(0, fails()), (1, fails())]);
     expect(&mut world, 200_000, "held", held);
     world.run_for(10_000);
-    // Three failovers count. Once both have failed nothing runs until that is forgotten, so each is of two runs, and
-    // each run of three resources.
+    // Three recoveries count. Once both have failed nothing runs until that is forgotten, and the start after that is one.
+    // Each run is of three resources.
     assert!(world.moved <= 18, "{} stops\n{}", world.moved, world.story(200));
     let before = world.moved;
     world.run_for(300_000);

@@ -282,7 +282,7 @@ impl Core {
         let ours = |wish: &Wish| wish.asked.number == number && !wish.granted;
         let (wish, refusal) = match &group {
             Some(name) => {
-                let runs = self.machines.get(name).is_some_and(Machine::is_wanted);
+                let runs = self.machines.get(name).is_some_and(|machine| machine.is_wanted());
                 let stands = runs && self.commands.leave.get(name).is_some_and(ours);
                 let wish = if stands { self.commands.leave.remove(name) } else { None };
                 (wish, format!("group {name} stays on {me}: {why}"))
@@ -320,7 +320,7 @@ impl Core {
     fn drive_wish(&mut self, group: &GroupName, wish: &mut Wish) -> bool {
         let (now, me) = (self.now, self.boot.server.clone());
         let machine = self.machines.get(group);
-        if machine.is_some_and(Machine::is_wanted) {
+        if machine.is_some_and(|machine| machine.is_wanted()) {
             if !wish.granted && now < wish.until {
                 return true;
             }
@@ -345,7 +345,7 @@ impl Core {
             let to = told.and_then(|told| told.server.clone().or_else(|| told.next.clone())).filter(|to| *to != me);
             let to = to.map(|to| format!(", and goes to {to}")).unwrap_or_default();
             Some(Ok(format!("group {group} has left {me}{to}")))
-        } else if machine.is_some_and(Machine::stop_failed) {
+        } else if machine.is_some_and(|machine| machine.stop_failed()) {
             Some(Err(format!("group {group} is to leave {me}, but its stop is not proven: its status says why")))
         } else {
             None
@@ -401,7 +401,7 @@ impl Core {
     /// What happened to programs, as far as somebody waits for it.
     fn drive_programs(&mut self) {
         let mut problems = BTreeMap::new();
-        for (group, machine) in &mut self.machines {
+        for (group, machine) in self.machines.iter_mut().filter(|(_, machine)| machine.any_ended()) {
             for (program, problem) in machine.take_ended() {
                 problems.insert((group.clone(), program), problem);
             }

@@ -5,6 +5,7 @@
 //! planner's word; here it is turned into assignments.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use holdfast_planner as planner;
 use holdfast_planner::{Action, Amount, Current, Decision, Phase, Rule};
@@ -35,7 +36,7 @@ pub(crate) struct MemberReport {
     pub(crate) number: u64,
     pub(crate) highest: Tag,
     pub(crate) capacity: Option<Amount>,
-    pub(crate) groups: BTreeMap<GroupName, GroupReport>,
+    pub(crate) groups: BTreeMap<GroupName, Arc<GroupReport>>,
     pub(crate) server: ServerReport,
 }
 
@@ -234,7 +235,7 @@ impl Core {
     pub(crate) fn holders<'a>(
         &'a self,
         name: &'a GroupName,
-    ) -> impl Iterator<Item = (&'a ServerName, &'a GroupReport)> {
+    ) -> impl Iterator<Item = (&'a ServerName, &'a Arc<GroupReport>)> {
         self.coordinator.reports.iter().filter_map(move |(server, report)| {
             report.groups.get(name).filter(|group| group.phase != GroupPhase::Offline).map(|group| (server, group))
         })
@@ -255,7 +256,7 @@ impl Core {
 
     /// Where a group is, as far as reports, assignments and evidence tell.
     pub(crate) fn current(&self, view: &View, name: &GroupName, group: &GroupConfig) -> Current {
-        let holders: Vec<(&ServerName, &GroupReport)> = self.holders(name).collect();
+        let holders: Vec<(&ServerName, &Arc<GroupReport>)> = self.holders(name).collect();
         let assignment = self.durable.table.get(name);
         let this_epoch =
             assignment.is_some_and(|assignment| (assignment.tag.lineage, assignment.tag.epoch) == view.order());

@@ -8,7 +8,7 @@ use crate::config::{Config, GroupConfig};
 use crate::coordinator::{Coordinator, MemberReport};
 use crate::durable::Durable;
 use crate::frame::{Frame, Intent};
-use crate::group::Machine;
+use crate::hosted::Hosted;
 use crate::hosting::{Inspection, Reporter};
 use crate::input::{Boot, Input};
 use crate::knowledge::Departure;
@@ -63,7 +63,7 @@ pub struct Core {
     pub(crate) releasing: BTreeMap<GroupName, (u64, crate::view::Tag)>,
     /// Boots that a fence device has ended.
     pub(crate) ended: BTreeSet<DepartedKey>,
-    pub(crate) machines: BTreeMap<GroupName, Machine>,
+    pub(crate) machines: BTreeMap<GroupName, Hosted>,
     pub(crate) inspections: BTreeMap<GroupName, Inspection>,
     pub(crate) failures: BTreeMap<GroupName, crate::status::Failure>,
     /// Groups that failed here, with how long that is remembered.
@@ -205,8 +205,16 @@ impl Core {
     pub fn handle(&mut self, now: Instant, input: Input) -> bool {
         self.advance(now);
         match input {
-            Input::Frame { path, frame } => self.hear(path, *frame),
-            Input::Compact { path, compact } => self.hear_compact(path, compact),
+            Input::Frame { path, frame } => {
+                if !self.take_frame(path, *frame) {
+                    return false;
+                }
+            }
+            Input::Compact { path, compact } => {
+                if !self.take_compact(path, compact) {
+                    return false;
+                }
+            }
             Input::Message(envelope) => self.on_message(*envelope),
             Input::Namesake => self.namesake = Some(self.now),
             Input::Durable { token } => self.on_durable(token),
@@ -271,7 +279,7 @@ impl Core {
     }
 
     /// Lets every rule look at the new state, in the order in which they depend on each other.
-    fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         self.next_wake = self.next_beat.max(self.now + std::time::Duration::from_millis(1));
         let Some(config) = self.config.clone() else { return };
         for name in config.servers.keys().filter(|name| **name != self.boot.server) {
@@ -350,6 +358,7 @@ impl Core {
             Message::Refused { order, promised } => self.on_refused(order, promised),
             Message::Learn { view, elapsed } => self.on_learn(view, elapsed),
             Message::Report { order, number, highest, capacity, table, groups, server } => {
+                let groups = groups.into_iter().map(|(name, report)| (name, Arc::new(report))).collect();
                 self.on_report(from, order, MemberReport { number, highest, capacity, groups, server }, table);
             }
             Message::Assign { order, table } => {
@@ -373,6 +382,30 @@ impl Core {
         let unknown = |config: &Arc<Config>| !config.servers.contains_key(from);
         let declared = |wanted: &Arc<Config>| wanted.servers.contains_key(from);
         self.config.as_ref().is_some_and(unknown) && self.wanted.as_ref().is_some_and(declared)
+    }
+
+    pub(crate) fn next_beat(&self) -> Instant {
+        self.next_beat
+    }
+
+    /// Some rule wants to look now.
+    pub(crate) fn is_due(&self) -> bool {
+        self.now >= self.next_wake
+    }
+
+    /// What all rules would ask for now, beside a later end of the lease; heartbeats without what was heard.
+    #[cfg(debug_assertions)]
+    pub(crate) fn would_ask(&self) -> Vec<Output> {
+        let mut thorough = self.clone();
+        thorough.outputs.clear();
+        thorough.settle();
+        let asked = thorough.outputs.into_iter().chain(thorough.waiting.into_iter().map(|(_, output)| output));
+        let one = |output| match output {
+            Output::Deadline { .. } => None,
+            Output::Heartbeat(frame) => Some(Output::Heartbeat(Box::new(Frame { heard: BTreeMap::new(), ..*frame }))),
+            other => Some(other),
+        };
+        asked.filter_map(one).collect()
     }
 
     /// The next heartbeat goes out now, not at its time: others wait for what it says.

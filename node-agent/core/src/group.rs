@@ -262,6 +262,12 @@ impl Machine {
         }
     }
 
+    /// Everything runs, and is to.
+    pub(crate) fn is_calm(&self) -> bool {
+        let runs = |(name, resource): (&ResourceName, &Resource)| resource.state == State::Running && self.is_on(name);
+        self.wanted && self.resources.iter().all(runs)
+    }
+
     pub(crate) fn phase(&self) -> GroupPhase {
         let any = |test: fn(&State) -> bool| self.resources.values().any(|resource| test(&resource.state));
         if any(|state| matches!(state, State::Stuck(_))) {
@@ -319,7 +325,7 @@ impl Machine {
             self.stop_stragglers();
         }
         // Who waits for whom is asked only when something is to be started or stopped.
-        let calm = self.wanted && self.resources.values().all(|resource| resource.state == State::Running);
+        let calm = self.is_calm();
         let states: BTreeMap<ResourceName, State> =
             self.resources.iter().filter(|_| !calm).map(|(n, r)| (n.clone(), r.state)).collect();
         let all = self.config.clone();

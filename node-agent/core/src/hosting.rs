@@ -31,7 +31,7 @@ pub(crate) struct Inspection {
 }
 
 /// Content of a report: groups, the server itself, table, highest tag.
-type Said = (BTreeMap<GroupName, GroupReport>, ServerReport, BTreeMap<GroupName, Assignment>, Tag);
+type Said = (BTreeMap<GroupName, Arc<GroupReport>>, ServerReport, BTreeMap<GroupName, Assignment>, Tag);
 
 /// Reporting to the coordinator.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -79,7 +79,7 @@ impl Core {
                 if !self.durable.view.as_ref().is_some_and(|view| view.admits(&self.boot.server, self.boot.boot)) {
                     machine.stop("this server is not in the newest view");
                 }
-                self.machines.insert(name, machine);
+                self.machines.insert(name, machine.into());
             }
         }
         let unknown: Vec<GroupName> = self
@@ -230,10 +230,13 @@ impl Core {
 
     fn noted_phase(&mut self, group: &GroupName, resource: &ResourceName, before: GroupPhase) {
         let Some(machine) = self.machines.get(group) else { return };
-        let (after, report) = (machine.phase(), machine.report(0));
+        let after = machine.phase();
+        if before == after {
+            return;
+        }
+        let report = machine.report(0);
         let said = report.resources.get(resource).map(|state| state.message.clone()).unwrap_or_default();
         match (before, after) {
-            (a, b) if a == b => {}
             (_, GroupPhase::Online) => self.note("GroupStarted", Some(group.clone()), false, "online".into()),
             (_, GroupPhase::Failed) => self.note("ResourceFailed", Some(group.clone()), true, report.message),
             (_, GroupPhase::Stuck) => {
@@ -325,7 +328,7 @@ impl Core {
             }
             Reason::Start | Reason::Stop => {}
         }
-        self.machines.insert(name, Machine::new(self.now, assignment, config, gate, false));
+        self.machines.insert(name, Machine::new(self.now, assignment, config, gate, false).into());
     }
 
     /// Everything that this server holds is to be stopped.
@@ -337,7 +340,7 @@ impl Core {
 
     /// Lets every machine act, as far as ledger and lease allow.
     pub(crate) fn drive_machines(&mut self) {
-        if !self.leased() && self.machines.values().any(Machine::is_wanted) && self.lost_lease() {
+        if !self.leased() && self.machines.values().any(|machine| machine.is_wanted()) && self.lost_lease() {
             self.note("LeaseLost", None, true, "authority is about to end: stopping everything".into());
             self.stop_everything("this server lost its lease");
         }
@@ -349,8 +352,7 @@ impl Core {
             if machine.gate > durable {
                 continue;
             }
-            let requests = machine.requests(now, leased, &mut wake);
-            let checks = machine.checks(now, leased, &mut wake);
+            let (requests, checks) = machine.due(now, leased, &mut wake);
             let generation = machine.config.generation;
             let assignment = machine.assignment.clone();
             for request in requests {
@@ -372,7 +374,7 @@ impl Core {
             for at in wake {
                 self.wake(at);
             }
-            if self.machines.get(&name).is_some_and(Machine::is_gone) {
+            if self.machines.get(&name).is_some_and(|machine| machine.is_gone()) {
                 self.release(&name);
             }
         }
@@ -431,10 +433,10 @@ impl Core {
     }
 
     /// What this server says about its groups.
-    pub(crate) fn own_reports(&self) -> BTreeMap<GroupName, GroupReport> {
+    pub(crate) fn own_reports(&self) -> BTreeMap<GroupName, Arc<GroupReport>> {
         let known = |name: &GroupName| self.groups.get(name).map_or(0, |config| config.generation);
-        let mut reports: BTreeMap<GroupName, GroupReport> =
-            self.machines.iter().map(|(name, machine)| (name.clone(), machine.report(known(name)))).collect();
+        let mut reports: BTreeMap<GroupName, Arc<GroupReport>> =
+            self.machines.iter().map(|(name, machine)| (name.clone(), machine.kept_report(known(name)))).collect();
         for (name, assignment) in self.durable.held.iter().filter(|(name, _)| !self.machines.contains_key(*name)) {
             // Held, but without its specification nothing can be probed or stopped: it counts as running.
             let report = GroupReport {
@@ -449,7 +451,7 @@ impl Core {
                 steps: Vec::new(),
                 message: "this server may hold it, but has lost its specification".into(),
             };
-            reports.insert(name.clone(), report);
+            reports.insert(name.clone(), Arc::new(report));
         }
         for (name, inspection) in &self.inspections {
             let Some(config) = self.groups.get(name) else { continue };
@@ -473,7 +475,7 @@ impl Core {
                 steps: Vec::new(),
                 message: String::new(),
             };
-            reports.insert(name.clone(), report);
+            reports.insert(name.clone(), Arc::new(report));
         }
         reports
     }
@@ -486,16 +488,20 @@ impl Core {
         }
         let Some(view) = self.durable.view.clone() else { return };
         let Some(coordinator) = view.coordinator().cloned() else { return };
-        let content = (self.own_reports(), self.server_report(), self.durable.table.clone(), self.durable.highest);
-        if self.reporter.last.as_ref() != Some(&content) {
+        let (groups, server) = (self.own_reports(), self.server_report());
+        let (table, highest) = (&self.durable.table, self.durable.highest);
+        let said = self.reporter.last.as_ref();
+        if said.is_none_or(|said| (&said.0, &said.1, &said.2, said.3) != (&groups, &server, table, highest)) {
             self.reporter.number = self.now.0.max(self.reporter.number + 1);
-            self.reporter.last = Some(content.clone());
+            self.reporter.last = Some((groups.clone(), server.clone(), table.clone(), highest));
             self.reporter.sent = Instant::ZERO;
         }
-        let (groups, server, table, highest) = content;
         let (number, order) = (self.reporter.number, view.order());
         if coordinator == self.boot.server {
-            let capacity = self.boot.capacity;
+            if self.coordinator.reports.get(&coordinator).is_some_and(|known| known.number == number) {
+                return;
+            }
+            let (capacity, table) = (self.boot.capacity, table.clone());
             let report = MemberReport { number, highest, capacity, groups, server };
             return self.on_report(coordinator, order, report, table);
         }
@@ -516,8 +522,8 @@ impl Core {
                 number,
                 highest,
                 capacity: self.boot.capacity,
-                table,
-                groups,
+                table: self.durable.table.clone(),
+                groups: groups.into_iter().map(|(name, report)| (name, Arc::unwrap_or_clone(report))).collect(),
                 server,
             }),
         });

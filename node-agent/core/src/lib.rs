@@ -31,6 +31,7 @@ pub mod names;
 pub mod orders;
 pub mod settings;
 pub mod status;
+mod steady;
 pub mod time;
 pub mod view;
 
@@ -48,6 +49,7 @@ mod fencing;
 mod fitness;
 mod force;
 mod group;
+mod hosted;
 mod hosting;
 mod input;
 mod knowledge;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_planner::Decision;
@@ -213,7 +214,7 @@ pub struct Status {
     /// Why the specification that this server holds is not in force as a whole; none: it is, or nothing has formed.
     pub config_pending: Option<String>,
     /// Groups that this server holds.
-    pub groups: BTreeMap<GroupName, GroupReport>,
+    pub groups: BTreeMap<GroupName, Arc<GroupReport>>,
     /// Monitors of the sub-cluster, as they find this server.
     pub monitors: BTreeMap<MonitorName, MonitorReport>,
     /// Set on the coordinator once every member reported.
@@ -341,7 +342,7 @@ pub struct PlacedGroup {
     /// The member that holds it.
     pub server: Option<ServerName>,
     /// Its report.
-    pub report: Option<GroupReport>,
+    pub report: Option<Arc<GroupReport>>,
     /// Its monitors that run everywhere, over all servers.
     pub everywhere: BTreeMap<MonitorName, MonitorReport>,
     /// Failures per server.

@@ -72,7 +72,7 @@ fn placed(phase: GroupPhase, server: Option<&str>) -> PlacedGroup {
         assignment: None,
         phase,
         server: server.map(Into::into),
-        report: server.map(|_| report),
+        report: server.map(|_| report.into()),
         failures: BTreeMap::new(),
         decision: None,
         transitions: Vec::new(),

@@ -67,6 +67,11 @@ impl Machine {
         std::mem::take(&mut self.ended)
     }
 
+    /// Whether some have.
+    pub(crate) fn any_ended(&self) -> bool {
+        !self.ended.is_empty()
+    }
+
     pub(crate) fn programs(&self) -> impl Iterator<Item = &ResourceName> {
         self.programs.keys()
     }

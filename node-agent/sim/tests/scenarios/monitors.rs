@@ -36,7 +36,7 @@ fn fails() -> Outcome {
     Outcome::Failed("answers 500".into())
 }
 
-fn report(world: &World, server: usize) -> GroupReport {
+fn report(world: &World, server: usize) -> Arc<GroupReport> {
     world.status(server).expect("it is up").groups.get(&GroupName::from("web")).expect("it holds the group").clone()
 }
 

@@ -25,7 +25,7 @@ use printer::Printer;
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
     let inner = match words.next().as_deref().and_then(std::ffi::OsStr::to_str) {
-        Some("helper") => return holdfast_agent::helper::helper_main(),
+        Some("nursery") => return holdfast_agent::nursery::nursery_main(),
         Some("guard") => match (words.next(), words.next()) {
             (Some(run_dir), None) => return holdfast_agent::guard::guard_main(Path::new(&run_dir)),
             _ => Some(Err(anyhow::anyhow!("`holdfast guard` takes one run directory; agents start it themselves"))),

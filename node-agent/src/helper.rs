@@ -1,5 +1,5 @@
-//! The hidden program `holdfast helper`: carries out one operation on one resource, or one check of a
-//! monitor, and ends.
+//! A helper: a process that carries out one operation on one resource, or one check of a monitor, and ends. It is born in
+//! the nursery.
 //!
 //! Every effect on the server, and every look that may hang, happens in such a process, inside a control group of its own, so that a frozen or hung
 //! operation can be killed without a trace (protocol-why D6). Right before it acts on a start it looks at the deadline
@@ -105,7 +105,7 @@ pub fn state_dirs(run_dir: &std::path::Path) -> PathBuf {
     run_dir.join("resources")
 }
 
-/// The program. Ends with 0 if it could answer, whatever the answer is.
+/// The process. Ends with 0 if it could answer, whatever the answer is.
 pub fn helper_main() -> ExitCode {
     let mut text = String::new();
     let request = std::io::stdin()
@@ -120,7 +120,7 @@ pub fn helper_main() -> ExitCode {
         },
         Ok(Question::Check(request)) => monitors::run(&request),
         Err(problem) => {
-            eprintln!("holdfast helper is started by the agent, with a request on standard input: {problem}");
+            eprintln!("a helper gets a request on standard input: {problem}");
             return ExitCode::from(2);
         }
     };

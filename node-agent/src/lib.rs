@@ -27,6 +27,7 @@ pub mod local_socket;
 pub mod metadata;
 pub mod monitors;
 pub mod notes;
+pub mod nursery;
 pub mod paths;
 pub mod quorum;
 pub mod realtime;

@@ -136,7 +136,7 @@ pub fn spawn(what: &Spawn<'_>) -> Result<Child, SpawnError> {
         failure: failure.as_raw_fd(),
     };
     // SAFETY: the child makes only system calls on memory prepared above, until it executes or ends.
-    let child = unsafe { clone_into(what.cgroup) }.map_err(SpawnError::Clone)?;
+    let child = unsafe { clone_into(what.cgroup, 0) }.map_err(SpawnError::Clone)?;
     let Some(child) = child else {
         // SAFETY: this is the child.
         unsafe { become_program(&plan) }
@@ -172,7 +172,7 @@ pub fn spawn(what: &Spawn<'_>) -> Result<Child, SpawnError> {
 #[expect(unsafe_code, reason = "clone3 in a process with one thread")]
 pub fn fork_into(cgroup: BorrowedFd<'_>, keep: &[RawFd], work: impl FnOnce()) -> io::Result<Child> {
     // SAFETY: the caller has one thread, so no lock is held by another one in the copy.
-    match unsafe { clone_into(Some(cgroup)) }? {
+    match unsafe { clone_into(Some(cgroup), 0) }? {
         Some(child) => Ok(child),
         None => {
             // SAFETY: plain system calls on this process's own descriptors.
@@ -200,6 +200,17 @@ pub fn fork_into(cgroup: BorrowedFd<'_>, keep: &[RawFd], work: impl FnOnce()) ->
     }
 }
 
+/// Goes on as a second process in another control group, as a child of the caller's parent. None in that process; its
+/// number in the caller. Only for processes with one thread.
+///
+/// # Errors
+/// When the kernel refuses a new process.
+#[expect(unsafe_code, reason = "clone3 in a process with one thread")]
+pub fn fork_sibling(cgroup: BorrowedFd<'_>) -> io::Result<Option<i32>> {
+    // SAFETY: the caller has one thread, so no lock is held by another one in the copy.
+    Ok(unsafe { clone_into(Some(cgroup), libc::CLONE_PARENT as u64) }?.map(|sibling| sibling.pid))
+}
+
 struct Plan<'a> {
     program: &'a CString,
     args: *const *const libc::c_char,
@@ -219,18 +230,19 @@ fn high(fd: RawFd) -> io::Result<OwnedFd> {
     }
 }
 
-/// As `fork`, into a control group, with a descriptor of the child. None in the child.
+/// As `fork`, into a control group, with a descriptor of the child. None in the child. `flags`: more of them.
 ///
 /// # Safety
 /// With more than one thread, the child may make system calls only.
 #[expect(unsafe_code, reason = "clone3")]
-unsafe fn clone_into(cgroup: Option<BorrowedFd<'_>>) -> io::Result<Option<Child>> {
+unsafe fn clone_into(cgroup: Option<BorrowedFd<'_>>, flags: u64) -> io::Result<Option<Child>> {
     let mut pidfd: RawFd = -1;
     // SAFETY: plain integers; all zeros is the documented "not used".
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = libc::CLONE_PIDFD as u64;
+    args.flags = libc::CLONE_PIDFD as u64 | flags;
     args.pidfd = &raw mut pidfd as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
+    // Whose child is another's takes that one's.
+    args.exit_signal = if flags & libc::CLONE_PARENT as u64 == 0 { libc::SIGCHLD as u64 } else { 0 };
     if let Some(cgroup) = cgroup {
         // Spelt out because the constant has changed its type between versions of libc.
         const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;

@@ -210,3 +210,32 @@ fn a_limit_is_set_or_refused_with_the_reason_but_never_ignored() {
         }
     }
 }
+
+#[test]
+fn operations_go_on_after_the_process_that_helpers_are_born_of_was_killed() {
+    let server = Server::new();
+    let spec = program("sleep 300");
+    assert_eq!(server.run(Action::Start, &spec), Outcome::Running);
+    for _ in 0..2 {
+        let nursery = nursery();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(nursery), nix::sys::signal::Signal::SIGKILL).unwrap();
+        assert_eq!(server.run(Action::Probe, &spec), Outcome::Running);
+    }
+    assert_eq!(server.run(Action::Stop, &spec), Outcome::Stopped);
+}
+
+/// The one child of this process that gives birth to helpers.
+fn nursery() -> i32 {
+    let me = std::process::id().to_string();
+    let of_mine = |pid: &i32| {
+        let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let status = read("stat");
+        let parent = status.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1).map(str::to_owned));
+        parent.as_deref() == Some(&me) && read("cmdline").contains("nursery") && read("comm").trim() != "helper"
+    };
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let found: Vec<i32> = pids.filter(of_mine).collect();
+    assert_eq!(found.len(), 1, "{found:?}");
+    found[0]
+}

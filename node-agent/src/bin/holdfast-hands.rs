@@ -1,4 +1,4 @@
-//! Helper and guard alone: the two hidden programs of the `holdfast` binary, for the tests of this crate, which come
+//! Nursery, helper and guard alone: the hidden programs of the `holdfast` binary (a helper is only ever born there), for the tests of this crate, which come
 //! before that binary in the order of dependencies; and a stand-in for an agent, which does nothing but be killed. Not
 //! installed.
 
@@ -12,11 +12,12 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
+        ["nursery"] => holdfast_agent::nursery::nursery_main(),
         ["helper"] => holdfast_agent::helper::helper_main(),
         ["guard", run_dir] => holdfast_agent::guard::guard_main(Path::new(run_dir)),
         ["agent", run_dir, cgroup] => agent(Path::new(run_dir), Path::new(cgroup)),
         _ => {
-            eprintln!("usage: holdfast-hands helper | guard RUN_DIR | agent RUN_DIR CGROUP");
+            eprintln!("usage: holdfast-hands nursery | helper | guard RUN_DIR | agent RUN_DIR CGROUP");
             ExitCode::from(2)
         }
     }

@@ -156,7 +156,7 @@ impl Inner {
             cgroup: self.settings.cgroups.base().to_owned(),
         };
         let until = tokio::time::Instant::now() + check.timeout + GRACE;
-        let (verdict, left) = launch::check(&self.settings, request, until, called_back).await;
+        let (verdict, left) = launch::check(self, request, until, called_back).await;
         if let Some(left) = left {
             self.hanging.note(name, left);
         }

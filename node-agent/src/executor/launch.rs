@@ -3,7 +3,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::path::Path;
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
@@ -13,12 +12,12 @@ use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use super::Settings;
+use super::Inner;
 use crate::cgroup::Cgroup;
 use crate::helper::{Question, Request, Verb};
 use crate::monitors;
 use crate::resources::{Plan, Verdict, execute};
-use crate::spawn::{self, Child, Exit, Spawn};
+use crate::spawn::{self, Child, Exit};
 
 /// How long the kernel may take to end a killed helper.
 const KILL_WAIT: Duration = Duration::from_secs(1);
@@ -58,12 +57,12 @@ impl Drop for Waited {
 }
 
 /// Carries the request out in a helper.
-pub(super) async fn helper(settings: &Settings, request: Request, until: Instant) -> Verdict {
-    let cgroup = settings.cgroups.helper(request.op);
-    let victims = killed_on_timeout(settings, &request);
+pub(super) async fn helper(inner: &Inner, request: Request, until: Instant) -> Verdict {
+    let cgroup = inner.settings.cgroups.helper(request.op);
+    let victims = killed_on_timeout(inner, &request);
     let limit = request.timeout;
     let question = Question::Operation(Box::new(request));
-    let verdict = match timeout_at(until, talk(settings, &cgroup, &question)).await {
+    let verdict = match timeout_at(until, talk(inner, &cgroup, &question)).await {
         Ok(Ok(verdict)) => verdict,
         Ok(Err(problem)) => Verdict::unknown(format!("the helper could not be run: {problem}")),
         Err(_) => {
@@ -78,17 +77,17 @@ pub(super) async fn helper(settings: &Settings, request: Request, until: Instant
 
 /// Carries a check of a monitor out in a helper; `called_back` ends it. Gives what is left of it, if that can't be killed.
 pub(super) async fn check(
-    settings: &Settings,
+    inner: &Inner,
     request: monitors::Request,
     until: Instant,
     mut called_back: watch::Receiver<bool>,
 ) -> (Verdict, Option<Cgroup>) {
-    let cgroup =
-        if request.plan.acts() { settings.cgroups.helper(request.op) } else { settings.cgroups.check(request.op) };
+    let cgroups = &inner.settings.cgroups;
+    let cgroup = if request.plan.acts() { cgroups.helper(request.op) } else { cgroups.check(request.op) };
     let limit = request.timeout;
     let question = Question::Check(Box::new(request));
     let verdict = tokio::select! {
-        answer = timeout_at(until, talk(settings, &cgroup, &question)) => match answer {
+        answer = timeout_at(until, talk(inner, &cgroup, &question)) => match answer {
             Ok(Ok(verdict)) => verdict,
             Ok(Err(problem)) => Verdict::unknown(format!("the helper could not be run: {problem}")),
             Err(_) => Verdict::failed(format!("it took longer than {limit:?} and was killed")),
@@ -113,9 +112,10 @@ async fn finish(cgroup: &Cgroup) -> String {
 }
 
 /// What a timeout ends beside the helper: all that it started for this operation, but nothing that was started before.
-fn killed_on_timeout(settings: &Settings, request: &Request) -> Vec<Cgroup> {
-    let mut all = vec![settings.cgroups.helper(request.op)];
-    let resource = settings.cgroups.resource(&request.group, &request.resource);
+fn killed_on_timeout(inner: &Inner, request: &Request) -> Vec<Cgroup> {
+    let cgroups = &inner.settings.cgroups;
+    let mut all = vec![cgroups.helper(request.op)];
+    let resource = cgroups.resource(&request.group, &request.resource);
     match (&request.plan, request.verb) {
         // A start's own check runs beside it, and ends with it.
         (Plan::Script(_) | Plan::Ocf(_) | Plan::DataService(_), verb) => {
@@ -139,12 +139,12 @@ async fn kill(cgroups: Vec<Cgroup>) -> String {
     killed.await.unwrap_or_else(|e| format!("; killing it failed: {e}"))
 }
 
-async fn talk(settings: &Settings, cgroup: &Cgroup, question: &Question) -> Result<Verdict, String> {
+async fn talk(inner: &Inner, cgroup: &Cgroup, question: &Question) -> Result<Verdict, String> {
     let text = |e: io::Error| e.to_string();
     let question = serde_json::to_vec(question).map_err(|e| e.to_string())?;
     let (their_input, our_output) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| e.to_string())?;
     let (our_input, their_output) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| e.to_string())?;
-    let mut child = Waited(Some(start(settings, cgroup, their_input, their_output)?));
+    let mut child = Waited(Some(start(inner, cgroup, their_input, their_output)?));
     let mut sender = pipe::Sender::from_owned_fd(our_output).map_err(text)?;
     let mut receiver = pipe::Receiver::from_owned_fd(our_input).map_err(text)?;
     let mut answer = Vec::new();
@@ -175,20 +175,9 @@ async fn receive(receiver: &mut pipe::Receiver, answer: &mut Vec<u8>) -> io::Res
     Ok(())
 }
 
-fn start(settings: &Settings, cgroup: &Cgroup, input: OwnedFd, output: OwnedFd) -> Result<Child, String> {
+fn start(inner: &Inner, cgroup: &Cgroup, input: OwnedFd, output: OwnedFd) -> Result<Child, String> {
     let directory = cgroup.open().map_err(|e| e.to_string())?;
-    let environment: Vec<(String, String)> = std::env::vars().collect();
-    let error = std::io::stderr();
-    spawn::spawn(&Spawn {
-        program: &settings.program,
-        args: &["holdfast".to_owned(), "helper".to_owned()],
-        environment: &environment,
-        directory: Path::new("/"),
-        stdio: [Some(input.as_fd()), Some(output.as_fd()), Some(error.as_fd())],
-        identity: None,
-        cgroup: Some(directory.as_fd()),
-    })
-    .map_err(|e| e.to_string())
+    inner.nursery.bear(directory.as_fd(), input.as_fd(), output.as_fd()).map_err(|e| e.to_string())
 }
 
 async fn wait(child: &Child) -> io::Result<Exit> {

@@ -26,6 +26,7 @@ use crate::clock;
 use crate::deadline::DeadlinePage;
 use crate::guard::kill_list::{Entry, KillList};
 use crate::helper::{Request, Verb, carry_out, state_dir};
+use crate::nursery::Nursery;
 use crate::resources::data_service::Abort;
 use crate::resources::plan::data_service::declared_name;
 use crate::resources::{Network, Plan, Sources, State, Told, Verdict, process};
@@ -47,7 +48,7 @@ pub struct Settings {
     pub run_dir: PathBuf,
     /// The control groups; `enter_agent` was called.
     pub cgroups: Hierarchy,
-    /// The `holdfast` program; it is called with the argument `helper`.
+    /// The `holdfast` program; it is called with the argument `nursery`.
     pub program: PathBuf,
     /// The deadline page.
     pub page: Arc<DeadlinePage>,
@@ -109,6 +110,7 @@ pub struct Executor {
 
 struct Inner {
     settings: Settings,
+    nursery: Nursery,
     kill_list: KillList,
     records: records::Records,
     inputs: Box<dyn Fn(Input) + Send + Sync>,
@@ -138,6 +140,7 @@ impl Executor {
         }
         let records = records::Records::open(&settings.run_dir, crate::boot::Host::default().boot_id()?)?;
         let inner = Arc::new(Inner {
+            nursery: Nursery::new(&settings.program),
             kill_list: KillList::of(&settings.run_dir),
             records,
             settings,
@@ -305,7 +308,7 @@ impl Inner {
         if request.verb == Verb::Monitor && request.plan.is_seen_in_the_kernel() {
             return self.look_here(request, until).await;
         }
-        launch::helper(&self.settings, request, until).await
+        launch::helper(self, request, until).await
     }
 
     /// Carries a check out in this process. It only reads tables of the kernel: it has no effect, waits for no disk and

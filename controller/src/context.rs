@@ -17,6 +17,7 @@ use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::{Api, Client, Resource, ResourceExt};
 
 use crate::reconcilers::failover_group::claims::Held;
+use crate::reconcilers::operation::carry_out::is_final;
 use crate::{NAME, Settings};
 
 /// The newest observed objects.
@@ -167,6 +168,22 @@ impl Context {
         });
         operations.sort_by_key(|operation| age_order(operation.as_ref()));
         operations
+    }
+
+    /// The Operations on groups of one sub-cluster that are not over.
+    pub(crate) fn unfinished_operations_in(&self, sub_cluster: &SubCluster) -> Vec<Arc<Operation>> {
+        let (namespace, name) = (sub_cluster.namespace(), sub_cluster.name_any());
+        let open = self.stores.operations.state_filter(|operation| {
+            let phase = operation.status.as_ref().and_then(|status| status.phase).unwrap_or_default();
+            operation.namespace() == namespace
+                && operation.spec.target.kind == TargetKind::FailoverGroup
+                && !is_final(phase)
+        });
+        let of_it = |operation: &Arc<Operation>| {
+            let group = self.group(namespace.as_deref(), &operation.spec.target.name);
+            group.is_some_and(|group| group.spec.sub_cluster == name)
+        };
+        open.into_iter().filter(of_it).collect()
     }
 
     /// Claims that this process has accepted; whoever changes them holds the lock from the decision to the entry.

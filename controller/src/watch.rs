@@ -217,6 +217,10 @@ fn sub_cluster_changed(context: &Context, wake: &Wake, sub_cluster: &SubCluster)
     for group in context.groups_of(sub_cluster) {
         send(&wake.groups, ObjectRef::from_obj(group.as_ref()));
     }
+    // They may have waited for it to have a quorum.
+    for operation in context.unfinished_operations_in(sub_cluster) {
+        send(&wake.operations, ObjectRef::from_obj(operation.as_ref()));
+    }
     let Some(super_cluster) = super_cluster_of(sub_cluster) else { return };
     // One that goes makes room for the next: 128 are accepted.
     if context.stores.sub_clusters.get(&ObjectRef::from_obj(sub_cluster)).is_none() {

@@ -1,6 +1,6 @@
 //! Writes status: of its own Server by every agent, of SubCluster and groups by the coordinator's agent only.
 //!
-//! Always read, change own fields, write with the version that was read; on a conflict again. A report that the schema
+//! Always change own fields of what was read last, and write with its version; on a conflict read, and again. A report that the schema
 //! refuses as stale (an older epoch or revision than stands there) is not repeated: somebody newer has spoken.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -207,7 +207,7 @@ fn keep<K>(written: Written<K>, keep: impl FnOnce(K)) -> bool {
     }
 }
 
-/// Reads, changes, writes. `known` saves the read when nothing would be written.
+/// Changes what is known, and writes it; reads it first where nothing is known or somebody else has written meanwhile.
 async fn write<K>(
     api: &Api<K>,
     name: &str,
@@ -217,14 +217,21 @@ async fn write<K>(
 where
     K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
 {
-    if known.is_some_and(|known| change(known).is_none()) {
+    let mut next = known.map(&change);
+    if let Some(None) = next {
         return Ok(Written::Same);
     }
     let parameters = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
     for _ in 0..ATTEMPTS {
         let what = format!("{} {name}", K::kind(&()));
-        let Some(object) = within(&what, api.get_opt(name)).await? else { return Ok(Written::Not) };
-        let Some(changed) = change(&object) else { return Ok(Written::Done(object)) };
+        let changed = match next.take().flatten() {
+            Some(changed) => changed,
+            None => {
+                let Some(object) = within(&what, api.get_opt(name)).await? else { return Ok(Written::Not) };
+                let Some(changed) = change(&object) else { return Ok(Written::Done(object)) };
+                changed
+            }
+        };
         match within(&what, api.replace_status(name, &parameters, &changed)).await {
             Ok(object) => return Ok(Written::Done(object)),
             Err(e) if e.code() == Some(409) => {}

@@ -18,6 +18,12 @@ impl Instant {
     pub fn since(self, earlier: Instant) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
+
+    /// One moment of many at which debug builds check what would cost too much at each.
+    #[cfg(debug_assertions)]
+    pub(crate) fn is_sample(self) -> bool {
+        self.0 / 1000 % 32 == 0
+    }
 }
 
 impl Add<Duration> for Instant {

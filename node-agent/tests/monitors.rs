@@ -506,6 +506,8 @@ fn lines_of_the_journal_count_once_over_rotation_and_a_restart_of_the_agent() {
     assert!(!without_journal || matches!(&none, Outcome::Unknown(m) if m.contains("does not run")), "{none:?}");
 
     let journal = Journal::start();
+    // Helpers see the mounts of the thread that their nursery was started by.
+    server.restart();
     Journal::write("sda: I/O error before");
     let begun = holdfast_agent::clock::now().0;
     assert_eq!(at(begun), Outcome::Running, "what was before does not count");

@@ -22,7 +22,7 @@ impl Instant {
     /// One moment of many at which debug builds check what would cost too much at each.
     #[cfg(debug_assertions)]
     pub(crate) fn is_sample(self) -> bool {
-        self.0 / 1000 % 32 == 0
+        (self.0 / 1000).is_multiple_of(32)
     }
 }
 

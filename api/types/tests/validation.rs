@@ -191,6 +191,15 @@ fn what_is_not_built_is_named() {
     };
     assert!(routed("Bird").is_empty());
     assert!(routed("Frr").is_empty());
+    let misread = |ip: Value| validation::validate_group(&group(json!([{"name": "addr", "virtualIP": ip}])));
+    for (ip, found) in [
+        (json!({"address": "203.0.113.10", "router": "Frr", "metric": 5}), "metric"),
+        (json!({"address": "2001:db8::1", "router": "Frr", "protocol": "ospf"}), "protocol"),
+        (json!({"address": "203.0.113.10", "router": "Bird", "protocol": "a b"}), "protocol"),
+    ] {
+        assert_eq!(fields(&misread(ip)), [format!("spec.resources[0].virtualIP.{found}")]);
+    }
+    assert!(misread(json!({"address": "203.0.113.10", "router": "Frr", "protocol": "ospf"})).is_empty());
     let agent = |ocf: Value| {
         let found = support::unsupported_group(&group(json!([{"name": "app", "ocf": ocf}])));
         fields(&found).into_iter().map(str::to_owned).collect::<Vec<_>>()

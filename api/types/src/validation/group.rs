@@ -67,8 +67,8 @@ pub fn dependency_cycle(spec: &FailoverGroupSpec) -> Option<Vec<String>> {
     None
 }
 
-/// What is wrong with a group beyond its schema: a circle of dependencies, one address twice, names of units, its data
-/// services, its monitors.
+/// What is wrong with a group beyond its schema: a circle of dependencies, one address twice, names of units, what its
+/// routers would not understand, its data services, its monitors.
 pub fn validate_group(spec: &FailoverGroupSpec) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if let Some(cycle) = dependency_cycle(spec) {
@@ -101,6 +101,11 @@ pub fn validate_group(spec: &FailoverGroupSpec) -> Vec<FieldError> {
             let field = format!("spec.resources[{i}].systemd.unit");
             errors.push(FieldError::new(ErrorKind::Invalid, field, format!("{:?}", systemd.unit), problem));
         }
+    }
+    for (i, resource) in spec.resources.iter().enumerate() {
+        let Some(problem) = resource.virtual_ip.as_ref().and_then(super::router_problem) else { continue };
+        let field = format!("spec.resources[{i}].virtualIP.{}", problem.member);
+        errors.push(FieldError::new(ErrorKind::Invalid, field, problem.found, problem.advice));
     }
     errors.extend(super::validate_data_services(spec));
     errors.extend(super::validate_monitors(spec));

@@ -8,6 +8,7 @@ mod fencing;
 mod group;
 mod monitors;
 mod quorum;
+mod router;
 mod serial;
 mod unit;
 
@@ -18,6 +19,7 @@ pub use fencing::validate_fencing;
 pub use group::{dependency_cycle, resource_graph, validate_group};
 pub use monitors::{Target, unknown_place, validate_monitors, validate_server_monitors};
 pub use quorum::{quorum_server, quorum_server_of_group};
+pub use router::{RouterProblem, router_problem};
 pub use serial::validate_serial_lines;
 pub use unit::unit_problem;
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use holdfast_api::v1::{self as api, Router};
+use holdfast_api::validation::router_problem;
 use serde::{Deserialize, Serialize};
 
 use super::{PlanError, wrong};
@@ -39,10 +40,16 @@ pub(super) fn plan(spec: &api::VirtualIp) -> Result<VirtualIpPlan, PlanError> {
             let found = &spec.address;
             wrong("virtualIP.address", format!("is {found:?}; write an address without prefix length, as 203.0.113.10"))
         })?;
+    if let Some(problem) = router_problem(spec) {
+        return Err(wrong(
+            &format!("virtualIP.{}", problem.member),
+            format!("is {}; {}", problem.found, problem.advice),
+        ));
+    }
     let socket = match spec.router {
-        Router::Bird => bird(spec).map(|()| BIRD_SOCKET),
-        Router::Frr => frr(spec, address).map(|()| FRR_SOCKETS),
-    }?;
+        Router::Bird => BIRD_SOCKET,
+        Router::Frr => FRR_SOCKETS,
+    };
     Ok(VirtualIpPlan {
         address,
         router: spec.router,
@@ -55,38 +62,6 @@ pub(super) fn plan(spec: &api::VirtualIp) -> Result<VirtualIpPlan, PlanError> {
 /// The router of what an agent started that knew no other one.
 fn bird_by_default() -> Router {
     Router::Bird
-}
-
-fn bird(spec: &api::VirtualIp) -> Result<(), PlanError> {
-    // It becomes part of a line that BIRD reads.
-    let wild = |name: &&String| !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    if let Some(name) = spec.protocol.as_ref().filter(wild) {
-        return Err(wrong(
-            "virtualIP.protocol",
-            format!("is {name:?}; write the name of a protocol of BIRD's: letters, digits and underscores"),
-        ));
-    }
-    Ok(())
-}
-
-fn frr(spec: &api::VirtualIp, address: IpAddr) -> Result<(), PlanError> {
-    match spec.protocol.as_deref() {
-        None | Some("bgp") => {}
-        Some("ospf") if address.is_ipv4() => {}
-        Some(other) => {
-            let problem = format!(
-                "is {other:?}; with Frr write ospf (IPv4) or bgp, or leave it out: then FRR is asked only whether it uses the address"
-            );
-            return Err(wrong("virtualIP.protocol", problem));
-        }
-    }
-    if let Some(metric) = spec.metric {
-        let problem = format!(
-            "is {metric}; FRR announces the address itself, not its route: leave it out, and use `set metric` in the route-map"
-        );
-        return Err(wrong("virtualIP.metric", problem));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

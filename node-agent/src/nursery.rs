@@ -74,6 +74,7 @@ impl Nursery {
                 Some(nursery) => nursery,
                 None => self.start()?,
             };
+            // Should one have been born whose number was lost: it was asked for nothing yet, and ends with its control group.
             let Ok(answer) = ask(&nursery, [cgroup, input, output]) else {
                 lost = Some(io::Error::other("the process that starts helpers does not answer"));
                 continue;

@@ -99,7 +99,7 @@ pub struct Core {
     pub(crate) orders: VecDeque<(u64, Option<(u32, Epoch)>)>,
     stable: Option<(u32, Epoch)>,
     next_wake: Instant,
-    next_beat: Instant,
+    pub(crate) next_beat: Instant,
     last_sequence: u64,
     pub(crate) said: BTreeSet<String>,
 }
@@ -382,10 +382,6 @@ impl Core {
         let unknown = |config: &Arc<Config>| !config.servers.contains_key(from);
         let declared = |wanted: &Arc<Config>| wanted.servers.contains_key(from);
         self.config.as_ref().is_some_and(unknown) && self.wanted.as_ref().is_some_and(declared)
-    }
-
-    pub(crate) fn next_beat(&self) -> Instant {
-        self.next_beat
     }
 
     /// Some rule wants to look now.

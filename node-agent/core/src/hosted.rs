@@ -1,7 +1,8 @@
 //! A group's machine, with what follows from its state kept until something touches it: asking a thousand resources after
 //! every heartbeat would cost more than everything else that an agent does.
 //!
-//! Right because the only way to a change is [`DerefMut`], which forgets what was kept.
+//! Right because the only way to a change is [`DerefMut`], which forgets what was kept, and one check's answer, which moves
+//! a time that is kept ([`Hosted::still_runs`]).
 
 use std::hash::{Hash, Hasher};
 use std::ops::{Deref, DerefMut};
@@ -73,9 +74,7 @@ impl Hosted {
         }
         due
     }
-}
 
-impl Hosted {
     /// See [`Machine::still_runs`]. A report says nothing of it, and of what is to be done it changes only when.
     pub(crate) fn still_runs(&mut self, now: Instant, name: &ResourceName, op: OpId) -> Option<Instant> {
         let next = self.machine.still_runs(now, name, op)?;

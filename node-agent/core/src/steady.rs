@@ -43,7 +43,7 @@ impl Core {
     }
 
     fn unless_repeated(&mut self, same: bool, from: &ServerName, hear: impl FnOnce(&mut Core)) -> bool {
-        let (steady, beat) = (same && self.is_steady(from), self.next_beat());
+        let (steady, beat) = (same && self.is_steady(from), self.next_beat);
         #[cfg(debug_assertions)]
         let before = (steady && self.now.is_sample()).then(|| self.would_ask());
         hear(self);
@@ -51,7 +51,7 @@ impl Core {
             return true;
         }
         self.renew_lease();
-        let repeated = self.is_steady(from) && self.next_beat() == beat;
+        let repeated = self.is_steady(from) && self.next_beat == beat;
         #[cfg(debug_assertions)]
         if let Some(before) = before.filter(|_| repeated) {
             assert_eq!(before, self.would_ask(), "a heartbeat of {from} brought something");

@@ -26,7 +26,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run the API server and the controller in one process
-    Server(ServerArgs),
+    Server(WholeServerArgs),
     /// Run the API server alone
     Apiserver(ServerArgs),
     /// Run the controller alone, against any API server that has the kinds
@@ -269,7 +269,7 @@ pub(crate) struct ConfirmArgs {
     pub(crate) wait: WaitArgs,
 }
 
-/// `holdfast server`, `holdfast apiserver`.
+/// `holdfast apiserver`, and what `holdfast server` has in common with it.
 #[derive(Debug, Args)]
 pub(crate) struct ServerArgs {
     /// Directory for the store, the certificate authority and admin.kubeconfig; made if absent, readable by its owner only
@@ -284,6 +284,24 @@ pub(crate) struct ServerArgs {
     /// Another host name or address that clients will use, for the serving certificate; may be repeated
     #[arg(long = "san", value_name = "NAME")]
     pub(crate) sans: Vec<String>,
+}
+
+/// `holdfast server`.
+#[derive(Debug, Args)]
+pub(crate) struct WholeServerArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    #[command(flatten)]
+    pub(crate) election: ElectionArgs,
+}
+
+/// Where several controllers agree on the one that acts.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ElectionArgs {
+    /// Namespace of the Lease holdfast-controller, whose holder is the one controller that acts; made if it is absent. The
+    /// same for all controllers of an API
+    #[arg(long, value_name = "NAME", default_value = holdfast_controller::LEASE_NAMESPACE, value_parser = namespace)]
+    pub(crate) lease_namespace: String,
 }
 
 /// `holdfast quorum-server`.
@@ -307,6 +325,8 @@ pub(crate) struct ControllerArgs {
     /// Kubeconfig of the API server, with the rights of the role holdfast-controller
     #[arg(long, value_name = "FILE")]
     pub(crate) kubeconfig: PathBuf,
+    #[command(flatten)]
+    pub(crate) election: ElectionArgs,
 }
 
 /// `holdfast kubeconfig`.
@@ -603,4 +623,14 @@ pub(crate) struct TimingArgs {
     pub(crate) files: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) client: ClientArgs,
+}
+
+/// The name of a namespace: an RFC 1123 label.
+fn namespace(text: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let good = !text.is_empty() && text.len() <= 63 && text.chars().all(allowed);
+    if good && !text.starts_with('-') && !text.ends_with('-') {
+        return Ok(text.to_owned());
+    }
+    Err("allowed are 1 to 63 lowercase letters, digits and `-`, beginning and ending with a letter or digit".to_owned())
 }

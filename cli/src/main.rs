@@ -57,7 +57,9 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result {
     let printer = Printer::new();
     match command {
-        Command::Server(args) => long(commands::server::run(args, Parts::ApiAndController, printer)),
+        Command::Server(args) => {
+            long(commands::server::run(args.server, Parts::ApiAndController(args.election), printer))
+        }
         Command::Apiserver(args) => long(commands::server::run(args, Parts::Api, printer)),
         Command::QuorumServer(args) => long(commands::quorum_server::run(args, printer)),
         Command::Controller(args) => long(commands::server::controller(args, printer)),

@@ -7,6 +7,7 @@
 //! that is no longer the newest one. All its memory is in the objects; it may be stopped and started at any time.
 
 mod context;
+mod election;
 mod error;
 mod reconcilers;
 mod watch;
@@ -16,8 +17,10 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use kube::Client;
 
+pub use election::{Election, Identity, NAMESPACE as LEASE_NAMESPACE};
 pub use error::Error;
 
 /// Name under which the controller reports Events.
@@ -32,15 +35,23 @@ pub struct Settings {
     pub resync: Duration,
     /// Name of this process in Events; default: the name of the host.
     pub instance: Option<String>,
+    /// With it only one of several controllers acts; without it this one acts whatever others do. Default: without.
+    pub election: Option<Election>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { report_timeout: Duration::from_secs(150), resync: Duration::from_secs(60), instance: None }
+        Self {
+            report_timeout: Duration::from_secs(150),
+            resync: Duration::from_secs(60),
+            instance: None,
+            election: None,
+        }
     }
 }
 
-/// Runs until `shutdown` is ready; work that has begun is finished first.
+/// Runs until `shutdown` is ready; work that has begun is finished first. In an election it acts while it is the leader, and
+/// stands by otherwise.
 ///
 /// An API server that is away or does not answer is waited for. Fails if something ends that must not end while the
 /// controller runs.
@@ -49,6 +60,15 @@ pub async fn run(
     settings: Settings,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
-    let (context, writers) = context::Context::new(client, settings);
-    watch::run(Arc::new(context), writers, shutdown).await
+    let election = settings.election.clone();
+    // Each term begins with an empty memory: what was seen before may be old.
+    let work = |client, stop| {
+        let (context, writers) = context::Context::new(client, settings.clone());
+        watch::run(Arc::new(context), writers, stop)
+    };
+    let stop: election::Stop = shutdown.boxed().shared();
+    match election {
+        Some(election) => election::lead(client, election, stop, work).await,
+        None => work(client, stop).await,
+    }
 }

@@ -11,14 +11,15 @@ use axum::body::Body;
 use holdfast_apiserver::identity::MASTERS;
 use holdfast_apiserver::pki::Pki;
 use holdfast_apiserver::tls::Tls;
-use holdfast_apiserver::{Identity, Server, Settings};
+use holdfast_apiserver::{Server, Settings};
+use holdfast_controller::{Election, Identity};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tower::ServiceExt;
 
-use crate::args::{ControllerArgs, ServerArgs};
+use crate::args::{ControllerArgs, ElectionArgs, ServerArgs};
 use crate::errors::{Failure, Result};
 use crate::printer::Printer;
 
@@ -28,12 +29,12 @@ const CONTROLLER: &str = "holdfast-controller";
 const CONTROLLER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a process consists of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Parts {
     /// The API server.
     Api,
     /// The API server, and the controller beside it.
-    ApiAndController,
+    ApiAndController(ElectionArgs),
     /// The API server, with nothing but what locks need.
     Locks,
 }
@@ -43,9 +44,12 @@ pub(crate) enum Parts {
 /// # Errors
 /// When the data directory, the store, the certificates or the address can't be used, or a part ends by itself.
 pub(crate) async fn run(args: ServerArgs, parts: Parts, printer: Printer) -> Result {
-    let with_controller = parts == Parts::ApiAndController;
     let stopping = stop_signals()?;
     make_directory(&args.data_dir)?;
+    let controller = match &parts {
+        Parts::ApiAndController(election) => Some(candidate(election, &args.data_dir)?),
+        Parts::Api | Parts::Locks => None,
+    };
     let store = holdfast_store::open(&args.store, &args.data_dir).map_err(Failure::refused_by)?;
     let listener = TcpListener::bind(args.listen).await.map_err(|error| {
         Failure::refused(format!("cannot listen on {}: {error}", args.listen)).hint(
@@ -58,19 +62,16 @@ pub(crate) async fn run(args: ServerArgs, parts: Parts, printer: Printer) -> Res
     let renewal = tls.renew_daily(args.data_dir.clone(), address, args.sans.clone());
     let settings = match parts {
         Parts::Locks => Settings::locks(store),
-        Parts::Api | Parts::ApiAndController => Settings::new(store).map_err(anyhow::Error::from)?,
+        Parts::Api | Parts::ApiAndController(_) => Settings::new(store).map_err(anyhow::Error::from)?,
     };
     let server = Arc::new(Server::new(settings).map_err(anyhow::Error::from)?);
 
-    let (controller_ended, ended) = watch::channel(!with_controller);
+    let (controller_ended, ended) = watch::channel(controller.is_none());
     let controller = async {
-        if !with_controller {
-            return std::future::pending().await;
-        }
+        let Some(settings) = controller else { return std::future::pending().await };
         server.ready().await;
         let stop = stopped(stopping.clone());
-        let outcome =
-            holdfast_controller::run(client_of(&server), holdfast_controller::Settings::default(), stop).await;
+        let outcome = holdfast_controller::run(client_of(&server), settings, stop).await;
         controller_ended.send_replace(true);
         match outcome {
             // As told; the API server ends next.
@@ -117,14 +118,29 @@ pub(crate) async fn controller(args: ControllerArgs, printer: Printer) -> Result
     let url = config.cluster_url.clone();
     let client = kube::Client::try_from(config)?;
     printer.data(&format!("ready: controller of {url}"))?;
-    holdfast_controller::run(client, holdfast_controller::Settings::default(), stopped(stopping))
+    let settings = in_election(&args.election, Identity::fresh());
+    holdfast_controller::run(client, settings, stopped(stopping))
         .await
         .map_err(|error| anyhow::Error::from(error).context("the controller ended").into())
 }
 
+/// The controller that may start again under the same name, which the data directory keeps.
+fn candidate(election: &ElectionArgs, directory: &Path) -> Result<holdfast_controller::Settings> {
+    let identity = Identity::kept_in(directory).map_err(|error| {
+        Failure::refused(format!("cannot use {}: {error}", directory.join("controller.id").display()))
+            .hint("check that this user may read and write there; without the file the server makes a new one")
+    })?;
+    Ok(in_election(election, identity))
+}
+
+fn in_election(election: &ElectionArgs, identity: Identity) -> holdfast_controller::Settings {
+    let election = Election { namespace: election.lease_namespace.clone(), identity: Arc::new(identity) };
+    holdfast_controller::Settings { election: Some(election), ..Default::default() }
+}
+
 /// A client of the server in this process: no socket, no TLS between.
 fn client_of(server: &Server) -> kube::Client {
-    let service = server.service(Some(Identity::new(CONTROLLER, [MASTERS])));
+    let service = server.service(Some(holdfast_apiserver::Identity::new(CONTROLLER, [MASTERS])));
     let service = service.map_request(|request: http::Request<kube::client::Body>| request.map(Body::new));
     kube::Client::new(service, "default")
 }

@@ -164,8 +164,11 @@ async fn ensure_servers(sub: &SubCluster, existing: &[Arc<Server>], context: &Co
                 (name, done)
             }
             Change::Delete(name) => {
-                let done = api.delete(&name, &DeleteParams::default()).await.map(|_| ());
-                (name, done)
+                // The one that was seen: another one of that name may be wanted again.
+                if let Some(server) = existing.iter().find(|server| server.name_any() == name) {
+                    delete_exactly(&api, server.as_ref()).await?;
+                }
+                continue;
             }
         };
         match done {

@@ -5,7 +5,8 @@
 
 use std::fmt::Debug;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use holdfast_api::conditions;
@@ -58,6 +59,53 @@ impl Controller {
     }
 }
 
+/// A controller in an election.
+pub struct Candidate {
+    pub name: String,
+    pub wire: Arc<Wire>,
+    pub controller: Controller,
+}
+
+impl Candidate {
+    /// Ends it without a word, as a kill does.
+    pub async fn kill(self) {
+        self.controller.running.abort();
+        drop(self.controller.running.await);
+    }
+}
+
+/// What is between a controller and the API server.
+#[derive(Default)]
+pub struct Wire {
+    /// Nothing gets through.
+    pub cut: AtomicBool,
+    sent: Mutex<Vec<(Instant, String)>>,
+}
+
+impl Wire {
+    fn client(self: &Arc<Self>, client: Client) -> Client {
+        let wire = Arc::clone(self);
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let (wire, client) = (Arc::clone(&wire), client.clone());
+            async move {
+                let what = format!("{} {}", request.method(), request.uri().path());
+                wire.sent.lock().expect("lock").push((Instant::now(), what));
+                if wire.cut.load(Ordering::SeqCst) {
+                    return Err(tower::BoxError::from("the test cut the wire"));
+                }
+                client.send(request).await.map_err(tower::BoxError::from)
+            }
+        });
+        Client::new(service, "default")
+    }
+
+    /// What was sent since then, or tried to be, except about the lease.
+    pub fn worked_since(&self, since: Instant) -> Vec<(Instant, String)> {
+        let sent = self.sent.lock().expect("lock");
+        sent.iter().filter(|(at, what)| *at >= since && !what.contains("/namespaces/locks/")).cloned().collect()
+    }
+}
+
 impl World {
     /// An API server with the namespace `ha`.
     pub async fn new() -> Self {
@@ -90,6 +138,18 @@ impl World {
         let settings = holdfast_controller::Settings::default();
         let run = holdfast_controller::run(self.client.clone(), settings, async { drop(stopped.await) });
         Controller { stop, running: tokio::spawn(run) }
+    }
+
+    /// Starts a controller that takes part in the election, with a client that can be cut off and tells what it sent.
+    pub fn candidate(&self) -> Candidate {
+        let wire = Arc::new(Wire::default());
+        let identity = Arc::new(holdfast_controller::Identity::fresh());
+        let name = identity.name().to_owned();
+        let election = holdfast_controller::Election { namespace: "locks".into(), identity };
+        let settings = holdfast_controller::Settings { election: Some(election), ..Default::default() };
+        let (stop, stopped) = oneshot::channel::<()>();
+        let run = holdfast_controller::run(wire.client(self.client.clone()), settings, async { drop(stopped.await) });
+        Candidate { name, wire, controller: Controller { stop, running: tokio::spawn(run) } }
     }
 
     /// The API of a kind in namespace `ha`.

@@ -1,7 +1,7 @@
 //! The Kubernetes REST protocol over a store.
 //!
 //! ```text
-//!  connection ─ identity ─▶ router ─▶ authz ─▶ ops/{read,create,update,delete,review} ─▶ Store
+//!  connection ─ identity ─▶ router ─▶ authz ─▶ ops/{read,create,update,delete,review} ─▶ sealed ─▶ Store
 //!                             │                      │        ▲
 //!                             ▼                  prepare, schema, admission, managed (pure)
 //!                    discovery, health               │
@@ -10,11 +10,12 @@
 //!
 //! Invariants: everything that is acknowledged is in the store; what the caches show is a state of the store, with its
 //! revision; a watch shows every change once and in order; only `error` makes Status answers; only `negotiation` and
-//! `router` know media types.
+//! `router` know media types; only `sealed` sees what a Secret looks like in the store.
 //!
 //! Deliberately absent: kinds. They come as CustomResourceDefinitions, the built-ins from `registry/builtin.yaml`.
 
 mod admission;
+pub mod authority;
 mod authz;
 mod bootstrap;
 mod cache;
@@ -28,6 +29,7 @@ mod gc;
 mod health;
 pub mod identity;
 pub mod jsonpath;
+pub mod keys;
 mod managed;
 mod names;
 mod namespaces;
@@ -45,6 +47,7 @@ pub mod registry;
 mod request;
 mod router;
 mod schema;
+mod sealed;
 mod selectors;
 mod server;
 mod state;

@@ -24,7 +24,9 @@ impl Object {
 
     /// Like [`Object::decode`] for bytes whose revision is known otherwise, e.g. that of a deletion.
     pub(crate) fn from_bytes(def: &ResourceDef, key: &str, bytes: &[u8], revision: u64) -> Result<Object, String> {
-        let mut value: Value = serde_json::from_slice(bytes).map_err(|e| format!("{key} holds no JSON: {e}"))?;
+        let unreadable =
+            |error| crate::sealed::why_unreadable(key, bytes).unwrap_or(format!("{key} holds no JSON: {error}"));
+        let mut value: Value = serde_json::from_slice(bytes).map_err(unreadable)?;
         if !value["metadata"].is_object() {
             return Err(format!("{key} holds no object with metadata"));
         }

@@ -1,7 +1,7 @@
 //! The server's own certificates: made at the first start, kept in the data directory, renewed at a start when needed.
 //!
 //! ```text
-//!  DIR/pki/ca.{crt,key}        signs everything below; lives 10 years
+//!  DIR/pki/ca.{crt,key}        signs everything below; lives 10 years; the same on all servers of one store
 //!  DIR/pki/server.{crt,key}    what the server shows; lives 1 year
 //!  DIR/pki/admin.{crt,key}     holdfast-admin in group system:masters; lives 1 year
 //!  DIR/admin.kubeconfig        the address, the CA and the admin's certificate in one file
@@ -13,7 +13,7 @@
 //!
 //! What it deliberately does not do: revoke. A certificate that leaked is good until it ends; take away its rights.
 
-mod files;
+pub(crate) mod files;
 mod kubeconfig;
 mod leaf;
 
@@ -21,7 +21,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData};
+use sha2::{Digest, Sha256};
 
 use crate::identity::MASTERS;
 pub use kubeconfig::kubeconfig;
@@ -53,8 +54,8 @@ pub enum PkiError {
     },
     /// The CA is damaged. It is never replaced by itself, because nothing signed by it would be trusted any more.
     #[error(
-        "{path} is damaged: {problem}; put back a copy, or remove the directory {dir} to begin with a new CA \
-         (every kubeconfig given out before stops working then)", path = .path.display(), dir = .dir.display()
+        "{path} is damaged: {problem}; put back a copy of the directory {dir}, from a backup or from the data directory \
+         of another server of the same store", path = .path.display(), dir = .dir.display()
     )]
     Damaged {
         /// The file.
@@ -82,10 +83,70 @@ pub enum PkiError {
     },
 }
 
+/// The certificate authority: who trusts its certificate trusts everything that it signs.
+pub struct Ca {
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Ca {
+    /// Reads the CA in `data_dir`. Its certificate is made anew, with the same key, when less than a third of its life is
+    /// left. Does blocking disk access.
+    ///
+    /// # Errors
+    /// See [`PkiError`]; [`PkiError::File`] with kind `NotFound` if there is none.
+    pub fn load(data_dir: &Path) -> Result<Self, PkiError> {
+        let dir = data_dir.join("pki");
+        let ca = read_ca(&dir)?;
+        if leaf::has_life_left(&ca.pem) {
+            return Ok(ca);
+        }
+        // The subject and the key stay, so whoever trusts the old certificate still trusts what this one signs.
+        let key = KeyPair::from_pem(&ca.issuer.key().serialize_pem()).map_err(|source| sign("the CA", source))?;
+        write_ca(&dir, key)
+    }
+
+    /// As [`Ca::load`]; makes a CA where there is none.
+    ///
+    /// # Errors
+    /// See [`PkiError`]. What is damaged or half there is never replaced.
+    pub fn load_or_create(data_dir: &Path) -> Result<Self, PkiError> {
+        let dir = data_dir.join("pki");
+        files::make_dir(&dir)?;
+        match Self::load(data_dir) {
+            // The key is written first: a start that was cut off between the two goes on here.
+            Err(PkiError::File { path, source }) if source.kind() == io::ErrorKind::NotFound => {
+                if path.ends_with("ca.crt")
+                    && let Ok(key) = files::read(&dir.join("ca.key"))
+                {
+                    let key = KeyPair::from_pem(&key).map_err(|error| damaged(&dir, "ca.key", &error))?;
+                    return write_ca(&dir, key);
+                }
+                if dir.join("ca.crt").exists() {
+                    return Err(damaged(&dir, "ca.key", &"it is missing, but ca.crt is there"));
+                }
+                write_ca(&dir, KeyPair::generate().map_err(|source| sign("the CA", source))?)
+            }
+            other => other,
+        }
+    }
+
+    /// The CA's certificate as PEM: what clients trust.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// What the CA is known by, whatever its certificate says else: `sha256:` and the digest of its public key
+    /// (SubjectPublicKeyInfo, DER) in hexadecimal digits, as kubeadm and `openssl` write it.
+    pub fn fingerprint(&self) -> String {
+        let digest = Sha256::digest(self.issuer.key().subject_public_key_info());
+        format!("sha256:{digest:x}")
+    }
+}
+
 /// The certificates of one server.
 pub struct Pki {
-    ca_pem: String,
-    issuer: Issuer<'static, KeyPair>,
+    ca: Ca,
     server: Certificate,
     admin_kubeconfig: PathBuf,
     url: String,
@@ -94,26 +155,26 @@ pub struct Pki {
 impl Pki {
     /// Reads the certificates in `data_dir` and makes what is missing, outdated or no longer fits: the server's
     /// certificate is good for localhost, 127.0.0.1, ::1, this machine's host name, the address of `listen` and `sans`
-    /// (host names or IP addresses). Writes `admin.kubeconfig` too. Does blocking disk access.
+    /// (host names or IP addresses). Writes `admin.kubeconfig` too. The CA has to be there ([`Ca::load_or_create`]). Does
+    /// blocking disk access.
     ///
     /// # Errors
     /// See [`PkiError`]; nothing is left half-written.
-    pub fn load_or_create(data_dir: &Path, listen: SocketAddr, sans: &[String]) -> Result<Self, PkiError> {
+    pub fn load(data_dir: &Path, listen: SocketAddr, sans: &[String]) -> Result<Self, PkiError> {
         let dir = data_dir.join("pki");
-        files::make_dir(&dir)?;
-        let (ca_pem, issuer) = load_or_create_ca(&dir)?;
+        let ca = Ca::load(data_dir)?;
         let names = names(listen, sans)?;
-        let server = leaf::keep_or_issue(&dir, "server", &issuer, &ca_pem, &leaf::Wanted::server(names))?;
-        let admin = leaf::keep_or_issue(&dir, "admin", &issuer, &ca_pem, &leaf::Wanted::client(ADMIN_USER, MASTERS))?;
+        let server = leaf::keep_or_issue(&dir, "server", &ca, &leaf::Wanted::server(names))?;
+        let admin = leaf::keep_or_issue(&dir, "admin", &ca, &leaf::Wanted::client(ADMIN_USER, MASTERS))?;
         let url = url(listen);
         let admin_kubeconfig = data_dir.join("admin.kubeconfig");
-        files::write_if_changed(&admin_kubeconfig, &kubeconfig(&url, &ca_pem, ADMIN_USER, &admin))?;
-        Ok(Self { ca_pem, issuer, server, admin_kubeconfig, url })
+        files::write_if_changed(&admin_kubeconfig, &kubeconfig(&url, &ca.pem, ADMIN_USER, &admin))?;
+        Ok(Self { ca, server, admin_kubeconfig, url })
     }
 
     /// The CA's certificate as PEM: what clients trust.
     pub fn ca_pem(&self) -> &str {
-        &self.ca_pem
+        &self.ca.pem
     }
 
     /// The server's certificate and key.
@@ -136,7 +197,7 @@ impl Pki {
     /// # Errors
     /// [`PkiError::Sign`].
     pub fn issue_client(&self, user: &str, group: &str) -> Result<Certificate, PkiError> {
-        leaf::issue(&self.issuer, &leaf::Wanted::client(user, group))
+        leaf::issue(&self.ca.issuer, &leaf::Wanted::client(user, group))
     }
 
     /// The text of a kubeconfig for the agent of a server: user `holdfast:server:NAMESPACE:SUBCLUSTER:SERVER`, group
@@ -153,7 +214,7 @@ impl Pki {
     ) -> Result<String, PkiError> {
         let user = agent_user(namespace, sub_cluster, server);
         let certificate = self.issue_client(&user, SERVERS_GROUP)?;
-        Ok(kubeconfig(url, &self.ca_pem, &user, &certificate))
+        Ok(kubeconfig(url, &self.ca.pem, &user, &certificate))
     }
 }
 
@@ -174,7 +235,7 @@ pub fn issue_agent_kubeconfig(
     sub_cluster: &str,
     server: &str,
 ) -> Result<String, PkiError> {
-    let (ca_pem, issuer) = read_ca(&data_dir.join("pki"))?;
+    let Ca { pem: ca_pem, issuer } = read_ca(&data_dir.join("pki"))?;
     let user = agent_user(namespace, sub_cluster, server);
     let certificate = leaf::issue(&issuer, &leaf::Wanted::client(&user, SERVERS_GROUP))?;
     Ok(kubeconfig(url, &ca_pem, &user, &certificate))
@@ -186,7 +247,7 @@ pub fn issue_agent_kubeconfig(
 /// # Errors
 /// As [`issue_agent_kubeconfig`].
 pub fn issue_user_kubeconfig(data_dir: &Path, url: &str, user: &str, group: Option<&str>) -> Result<String, PkiError> {
-    let (ca_pem, issuer) = read_ca(&data_dir.join("pki"))?;
+    let Ca { pem: ca_pem, issuer } = read_ca(&data_dir.join("pki"))?;
     let certificate = leaf::issue(&issuer, &leaf::Wanted::user(user, group))?;
     Ok(kubeconfig(url, &ca_pem, user, &certificate))
 }
@@ -202,37 +263,12 @@ pub fn lock_user(namespace: &str, name: &str) -> String {
 /// # Errors
 /// As [`issue_agent_kubeconfig`].
 pub fn issue_lock_certificate(data_dir: &Path, namespace: &str, name: &str) -> Result<(String, Certificate), PkiError> {
-    let (ca_pem, issuer) = read_ca(&data_dir.join("pki"))?;
+    let Ca { pem: ca_pem, issuer } = read_ca(&data_dir.join("pki"))?;
     let wanted = leaf::Wanted::client(&lock_user(namespace, name), LOCKS_GROUP);
     Ok((ca_pem, leaf::issue(&issuer, &wanted)?))
 }
 
-fn load_or_create_ca(dir: &Path) -> Result<(String, Issuer<'static, KeyPair>), PkiError> {
-    match read_ca(dir) {
-        Ok((pem, issuer)) if leaf::has_life_left(&pem) => Ok((pem, issuer)),
-        Ok((_, issuer)) => {
-            // The subject and the key stay, so whoever trusts the old certificate still trusts what this one signs.
-            let key = KeyPair::from_pem(&issuer.key().serialize_pem()).map_err(|source| sign("the CA", source))?;
-            write_ca(dir, key)
-        }
-        // The key is written first: a start that was cut off between the two goes on here.
-        Err(PkiError::File { path, source }) if source.kind() == io::ErrorKind::NotFound => {
-            if path.ends_with("ca.crt")
-                && let Ok(key) = files::read(&dir.join("ca.key"))
-            {
-                let key = KeyPair::from_pem(&key).map_err(|error| damaged(dir, "ca.key", &error))?;
-                return write_ca(dir, key);
-            }
-            if dir.join("ca.crt").exists() {
-                return Err(damaged(dir, "ca.key", &"it is missing, but ca.crt is there"));
-            }
-            write_ca(dir, KeyPair::generate().map_err(|source| sign("the CA", source))?)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-fn read_ca(dir: &Path) -> Result<(String, Issuer<'static, KeyPair>), PkiError> {
+fn read_ca(dir: &Path) -> Result<Ca, PkiError> {
     let key = files::read(&dir.join("ca.key"))?;
     let pem = files::read(&dir.join("ca.crt"))?;
     let key = KeyPair::from_pem(&key).map_err(|error| damaged(dir, "ca.key", &error))?;
@@ -240,10 +276,10 @@ fn read_ca(dir: &Path) -> Result<(String, Issuer<'static, KeyPair>), PkiError> {
         return Err(damaged(dir, "ca.crt", &"it does not belong to ca.key"));
     }
     let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|error| damaged(dir, "ca.crt", &error))?;
-    Ok((pem, issuer))
+    Ok(Ca { pem, issuer })
 }
 
-fn write_ca(dir: &Path, key: KeyPair) -> Result<(String, Issuer<'static, KeyPair>), PkiError> {
+fn write_ca(dir: &Path, key: KeyPair) -> Result<Ca, PkiError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = leaf::distinguished_name([(DnType::CommonName, "holdfast-ca")]);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -253,7 +289,7 @@ fn write_ca(dir: &Path, key: KeyPair) -> Result<(String, Issuer<'static, KeyPair
     files::write(&dir.join("ca.key"), &key.serialize_pem())?;
     files::write(&dir.join("ca.crt"), &pem)?;
     let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|source| sign("the CA", source))?;
-    Ok((pem, issuer))
+    Ok(Ca { pem, issuer })
 }
 
 fn damaged(dir: &Path, file: &str, problem: &dyn std::fmt::Display) -> PkiError {

@@ -52,7 +52,7 @@ impl Tls {
     }
 
     /// Starts looking once a day whether the certificates need to be made anew, with the arguments of
-    /// [`Pki::load_or_create`]. New connections get the new certificate; the task ends with `tls`.
+    /// [`Pki::load`]. New connections get the new certificate; the task ends with `tls`.
     pub fn renew_daily(self: &Arc<Self>, data_dir: PathBuf, listen: SocketAddr, sans: Vec<String>) -> JoinHandle<()> {
         let tls = Arc::downgrade(self);
         tokio::spawn(async move {
@@ -61,7 +61,7 @@ impl Tls {
                 let Some(tls) = tls.upgrade() else { return };
                 let (data_dir, sans) = (data_dir.clone(), sans.clone());
                 let renew = move || -> Result<(), TlsError> {
-                    let config = config(&Pki::load_or_create(&data_dir, listen, &sans)?)?;
+                    let config = config(&Pki::load(&data_dir, listen, &sans)?)?;
                     *tls.config.write().unwrap_or_else(PoisonError::into_inner) = config;
                     Ok(())
                 };
@@ -165,7 +165,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let pki = Pki::load_or_create(dir.path(), address, &[]).expect("certificates");
+        pki::Ca::load_or_create(dir.path()).expect("a CA");
+        let pki = Pki::load(dir.path(), address, &[]).expect("certificates");
         let server = tokio::spawn(whoami(Tls::new(&pki).expect("tls"), listener));
 
         let admin = std::fs::read_to_string(pki.admin_kubeconfig()).expect("the admin's kubeconfig");
@@ -182,7 +183,8 @@ mod tests {
 
         // Neither side accepts what another CA signed.
         let other_dir = tempfile::tempdir().expect("a directory");
-        let other = Pki::load_or_create(other_dir.path(), address, &[]).expect("certificates");
+        pki::Ca::load_or_create(other_dir.path()).expect("a CA");
+        let other = Pki::load(other_dir.path(), address, &[]).expect("certificates");
         let stranger = other.issue_client("holdfast-admin", "system:masters").expect("a certificate");
         assert!(ask(&pki::kubeconfig(pki.url(), pki.ca_pem(), "stranger", &stranger)).await.is_err());
         assert!(ask(&std::fs::read_to_string(other.admin_kubeconfig()).expect("a kubeconfig")).await.is_err());
@@ -192,7 +194,8 @@ mod tests {
     #[tokio::test]
     async fn http2_is_offered_and_version_1_1_too() {
         let dir = tempfile::tempdir().expect("a directory");
-        let pki = Pki::load_or_create(dir.path(), ([127, 0, 0, 1], 1).into(), &[]).expect("certificates");
+        pki::Ca::load_or_create(dir.path()).expect("a CA");
+        let pki = Pki::load(dir.path(), ([127, 0, 0, 1], 1).into(), &[]).expect("certificates");
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(pki.ca_pem().as_bytes()).expect("pem")).expect("a root");
         let tls = Arc::new(Tls::new(&pki).expect("tls"));

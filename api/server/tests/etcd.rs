@@ -91,3 +91,28 @@ async fn etcd_may_be_shared_and_may_go_away_for_a_while() {
     world.call("DELETE", &format!("{MAPS}/first"), Value::Null).await.expect(200);
     assert_eq!(watch.brief().await, "DELETED first");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_new_servers_on_one_etcd_one_makes_the_keys_and_secrets_are_unreadable_there() {
+    use holdfast_apiserver::authority::establish;
+    let etcd = Etcd::new();
+    let spec = format!("etcd://127.0.0.1:{}", etcd.ports.0);
+    let store = holdfast_store::open(&spec, etcd.dir.path()).expect("a store");
+    until("etcd answers", || async { store.revision().await.ok() }).await;
+    let dirs = [tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory")];
+    let start = |dir: usize| establish(std::sync::Arc::clone(&store), dirs[dir].path());
+    let both: [_; 2] = tokio::join!(start(0), start(1)).into();
+    assert_eq!(both.iter().filter(|outcome| outcome.is_ok()).count(), 1, "one certificate authority per store");
+    let loser = both.iter().position(Result::is_err).expect("one was later");
+    for file in holdfast_apiserver::keys::FILES {
+        let [from, to] = [1 - loser, loser].map(|dir| dirs[dir].path().join("pki").join(file));
+        std::fs::copy(from, to).expect("copied");
+    }
+    let (_, sealed) = start(loser).await.expect("with the keys of the other it starts");
+
+    let world = World::over(sealed).await;
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "key"}, "stringData": {"p": "correct horse"}});
+    world.call("POST", "/api/v1/namespaces/default/secrets", secret).await.expect(201);
+    let raw = store.get("/registry/core/secrets/default/key").await.expect("read").0.expect("there").value;
+    assert!(raw.starts_with(b"holdfast:sealed:v1:") && !raw.windows(4).any(|part| part == b"data"), "{raw:?}");
+}

@@ -8,11 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use holdfast_apiserver::authority::{self, AuthorityError};
 use holdfast_apiserver::identity::MASTERS;
+use holdfast_apiserver::keys::Keys;
 use holdfast_apiserver::pki::Pki;
 use holdfast_apiserver::tls::Tls;
 use holdfast_apiserver::{Server, Settings};
 use holdfast_controller::{Election, Identity};
+use holdfast_store::Store;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,6 +30,9 @@ use crate::printer::Printer;
 const CONTROLLER: &str = "holdfast-controller";
 /// How long the controller may finish what it has begun when the process was told to stop.
 const CONTROLLER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Pause before a store that does not answer at the start is asked again.
+const STORE_RETRY: Duration = Duration::from_millis(500);
 
 /// What a process consists of.
 #[derive(Debug)]
@@ -51,13 +57,16 @@ pub(crate) async fn run(args: ServerArgs, parts: Parts, printer: Printer) -> Res
         Parts::Api | Parts::Locks => None,
     };
     let store = holdfast_store::open(&args.store, &args.data_dir).map_err(Failure::refused_by)?;
+    let Some((_keys, store)) = establish(store, &args.data_dir, stopped(stopping.clone())).await? else {
+        return Ok(());
+    };
     let listener = TcpListener::bind(args.listen).await.map_err(|error| {
         Failure::refused(format!("cannot listen on {}: {error}", args.listen)).hint(
             "another server may run there; choose another address with --listen ADDR:PORT, port 0 takes a free one",
         )
     })?;
     let address = listener.local_addr()?;
-    let pki = Pki::load_or_create(&args.data_dir, address, &args.sans).map_err(Failure::refused_by)?;
+    let pki = Pki::load(&args.data_dir, address, &args.sans).map_err(Failure::refused_by)?;
     let tls = Arc::new(Tls::new(&pki).map_err(anyhow::Error::from)?);
     let renewal = tls.renew_daily(args.data_dir.clone(), address, args.sans.clone());
     let settings = match parts {
@@ -100,6 +109,31 @@ pub(crate) async fn run(args: ServerArgs, parts: Parts, printer: Printer) -> Res
     };
     renewal.abort();
     outcome
+}
+
+/// The keys of the store, once it answers; none if the process was told to stop before.
+async fn establish(
+    store: Arc<dyn Store>,
+    data_dir: &Path,
+    stop: impl Future<Output = ()>,
+) -> Result<Option<(Keys, Arc<dyn Store>)>> {
+    let mut stop = std::pin::pin!(stop);
+    let mut told = false;
+    loop {
+        match authority::establish(Arc::clone(&store), data_dir).await {
+            Ok(found) => return Ok(Some(found)),
+            Err(AuthorityError::Store(error @ holdfast_store::Error::Unavailable(_))) => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(%error, "waiting for the store; nothing is served before it answers");
+                }
+            }
+            Err(error) => return Err(Failure::refused_by(error)),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(STORE_RETRY) => {}
+            () = &mut stop => return Ok(None),
+        }
+    }
 }
 
 /// Runs the controller alone.

@@ -12,17 +12,17 @@ fn failed(path: &Path) -> impl FnOnce(io::Error) -> PkiError {
 }
 
 /// Makes a directory for its owner only.
-pub(super) fn make_dir(path: &Path) -> Result<(), PkiError> {
+pub(crate) fn make_dir(path: &Path) -> Result<(), PkiError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed(path))
 }
 
 /// Reads a text.
-pub(super) fn read(path: &Path) -> Result<String, PkiError> {
+pub(crate) fn read(path: &Path) -> Result<String, PkiError> {
     fs::read_to_string(path).map_err(failed(path))
 }
 
 /// Writes a text if the file does not have it, and takes away what rights others have on it.
-pub(super) fn write_if_changed(path: &Path, text: &str) -> Result<(), PkiError> {
+pub(crate) fn write_if_changed(path: &Path, text: &str) -> Result<(), PkiError> {
     match fs::read(path) {
         Ok(found) if found == text.as_bytes() => {
             fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed(path))
@@ -32,7 +32,7 @@ pub(super) fn write_if_changed(path: &Path, text: &str) -> Result<(), PkiError> 
 }
 
 /// Replaces a file as a whole, durably; only its owner may read it, at every moment.
-pub(super) fn write(path: &Path, text: &str) -> Result<(), PkiError> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), PkiError> {
     let replace = || -> io::Result<()> {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(".new");

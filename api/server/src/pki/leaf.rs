@@ -12,7 +12,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::pem::parse_x509_pem;
 
-use super::{LEAF_DAYS, PkiError, files, sign};
+use super::{Ca, LEAF_DAYS, PkiError, files, sign};
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// How far the clocks of two machines may be apart: a new certificate is good from that long ago.
@@ -52,21 +52,15 @@ impl Wanted {
 }
 
 /// The certificate in `DIR/NAME.crt` if it is still good, otherwise a new one, written there.
-pub(super) fn keep_or_issue(
-    dir: &Path,
-    name: &str,
-    issuer: &Issuer<'static, KeyPair>,
-    ca_pem: &str,
-    wanted: &Wanted,
-) -> Result<Certificate, PkiError> {
+pub(super) fn keep_or_issue(dir: &Path, name: &str, ca: &Ca, wanted: &Wanted) -> Result<Certificate, PkiError> {
     let (crt, key) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
     if let (Ok(pem), Ok(key_pem)) = (files::read(&crt), files::read(&key)) {
-        match still_good(&pem, &key_pem, ca_pem, wanted) {
+        match still_good(&pem, &key_pem, &ca.pem, wanted) {
             Ok(()) => return Ok(Certificate { pem, key_pem }),
             Err(why) => tracing::info!(certificate = %crt.display(), why, "making a new certificate"),
         }
     }
-    let made = issue(issuer, wanted)?;
+    let made = issue(&ca.issuer, wanted)?;
     // The key first: a certificate without its key is told apart at the next start and made anew.
     files::write(&key, &made.key_pem)?;
     files::write(&crt, &made.pem)?;

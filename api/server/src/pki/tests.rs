@@ -8,6 +8,12 @@ fn listen(text: &str) -> SocketAddr {
     text.parse().expect("an address")
 }
 
+/// What a server does at its start.
+fn start_in(data_dir: &Path, listen: SocketAddr, sans: &[String]) -> Result<Pki, PkiError> {
+    Ca::load_or_create(data_dir)?;
+    Pki::load(data_dir, listen, sans)
+}
+
 fn read(dir: &Path, name: &str) -> String {
     std::fs::read_to_string(dir.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
@@ -25,14 +31,14 @@ fn a_second_start_keeps_everything_and_only_the_owner_can_read_it() {
         "admin.kubeconfig",
     ];
     let sans = ["api.example.org".to_owned(), "2001:db8:0::1".to_owned()];
-    let pki = Pki::load_or_create(dir.path(), listen("0.0.0.0:6443"), &sans).expect("made");
+    let pki = start_in(dir.path(), listen("0.0.0.0:6443"), &sans).expect("made");
     assert_eq!(pki.url(), "https://127.0.0.1:6443");
     let before: Vec<String> = files.iter().map(|name| read(dir.path(), name)).collect();
     for name in files {
         let mode = std::fs::metadata(dir.path().join(name)).expect("metadata").permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
-    Pki::load_or_create(dir.path(), listen("0.0.0.0:6443"), &sans).expect("kept");
+    start_in(dir.path(), listen("0.0.0.0:6443"), &sans).expect("kept");
     assert_eq!(files.map(|name| read(dir.path(), name)).to_vec(), before);
 }
 
@@ -41,7 +47,7 @@ fn a_new_address_or_name_makes_a_new_serving_certificate_from_the_same_ca() {
     let dir = tempfile::tempdir().expect("a directory");
     let start = |address: &str, sans: &[&str]| {
         let sans: Vec<String> = sans.iter().map(|&san| san.to_owned()).collect();
-        Pki::load_or_create(dir.path(), listen(address), &sans).expect("made");
+        start_in(dir.path(), listen(address), &sans).expect("made");
         (read(dir.path(), "pki/server.crt"), read(dir.path(), "pki/ca.crt"), read(dir.path(), "admin.kubeconfig"))
     };
     let first = start("127.0.0.1:6443", &[]);
@@ -60,7 +66,7 @@ fn a_new_address_or_name_makes_a_new_serving_certificate_from_the_same_ca() {
 #[test]
 fn a_certificate_near_its_end_is_made_anew() {
     let dir = tempfile::tempdir().expect("a directory");
-    let pki = Pki::load_or_create(dir.path(), listen("127.0.0.1:6443"), &[]).expect("made");
+    let pki = start_in(dir.path(), listen("127.0.0.1:6443"), &[]).expect("made");
     let key = KeyPair::generate().expect("a key");
     let mut params = CertificateParams::new(names(listen("127.0.0.1:6443"), &[]).expect("names")).expect("params");
     params.distinguished_name = leaf::distinguished_name([(DnType::CommonName, "holdfast-apiserver")]);
@@ -68,10 +74,10 @@ fn a_certificate_near_its_end_is_made_anew() {
     let day = std::time::Duration::from_secs(86_400);
     let now = std::time::SystemTime::now();
     (params.not_before, params.not_after) = ((now - day * 265).into(), (now + day * 100).into());
-    let old = params.signed_by(&key, &pki.issuer).expect("signed").pem();
+    let old = params.signed_by(&key, &pki.ca.issuer).expect("signed").pem();
     std::fs::write(dir.path().join("pki/server.crt"), &old).expect("written");
     std::fs::write(dir.path().join("pki/server.key"), key.serialize_pem()).expect("written");
-    let pki = Pki::load_or_create(dir.path(), listen("127.0.0.1:6443"), &[]).expect("made");
+    let pki = start_in(dir.path(), listen("127.0.0.1:6443"), &[]).expect("made");
     assert_ne!(pki.server().pem, old);
     assert!(leaf::has_life_left(&pki.server().pem));
 }
@@ -79,22 +85,22 @@ fn a_certificate_near_its_end_is_made_anew() {
 #[test]
 fn a_damaged_ca_is_never_replaced() {
     let dir = tempfile::tempdir().expect("a directory");
-    Pki::load_or_create(dir.path(), listen("127.0.0.1:6443"), &[]).expect("made");
+    start_in(dir.path(), listen("127.0.0.1:6443"), &[]).expect("made");
     let ca = dir.path().join("pki/ca.crt");
     for (file, content) in [("ca.crt", "nonsense"), ("ca.key", "nonsense")] {
         let path = dir.path().join("pki").join(file);
         let good = std::fs::read(&path).expect("read");
         std::fs::write(&path, content).expect("written");
-        let error = Pki::load_or_create(dir.path(), listen("127.0.0.1:6443"), &[]).err().expect("refused").to_string();
-        assert!(error.contains(file) && error.contains("put back a copy"), "{error}");
+        let error = start_in(dir.path(), listen("127.0.0.1:6443"), &[]).err().expect("refused").to_string();
+        assert!(error.contains(file) && error.contains("put back a copy of the directory"), "{error}");
         assert_eq!(std::fs::read_to_string(&path).expect("read"), content);
         std::fs::write(&path, good).expect("written");
     }
     // A start that was cut off after the key goes on with that key.
     std::fs::remove_file(&ca).expect("removed");
-    Pki::load_or_create(dir.path(), listen("127.0.0.1:6443"), &[]).expect("made");
+    start_in(dir.path(), listen("127.0.0.1:6443"), &[]).expect("made");
     std::fs::remove_file(dir.path().join("pki/ca.key")).expect("removed");
-    let error = Pki::load_or_create(dir.path(), listen("127.0.0.1:6443"), &[]).err().expect("refused").to_string();
+    let error = start_in(dir.path(), listen("127.0.0.1:6443"), &[]).err().expect("refused").to_string();
     assert!(error.contains("ca.key is damaged: it is missing"), "{error}");
 }
 
@@ -102,7 +108,7 @@ fn a_damaged_ca_is_never_replaced() {
 fn names_that_no_certificate_can_have_are_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     for name in ["", "a b", "http://x", "x:6443", "-x.org", "ä.org", "a..b"] {
-        let result = Pki::load_or_create(dir.path(), listen("127.0.0.1:6443"), &[name.to_owned()]);
+        let result = start_in(dir.path(), listen("127.0.0.1:6443"), &[name.to_owned()]);
         assert!(matches!(result.err(), Some(PkiError::Name { name: found, .. }) if found == name), "{name}");
     }
 }

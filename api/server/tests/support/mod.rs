@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use futures::StreamExt;
+use holdfast_apiserver::keys::Keys;
 use holdfast_apiserver::pki::Pki;
 use holdfast_apiserver::tls::Tls;
 use holdfast_apiserver::{Identity, Server, Settings};
@@ -82,8 +83,8 @@ impl World {
         let server = Arc::new(Server::new(settings).expect("a server"));
         let dir = tempfile::tempdir().expect("a directory");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let pki =
-            Pki::load_or_create(dir.path(), listener.local_addr().expect("its address"), &[]).expect("certificates");
+        Keys::load_or_create(dir.path()).expect("keys");
+        let pki = Pki::load(dir.path(), listener.local_addr().expect("its address"), &[]).expect("certificates");
         let tls = Arc::new(Tls::new(&pki).expect("TLS"));
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = tokio::spawn({

@@ -52,14 +52,15 @@ fn roles_at_start() -> Result<Vec<Value>, String> {
     Ok(roles)
 }
 
-async fn make(state: &State, def: &ResourceDef, object: Value) -> ApiResult<()> {
-    let name = meta(&object, "name").to_owned();
+/// Makes an object if there is none of its name.
+pub(crate) async fn make(state: &State, def: &ResourceDef, object: Value) -> ApiResult<()> {
+    let (namespace, name) = (meta(&object, "namespace").to_owned(), meta(&object, "name").to_owned());
     let mut object = prepare::create(def, object, uuid::Uuid::new_v4().to_string(), now())?;
     let checked = schema::check(def, &mut object, None);
     if !checked.causes.is_empty() || !checked.unknown.is_empty() {
         return Err(ApiError::invalid(def.target(&name), &checked.causes));
     }
-    match state.store.put(&def.key("", &name), encode(&object).into(), Expect::Absent, None).await {
+    match state.store.put(&def.key(&namespace, &name), encode(&object).into(), Expect::Absent, None).await {
         Ok(_) | Err(Error::Conflict { .. }) => Ok(()),
         Err(error) => Err(error.into()),
     }

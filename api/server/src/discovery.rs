@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::registry::{Form, Registry, ResourceDef};
+use crate::service_accounts::TOKEN_REQUEST;
 
 /// `GET /api`, plain.
 pub(crate) fn core_versions(host: &str) -> Value {
@@ -64,10 +65,14 @@ pub(crate) fn resources(registry: &Registry, group: &str, version: &str) -> Opti
         }
         list.push(Value::Object(entry));
         for sub in def.subresources() {
-            list.push(json!({
+            let mut entry = json!({
                 "name": format!("{}/{sub}", def.plural), "singularName": "", "namespaced": def.namespaced,
                 "kind": def.kind, "verbs": subresource_verbs(sub),
-            }));
+            });
+            if let Some((group, version, kind)) = other_kind(sub) {
+                (entry["group"], entry["version"], entry["kind"]) = (group.into(), version.into(), kind.into());
+            }
+            list.push(entry);
         }
     }
     Some(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": first.api_version(), "resources": list}))
@@ -78,7 +83,16 @@ fn of<'a>(registry: &'a Registry, group: &str, version: &str) -> Vec<&'a Resourc
 }
 
 fn subresource_verbs(sub: &str) -> &'static [&'static str] {
-    if sub == "finalize" { &["update"] } else { &["get", "patch", "update"] }
+    match sub {
+        "finalize" => &["update"],
+        "token" => &["create"],
+        _ => &["get", "patch", "update"],
+    }
+}
+
+/// Group, version and kind of what a subresource takes, where it is not the kind itself.
+fn other_kind(sub: &str) -> Option<(&'static str, &'static str, &'static str)> {
+    (sub == "token").then_some(TOKEN_REQUEST)
 }
 
 /// The aggregated form of `/api` (`core`) or `/apis`; `version` is that of the discovery API itself.
@@ -124,7 +138,10 @@ fn aggregated_resource(def: &ResourceDef) -> Value {
     let subs: Vec<Value> = def
         .subresources()
         .iter()
-        .map(|sub| json!({"subresource": sub, "responseKind": kind, "verbs": subresource_verbs(sub)}))
+        .map(|sub| {
+            let other = other_kind(sub).map(|(group, version, kind)| json!({"group": group, "version": version, "kind": kind}));
+            json!({"subresource": sub, "responseKind": other.unwrap_or_else(|| kind.clone()), "verbs": subresource_verbs(sub)})
+        })
         .collect();
     if !subs.is_empty() && def.form == Form::Stored {
         entry["subresources"] = subs.into();

@@ -151,6 +151,7 @@ pub(crate) async fn run(state: Arc<State>) {
             }
         }
         crate::namespaces::finish_all(&state).await;
+        crate::service_accounts::ensure_all(&state).await;
     }
 }
 

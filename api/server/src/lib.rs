@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  connection ─ identity ─▶ router ─▶ authz ─▶ ops/{read,create,update,delete,review} ─▶ sealed ─▶ Store
-//!                             │                      │        ▲
+//!                  tokens ◀──┤                      │        ▲
 //!                             ▼                  prepare, schema, admission, managed (pure)
 //!                    discovery, health               │
 //!                                            feed ─▶ cache ─▶ lists, watch_stream, gc, namespaces
@@ -50,9 +50,11 @@ mod schema;
 mod sealed;
 mod selectors;
 mod server;
+mod service_accounts;
 mod state;
 mod table;
 pub mod tls;
+mod tokens;
 mod typed;
 mod upkeep;
 mod watch_stream;

@@ -86,6 +86,7 @@ impl Writer {
             Endpoint::Main => "",
             Endpoint::Status => "status",
             Endpoint::Finalize => "finalize",
+            Endpoint::Token => "token",
         }
     }
 }
@@ -199,7 +200,7 @@ fn tracked(set: &FieldSet, def: &ResourceDef, endpoint: Endpoint) -> FieldSet {
     match endpoint {
         Endpoint::Status => set.restricted("status", true),
         Endpoint::Main if def.status_subresource => set.restricted("status", false),
-        Endpoint::Main | Endpoint::Finalize => set,
+        Endpoint::Main | Endpoint::Finalize | Endpoint::Token => set,
     }
 }
 

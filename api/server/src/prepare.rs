@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::error::{ApiError, ApiResult, Cause};
 use crate::names;
 use crate::object::{finalizers, is_deleting, meta, metadata_mut, rfc3339};
+use crate::rbac;
 use crate::registry::{ResourceDef, events};
 
 /// All annotations of an object together, keys and values, in bytes.
@@ -44,6 +45,8 @@ pub(crate) enum Endpoint {
     Status,
     /// `/finalize` of a namespace.
     Finalize,
+    /// `/token` of a ServiceAccount; nothing is stored.
+    Token,
 }
 
 /// Removes what is unknown in `metadata` and gives the paths back.
@@ -108,6 +111,16 @@ fn label_with_name(namespace: &mut Value, name: String) {
 
 /// What a kind's stored form does not keep as sent.
 fn normalize(def: &ResourceDef, object: &mut Value) {
+    if def.group == rbac::GROUP
+        && let Some(Value::Array(subjects)) = object.get_mut("subjects")
+    {
+        // Which group is meant depends on the kind of the subject, and no default of a schema can say that.
+        for subject in subjects.iter_mut().filter(|s| matches!(s["kind"].as_str(), Some("User" | "Group"))) {
+            if matches!(subject["apiGroup"].as_str(), None | Some("")) {
+                subject["apiGroup"] = rbac::GROUP.into();
+            }
+        }
+    }
     if def.group.is_empty() && def.plural == "secrets" {
         use base64::Engine as _;
         let Some(Value::Object(texts)) = object.as_object_mut().and_then(|o| o.remove("stringData")) else { return };
@@ -145,6 +158,7 @@ pub(crate) fn update(def: &ResourceDef, old: &Value, mut new: Value, endpoint: E
     let mut result = match endpoint {
         Endpoint::Status => with_field(old, "status", new.get("status")),
         Endpoint::Finalize => with_field(old, "spec", new.get("spec")),
+        Endpoint::Token => old.clone(),
         Endpoint::Main => {
             new["metadata"]["namespace"] = old["metadata"]["namespace"].clone();
             let old_metadata = &old["metadata"];

@@ -143,6 +143,30 @@ const LEASE: Message = &[
         ]),
     ),
 ];
+const SERVICE_ACCOUNT: Message = &[
+    (1, "metadata", One(METADATA)),
+    (2, "secrets", Many(REFERENCE)),
+    (3, "imagePullSecrets", Many(&[(1, "name", Text)])),
+    (4, "automountServiceAccountToken", Flag),
+];
+const TOKEN_REQUEST: Message = &[
+    (1, "metadata", One(METADATA)),
+    (
+        2,
+        "spec",
+        One(&[
+            (1, "audiences", Texts),
+            (
+                3,
+                "boundObjectRef",
+                Pointer(&[(1, "kind", Text), (2, "apiVersion", Text), (3, "name", Text), (4, "uid", Text)]),
+            ),
+            (4, "expirationSeconds", NumberPointer),
+        ]),
+    ),
+];
+const TOKEN_REVIEW: Message =
+    &[(1, "metadata", One(METADATA)), (2, "spec", One(&[(1, "token", Text), (2, "audiences", Texts)]))];
 const SUBJECT_REVIEW: Message = &[(1, "metadata", One(METADATA))];
 const RESOURCE_ATTRIBUTES: Message = &[
     (1, "namespace", Text),
@@ -210,6 +234,9 @@ fn message(api_version: &str, kind: &str) -> Option<Message> {
         ("v1", "ConfigMap") => CONFIG_MAP,
         ("v1", "Secret") => SECRET,
         ("v1", "Event") => CORE_EVENT,
+        ("v1", "ServiceAccount") => SERVICE_ACCOUNT,
+        ("authentication.k8s.io/v1", "TokenRequest") => TOKEN_REQUEST,
+        ("authentication.k8s.io/v1", "TokenReview") => TOKEN_REVIEW,
         ("events.k8s.io/v1", "Event") => EVENT,
         ("coordination.k8s.io/v1", "Lease") => LEASE,
         ("authentication.k8s.io/v1", "SelfSubjectReview") => SUBJECT_REVIEW,

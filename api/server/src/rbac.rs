@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::authz::Attributes;
 use crate::identity::Identity;
+use crate::tokens;
 
 /// API group of the kinds.
 pub(crate) const GROUP: &str = "rbac.authorization.k8s.io";
@@ -105,6 +106,10 @@ pub(crate) fn binds(binding: &Value, identity: &Identity) -> bool {
         match subject["kind"].as_str() {
             Some("User") => name == identity.user,
             Some("Group") => identity.is_in(name),
+            Some("ServiceAccount") => {
+                let namespace = subject["namespace"].as_str().unwrap_or_default();
+                tokens::account_of(&identity.user) == Some((namespace, name))
+            }
             _ => false,
         }
     })

@@ -70,6 +70,7 @@ impl Request {
                 Endpoint::Main => String::new(),
                 Endpoint::Status => "status".into(),
                 Endpoint::Finalize => "finalize".into(),
+                Endpoint::Token => "token".into(),
             },
             // A stock server authorizes a namespace object by its own name.
             namespace: if self.def.is_namespace() { self.name.clone() } else { self.namespace.clone() },

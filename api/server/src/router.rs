@@ -22,7 +22,7 @@ use crate::registry::Form;
 use crate::request::Request;
 use crate::selectors::FieldSelector;
 use crate::state::State;
-use crate::{discovery, health, watch_stream};
+use crate::{discovery, health, service_accounts, tokens, watch_stream};
 
 /// Answers a request. `identity` is none if the peer showed no certificate.
 pub(crate) async fn handle(
@@ -55,7 +55,7 @@ async fn route(
     {
         return health::respond(state, endpoint, check.first().copied(), &query).ok_or_else(ApiError::no_such_path);
     }
-    let identity = authenticate(identity, &parts.headers)?;
+    let identity = authenticate(state, identity, &parts.headers).await?;
     // Counted is who asks, whoever he speaks for.
     let _permit = state.flow.enter(&identity)?;
     let identity = impersonate(state, identity, &parts.headers)?;
@@ -82,6 +82,7 @@ async fn route(
         "" => Endpoint::Main,
         sub if !def.subresources().contains(&sub) => return Err(ApiError::no_such_path()),
         "status" => Endpoint::Status,
+        "token" => Endpoint::Token,
         _ => Endpoint::Finalize,
     };
     let request = Request {
@@ -100,10 +101,10 @@ async fn route(
 }
 
 /// The identity that the credentials of the request prove.
-fn authenticate(identity: Option<Identity>, headers: &HeaderMap) -> ApiResult<Identity> {
-    // No tokens are issued, so every token is a wrong one; a good certificate does not outweigh it.
-    if headers.contains_key(AUTHORIZATION) {
-        return Err(ApiError::unauthorized());
+async fn authenticate(state: &State, identity: Option<Identity>, headers: &HeaderMap) -> ApiResult<Identity> {
+    // A token is what counts where there is one: a good certificate does not outweigh a wrong one.
+    if let Some(header) = headers.get(AUTHORIZATION) {
+        return tokens::authenticate(state, header).await;
     }
     match identity {
         Some(identity) if !identity.is_anonymous() => Ok(identity.authenticated()),
@@ -129,13 +130,23 @@ fn impersonate(state: &State, identity: Identity, headers: &HeaderMap) -> ApiRes
         name: name.into(),
         ..Attributes::default()
     };
-    let groups = all("impersonate-group");
-    let wanted = std::iter::once(action("users", user)).chain(groups.iter().map(|group| action("groups", group)));
+    let mut groups = all("impersonate-group");
+    let account = tokens::account_of(user);
+    let whom = match account {
+        Some((namespace, name)) => Attributes { namespace: namespace.into(), ..action("serviceaccounts", name) },
+        None => action("users", user),
+    };
+    let wanted = std::iter::once(whom).chain(groups.iter().map(|group| action("groups", group)));
     for action in wanted {
         if !authz::allows(&identity, &action, state) {
             let target = crate::error::Target { group: "", plural: &action.resource, kind: "", name: &action.name };
             return Err(ApiError::forbidden(target, action.refusal(&identity.user)));
         }
+    }
+    if let Some((namespace, _)) = account
+        && groups.is_empty()
+    {
+        groups.extend(tokens::account_groups(namespace));
     }
     let mut other = Identity::new(user, groups);
     other.uid = all("impersonate-uid").into_iter().next().unwrap_or_default();
@@ -230,6 +241,7 @@ fn verb(request: &Request, method: &Method) -> Option<&'static str> {
         Method::GET | Method::HEAD if collection => "list",
         Method::GET | Method::HEAD => "get",
         Method::POST if collection && !everywhere => "create",
+        Method::POST if request.endpoint == Endpoint::Token => "create",
         Method::PUT if !collection => "update",
         Method::PATCH if !collection => "patch",
         Method::DELETE if collection && !everywhere => "deletecollection",
@@ -240,6 +252,7 @@ fn verb(request: &Request, method: &Method) -> Option<&'static str> {
         Endpoint::Main => request.def.verbs.iter().any(|v| v == verb),
         Endpoint::Status => matches!(verb, "get" | "update" | "patch"),
         Endpoint::Finalize => verb == "update",
+        Endpoint::Token => verb == "create",
     };
     offered.then_some(verb)
 }
@@ -270,7 +283,8 @@ async fn operate(state: &Arc<State>, mut request: Request, method: &Method, body
     }
     request.body = read_all(body).await?;
     let result = match verb {
-        "create" if request.def.form == Form::Review => review::review(state, &request),
+        "create" if request.def.form == Form::Review => review::review(state, &request).await,
+        "create" if request.endpoint == Endpoint::Token => service_accounts::issue_token(state, &request).await,
         "create" => create::create(state, &request).await,
         "update" => update::replace(state, &request).await,
         "patch" if negotiation::content_type(&request.headers) == APPLY => apply::apply(state, &request).await,

@@ -23,6 +23,7 @@ use tower::Service;
 use crate::feed::Feed;
 use crate::flow::Flow;
 use crate::identity::{Acceptor, Connection, Identity};
+use crate::keys::Keys;
 use crate::openapi::Documents;
 use crate::registry::{DefinitionError, Registry};
 use crate::state::State;
@@ -46,6 +47,8 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 pub struct Settings {
     /// Where objects live.
     pub store: Arc<dyn Store>,
+    /// The keys of the store, see [`crate::authority::establish`].
+    pub keys: Keys,
     /// CustomResourceDefinitions to serve, in their JSON form. [`Settings::new`] takes those of `holdfast.dev`.
     pub crds: Vec<Value>,
     /// Plurals of the built-in kinds to serve; none: all of them.
@@ -58,14 +61,14 @@ const LOCKS: &[&str] =
 
 impl Settings {
     /// Serves the kinds of `holdfast.dev` beside the built-in ones.
-    pub fn new(store: Arc<dyn Store>) -> Result<Settings, serde_json::Error> {
+    pub fn new(store: Arc<dyn Store>, keys: Keys) -> Result<Settings, serde_json::Error> {
         let crds = holdfast_api::crds().iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
-        Ok(Settings { store, crds, builtin: None })
+        Ok(Settings { store, keys, crds, builtin: None })
     }
 
     /// Serves what a quorum server needs, and nothing else.
-    pub fn locks(store: Arc<dyn Store>) -> Settings {
-        Settings { store, crds: Vec::new(), builtin: Some(LOCKS) }
+    pub fn locks(store: Arc<dyn Store>, keys: Keys) -> Settings {
+        Settings { store, keys, crds: Vec::new(), builtin: Some(LOCKS) }
     }
 }
 
@@ -90,6 +93,7 @@ impl Server {
         let (stop, stopping) = watch::channel(false);
         let state = Arc::new(State {
             store: settings.store,
+            keys: settings.keys,
             openapi: Documents::new(registry.all()),
             registry,
             feed,

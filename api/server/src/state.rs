@@ -13,6 +13,7 @@ use crate::error::{ApiError, ApiResult};
 use crate::feed::Feed;
 use crate::flow::Flow;
 use crate::identity::Identity;
+use crate::keys::Keys;
 use crate::object::Object;
 use crate::openapi::Documents;
 use crate::query::Freshness;
@@ -28,6 +29,8 @@ const LAG_PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) struct State {
     /// Where objects live.
     pub(crate) store: Arc<dyn Store>,
+    /// The keys of the store.
+    pub(crate) keys: Keys,
     /// What is served.
     pub(crate) registry: Registry,
     /// What describes it.

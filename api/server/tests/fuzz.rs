@@ -218,3 +218,70 @@ async fn continue_tokens() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bearer_tokens() {
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let world = world().await;
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "ci"}});
+    world.call("POST", accounts, account).await.expect(201);
+    let made = world.call("POST", &format!("{accounts}/ci/token"), json!({})).await.expect(201);
+    let token = made["status"]["token"].as_str().expect("a token").to_owned();
+    let send = async |token: &[u8]| {
+        let Ok(value) = http::HeaderValue::from_bytes(&[b"Bearer ", token].concat()) else { return None };
+        let request = Request::get("/api").header("authorization", value).body(Body::empty()).expect("a request");
+        Some(world.request(Some(World::admin()), request).await.code)
+    };
+    assert_eq!(send(token.as_bytes()).await, Some(200));
+    let seeds = [token.clone().into_bytes(), b"abcdef.0123456789abcdef".to_vec()];
+    let mut random = Random::new(setting("FUZZ_SEED", 1));
+    let end = Instant::now() + Duration::from_secs_f64(setting("FUZZ_SECONDS", 0.5));
+    while Instant::now() < end {
+        let input = random.input(&seeds);
+        let code = send(&input).await;
+        // Space around a token is no part of it.
+        let same = String::from_utf8_lossy(&input).trim() == token;
+        assert!(code.is_none() || code == Some(401) || same && code == Some(200), "{code:?}: {input:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_for_tokens_and_reviews() {
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let seeds = with_odd_parts(&[
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": ["a"], "expirationSeconds": 600, "boundObjectRef": null}}),
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": "a.b.c", "audiences": ["x"]}}),
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "x"}, "secrets": [{"name": "y"}]}),
+    ]);
+    play("requests for tokens", &seeds, |input| {
+        let json = "application/json";
+        [format!("{accounts}/default/token?dryRun=All"), format!("{accounts}?dryRun=All&fieldValidation=Ignore")]
+            .into_iter()
+            .chain(["/apis/authentication.k8s.io/v1/tokenreviews".to_owned()])
+            .map(|path| request("POST", &path, json, input))
+            .collect()
+    })
+    .await;
+}
+
+#[test]
+fn key_files_sealed_values_and_records() {
+    use holdfast_apiserver::authority::check_record;
+    use holdfast_apiserver::keys::{Keys, SecretKeys, TokenKeys};
+    let dir = tempfile::tempdir().expect("a directory");
+    let keys = Keys::load_or_create(dir.path()).expect("keys");
+    let read = |name: &str| std::fs::read(dir.path().join("pki").join(name)).expect("read");
+    let sealed = [b"holdfast:sealed:v1:", keys.secrets().ids()[0].as_bytes(), b":", &[0; 60]].concat();
+    let record = br#"{"ca":"sha256:00","tokens":["a"],"secrets":["b"]}"#.to_vec();
+    check_record(&record).expect("a record");
+    let seeds = [read("tokens.keys"), read("secrets.keys"), sealed, record];
+    let mut random = Random::new(setting("FUZZ_SEED", 1));
+    let end = Instant::now() + Duration::from_secs_f64(setting("FUZZ_SECONDS", 0.5));
+    while Instant::now() < end {
+        let input = random.input(&seeds);
+        let text = String::from_utf8_lossy(&input);
+        // Whatever stands there: no panic, and nothing opens that was not sealed.
+        drop((SecretKeys::parse(&text).map(drop), TokenKeys::parse(&text).map(drop), check_record(&input)));
+        assert!(keys.secrets().open("/registry/core/secrets/a/b", &input).is_err());
+    }
+}

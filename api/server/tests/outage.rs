@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use futures::StreamExt;
+use holdfast_apiserver::keys::Keys;
 use holdfast_apiserver::{Identity, Server, Settings};
 use holdfast_store::testing::TempStore;
 use holdfast_store::{Entry, Error, Expect, Page, Result, Revision, Store, WatchStream};
@@ -93,7 +94,8 @@ async fn reads_go_on_from_memory_and_writes_say_try_again() {
     let temporary = TempStore::new().expect("a store");
     let down = Arc::new(AtomicBool::new(false));
     let store = Arc::new(Switched { inner: temporary.store(), down: Arc::clone(&down) });
-    let server = Server::new(Settings::new(store).expect("CRDs")).expect("a server");
+    let keys = Keys::load_or_create(temporary.dir()).expect("keys");
+    let server = Server::new(Settings::new(store, keys).expect("CRDs")).expect("a server");
     tokio::time::timeout(PATIENCE, server.ready()).await.expect("the server becomes ready");
     let map = |name: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
     assert_eq!(call(&server, "POST", MAPS, map("before")).await.0, 201);

@@ -90,6 +90,7 @@ impl Served {
             "get" => ("GET", one),
             "list" => ("GET", all),
             "watch" => ("GET", format!("{all}?watch=true&timeoutSeconds=1")),
+            "create" if !subresource.is_empty() => ("POST", format!("{one}?dryRun=All")),
             "create" => ("POST", format!("{all}?dryRun=All")),
             "update" => ("PUT", format!("{one}?dryRun=All")),
             "patch" => ("PATCH", format!("{one}?dryRun=All")),
@@ -227,13 +228,13 @@ async fn nobody_gives_himself_or_others_more_than_he_has() {
         assert_eq!(refused["details"]["causes"][0]["field"], field, "{refused}");
     }
     let mut robot = binding("robot", ("Role", "less"), "robot");
-    robot["subjects"][0]["kind"] = json!("ServiceAccount");
+    robot["subjects"][0]["kind"] = json!("Robot");
     let refused = world.call("POST", BINDINGS, robot).await.expect(422);
     assert!(
         refused["message"]
             .as_str()
             .expect("text")
-            .contains("subjects[0].kind: Unsupported value: \"ServiceAccount\": must be one of User, Group"),
+            .contains("subjects[0].kind: Unsupported value: \"Robot\": must be one of User, Group, ServiceAccount"),
         "{refused}"
     );
 }

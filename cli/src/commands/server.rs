@@ -57,7 +57,7 @@ pub(crate) async fn run(args: ServerArgs, parts: Parts, printer: Printer) -> Res
         Parts::Api | Parts::Locks => None,
     };
     let store = holdfast_store::open(&args.store, &args.data_dir).map_err(Failure::refused_by)?;
-    let Some((_keys, store)) = establish(store, &args.data_dir, stopped(stopping.clone())).await? else {
+    let Some((keys, store)) = establish(store, &args.data_dir, stopped(stopping.clone())).await? else {
         return Ok(());
     };
     let listener = TcpListener::bind(args.listen).await.map_err(|error| {
@@ -70,8 +70,8 @@ pub(crate) async fn run(args: ServerArgs, parts: Parts, printer: Printer) -> Res
     let tls = Arc::new(Tls::new(&pki).map_err(anyhow::Error::from)?);
     let renewal = tls.renew_daily(args.data_dir.clone(), address, args.sans.clone());
     let settings = match parts {
-        Parts::Locks => Settings::locks(store),
-        Parts::Api | Parts::ApiAndController(_) => Settings::new(store).map_err(anyhow::Error::from)?,
+        Parts::Locks => Settings::locks(store, keys),
+        Parts::Api | Parts::ApiAndController(_) => Settings::new(store, keys).map_err(anyhow::Error::from)?,
     };
     let server = Arc::new(Server::new(settings).map_err(anyhow::Error::from)?);
 

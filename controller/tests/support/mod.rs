@@ -113,7 +113,9 @@ impl World {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let store = TempStore::new().expect("a store");
-        let server = holdfast_apiserver::Server::new(Settings::new(store.store()).expect("CRDs")).expect("a server");
+        let keys = holdfast_apiserver::keys::Keys::load_or_create(store.dir()).expect("keys");
+        let server =
+            holdfast_apiserver::Server::new(Settings::new(store.store(), keys).expect("CRDs")).expect("a server");
         let server = Arc::new(server);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("its address");

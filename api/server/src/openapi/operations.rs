@@ -127,7 +127,8 @@ pub(super) fn paths(def: &Arc<ResourceDef>) -> Vec<Path> {
     let scope = if def.namespaced { "Namespaced" } else { "" };
     add(collection, vec![make.list("", scope), make.create(scope), make.delete_collection(scope)]);
     add(item.clone(), vec![make.get(scope, ""), make.replace(scope, ""), make.patch(scope, ""), make.delete(scope)]);
-    for sub in def.subresources() {
+    // What a token's request says is no kind of this document.
+    for sub in def.subresources().into_iter().filter(|sub| *sub != "token") {
         let operations = match sub {
             "finalize" => vec![make.replace(scope, sub)],
             _ => vec![make.get(scope, sub), make.replace(scope, sub), make.patch(scope, sub)],

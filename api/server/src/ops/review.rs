@@ -9,6 +9,7 @@ use crate::identity::Identity;
 use crate::negotiation::read_body;
 use crate::request::Request;
 use crate::state::State;
+use crate::tokens;
 
 /// Whom a review by somebody else is about.
 fn subject(spec: &Value) -> ApiResult<Identity> {
@@ -20,23 +21,44 @@ fn subject(spec: &Value) -> ApiResult<Identity> {
     Ok(Identity::new(user, groups).authenticated())
 }
 
+fn user_info(identity: &Identity) -> Value {
+    let mut user = json!({"username": identity.user, "groups": identity.groups});
+    if !identity.uid.is_empty() {
+        user["uid"] = identity.uid.clone().into();
+    }
+    if !identity.extra.is_empty() {
+        user["extra"] = json!(identity.extra);
+    }
+    user
+}
+
+/// Whose token it is, for servers that let this one look at the tokens that they are shown.
+async fn token_review(state: &State, spec: &Value) -> ApiResult<Value> {
+    let token = spec["token"].as_str().unwrap_or_default();
+    if token.is_empty() {
+        return Err(ApiError::bad_request("spec.token: Required value: the token to be looked at"));
+    }
+    let audiences: Vec<String> =
+        spec["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    Ok(match tokens::identify(state, token, &audiences).await? {
+        Some((identity, audiences)) => {
+            json!({"authenticated": true, "user": user_info(&identity), "audiences": audiences})
+        }
+        None => {
+            json!({"authenticated": false, "error": "the token is not one of this server, has ended, or is for other audiences"})
+        }
+    })
+}
+
 /// POST on a review kind.
-pub(crate) fn review(state: &State, request: &Request) -> ApiResult<Answer> {
+pub(crate) async fn review(state: &State, request: &Request) -> ApiResult<Answer> {
     let mut body = read_body(&request.headers, &request.body, request.def.is_builtin())?.value;
     check_kind(&request.def, &body)?;
     let identity = &request.identity;
     let text = |value: &Value, field: &str| value[field].as_str().unwrap_or_default().to_owned();
     let status = match request.def.kind.as_str() {
-        "SelfSubjectReview" => {
-            let mut user = json!({"username": identity.user, "groups": identity.groups});
-            if !identity.uid.is_empty() {
-                user["uid"] = identity.uid.clone().into();
-            }
-            if !identity.extra.is_empty() {
-                user["extra"] = json!(identity.extra);
-            }
-            json!({ "userInfo": user })
-        }
+        "SelfSubjectReview" => json!({ "userInfo": user_info(identity) }),
+        "TokenReview" => token_review(state, &body["spec"]).await?,
         kind @ ("SelfSubjectAccessReview" | "SubjectAccessReview" | "LocalSubjectAccessReview") => {
             let spec = &body["spec"];
             let asked_about = if kind == "SelfSubjectAccessReview" { identity.clone() } else { subject(spec)? };

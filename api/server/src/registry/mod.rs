@@ -203,6 +203,9 @@ impl ResourceDef {
         if self.is_namespace() {
             list.push("finalize");
         }
+        if self.group.is_empty() && self.plural == "serviceaccounts" {
+            list.push("token");
+        }
         if self.status_subresource {
             list.push("status");
         }
@@ -353,6 +356,8 @@ mod tests {
             ("", "v1", "events"),
             ("", "v1", "secrets"),
             ("", "v1", "configmaps"),
+            ("", "v1", "serviceaccounts"),
+            ("authentication.k8s.io", "v1", "tokenreviews"),
             ("events.k8s.io", "v1", "events"),
             ("coordination.k8s.io", "v1", "leases"),
             ("authentication.k8s.io", "v1", "selfsubjectreviews"),

@@ -67,23 +67,25 @@ impl World {
 
     /// A server over any store.
     pub async fn over(store: Arc<dyn Store>) -> World {
-        World::serving(Settings::new(store).expect("CRDs")).await
+        let dir = tempfile::tempdir().expect("a directory");
+        let keys = Keys::load_or_create(dir.path()).expect("keys");
+        World::serving(Settings::new(store, keys).expect("CRDs"), dir).await
     }
 
     /// A server that also serves a kind of the test's own, from its CustomResourceDefinition.
     pub async fn with_kind(crd: Value) -> World {
         let temporary = TempStore::new().expect("a store");
-        let mut settings = Settings::new(temporary.store()).expect("CRDs");
+        let dir = tempfile::tempdir().expect("a directory");
+        let keys = Keys::load_or_create(dir.path()).expect("keys");
+        let mut settings = Settings::new(temporary.store(), keys).expect("CRDs");
         settings.crds.push(crd);
-        World { temporary: Some(temporary), ..World::serving(settings).await }
+        World { temporary: Some(temporary), ..World::serving(settings, dir).await }
     }
 
-    async fn serving(settings: Settings) -> World {
+    async fn serving(settings: Settings, dir: tempfile::TempDir) -> World {
         let store = Arc::clone(&settings.store);
         let server = Arc::new(Server::new(settings).expect("a server"));
-        let dir = tempfile::tempdir().expect("a directory");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        Keys::load_or_create(dir.path()).expect("keys");
         let pki = Pki::load(dir.path(), listener.local_addr().expect("its address"), &[]).expect("certificates");
         let tls = Arc::new(Tls::new(&pki).expect("TLS"));
         let (stop, stopped) = oneshot::channel::<()>();

@@ -64,6 +64,8 @@ if [ "$purpose" = test ]; then
     need mkfs.btrfs btrfs-progs
     need curl curl
     need kubectl kubernetes-client
+    # What examples/gitops gives to Argo CD is a script of it.
+    need lua5.4 lua5.4
     # The Python client, as its users have it; Debian's own interpreter has the packages of Debian.
     if ! [ -d /usr/lib/python3/dist-packages/kubernetes ]; then
         programs+=(python3-kubernetes)

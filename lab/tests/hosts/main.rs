@@ -14,6 +14,7 @@ mod examples;
 mod faults;
 mod fencing;
 mod flapping;
+mod gitops;
 mod harness;
 mod missing;
 mod monitored_parts;

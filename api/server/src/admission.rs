@@ -105,6 +105,9 @@ fn names_of(objects: &[Value], used: impl Fn(&Value) -> bool) -> String {
 }
 
 #[cfg(test)]
+mod policies;
+
+#[cfg(test)]
 mod tests {
     use serde_json::json;
 

@@ -148,8 +148,13 @@ impl World {
 
     /// Opens a watch.
     pub async fn watch(&self, path: &str) -> Watch {
-        let response =
-            self.send(Some(World::admin()), Request::get(path).body(Body::empty()).expect("a request")).await;
+        self.watch_in(path, "application/json").await
+    }
+
+    /// Opens a watch in one of the forms that clients ask for.
+    pub async fn watch_in(&self, path: &str, form: &str) -> Watch {
+        let request = Request::get(path).header("accept", form).body(Body::empty()).expect("a request");
+        let response = self.send(Some(World::admin()), request).await;
         assert_eq!(response.status(), StatusCode::OK);
         Watch { stream: response.into_body().into_data_stream(), rest: Vec::new() }
     }

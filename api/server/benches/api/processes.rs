@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use holdfast_apiserver::keys::Keys;
 use holdfast_apiserver::pki::Pki;
 use holdfast_apiserver::tls::Tls;
 use holdfast_apiserver::{Server, Settings};
@@ -138,8 +139,9 @@ pub(crate) async fn serve(store: &str, directory: &Path) -> Result<()> {
     let store = holdfast_store::open(store, directory)?;
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = listener.local_addr()?;
-    let tls = Arc::new(Tls::new(&Pki::load_or_create(directory, address, &[])?)?);
-    let server = Server::new(Settings::new(store)?)?;
+    let keys = Keys::load_or_create(directory)?;
+    let tls = Arc::new(Tls::new(&Pki::load(directory, address, &[])?)?);
+    let server = Server::new(Settings::new(store, keys)?)?;
     let ready = async {
         server.ready().await;
         println!("{address}");

@@ -3,14 +3,17 @@
 //! Members of `system:masters` may do everything. A node agent, `holdfast:server:NAMESPACE:SUBCLUSTER:SERVER`, may
 //! read its namespace's kinds and the Secrets that its sub-cluster names, write the status of its own Server, its
 //! sub-cluster and that sub-cluster's groups, swap the Lease that is its sub-cluster's lock, and report Events. The user
-//! of one lock, `holdfast:lock:NAMESPACE:NAME`, may swap that Lease and nothing else; bindings add nothing to these two.
+//! of one lock, `holdfast:lock:NAMESPACE:NAME`, may swap that Lease and nothing else. Who shows a join token may ask for
+//! a certificate, as an agent may for its next one. Bindings add nothing to these three.
 //! Everybody else may do what roles and bindings say, and without any ask who they are.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use crate::certificates;
 use crate::identity::{AUTHENTICATED, Identity, MASTERS};
+use crate::join_tokens;
 use crate::rbac::Rule;
 
 const GROUP: &str = holdfast_api::GROUP;
@@ -110,7 +113,22 @@ pub(crate) fn allows_path(identity: &Identity, verb: &str, path: &str, facts: &d
 
 /// False for those whose rights are built in: no binding, not even one for everybody, gives a server or a lock more.
 fn bindings_count(identity: &Identity) -> bool {
-    !identity.user.starts_with("holdfast:server:") && !identity.user.starts_with("holdfast:lock:")
+    !identity.user.starts_with("holdfast:server:")
+        && !identity.user.starts_with("holdfast:lock:")
+        && !is_joining(identity)
+}
+
+/// True for who shows a join token.
+fn is_joining(identity: &Identity) -> bool {
+    identity.user.starts_with(join_tokens::USER)
+}
+
+/// A request for a certificate, or the look whether it was signed. Which certificates are signed for whom is decided
+/// where the request is read.
+fn asks_for_certificate(action: &Attributes) -> bool {
+    matches!(action.verb.as_str(), "create" | "get")
+        && (action.group.as_str(), action.resource.as_str(), action.subresource.as_str())
+            == (certificates::GROUP, "certificatesigningrequests", "")
 }
 
 /// May this be done?
@@ -124,6 +142,9 @@ pub(crate) fn allows(identity: &Identity, action: &Attributes, facts: &dyn Facts
     if action.verb == "create" && REVIEWS.contains(&(action.group.as_str(), action.resource.as_str())) {
         return true;
     }
+    if is_joining(identity) {
+        return asks_for_certificate(action);
+    }
     if let Some((namespace, name)) = lock(identity) {
         return swaps_lock(action, namespace, name);
     }
@@ -134,6 +155,9 @@ pub(crate) fn allows(identity: &Identity, action: &Attributes, facts: &dyn Facts
 }
 
 fn allows_agent(agent: &Agent<'_>, action: &Attributes, facts: &dyn Facts) -> bool {
+    if asks_for_certificate(action) {
+        return true;
+    }
     if action.namespace != agent.namespace {
         return false;
     }

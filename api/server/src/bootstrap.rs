@@ -1,4 +1,4 @@
-//! What is there from the start: the namespace `default`, and the roles.
+//! What is there from the start: the namespaces `default` and `kube-system`, and the roles.
 
 use holdfast_store::{Error, Expect};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::object::{encode, meta};
 use crate::ops::now;
 use crate::registry::ResourceDef;
 use crate::state::State;
-use crate::{prepare, rbac, schema};
+use crate::{join_tokens, prepare, rbac, schema};
 
 /// The roles that a stock Kubernetes API server gets, too.
 const ROLES: &str = include_str!("../../../manifests/rbac/roles.yaml");
@@ -32,6 +32,12 @@ pub(crate) async fn ensure(state: &State) -> ApiResult<()> {
             }),
         )
         .await?;
+    }
+    if state.registry.find("", "v1", "secrets").is_some()
+        && let Some(namespaces) = state.registry.find("", "v1", "namespaces")
+    {
+        let name = join_tokens::NAMESPACE;
+        make(state, namespaces, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).await?;
     }
     // ORDER: last; whoever waits for the server to be ready waits for it.
     let Some(namespaces) = state.registry.find("", "v1", "namespaces") else { return Ok(()) };

@@ -142,6 +142,11 @@ impl ApiError {
         ApiError::plain(401, "Unauthorized", "Unauthorized")
     }
 
+    /// 403 that says all by itself.
+    pub(crate) fn denied(message: impl Into<String>) -> ApiError {
+        ApiError::plain(403, "Forbidden", message)
+    }
+
     /// 403 about an object or collection; `why` follows `is forbidden: `.
     pub(crate) fn forbidden(target: Target<'_>, why: impl AsRef<str>) -> ApiError {
         let subject = if target.name.is_empty() {

@@ -28,6 +28,9 @@ pub struct Identity {
     pub uid: String,
     /// Further attributes, usually none.
     pub extra: BTreeMap<String, Vec<String>>,
+    /// Until when the certificate is good that proved it, in seconds of Unix time; none: no certificate did. A connection
+    /// may be open for longer.
+    pub until: Option<i64>,
 }
 
 impl Identity {
@@ -38,6 +41,7 @@ impl Identity {
             groups: groups.into_iter().map(Into::into).collect(),
             uid: String::new(),
             extra: BTreeMap::new(),
+            until: None,
         }
     }
 

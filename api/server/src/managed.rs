@@ -87,6 +87,7 @@ impl Writer {
             Endpoint::Status => "status",
             Endpoint::Finalize => "finalize",
             Endpoint::Token => "token",
+            Endpoint::Approval => "approval",
         }
     }
 }
@@ -198,7 +199,7 @@ pub(crate) fn edited(old: &Value, new: &Value) -> Option<Vec<Entry>> {
 fn tracked(set: &FieldSet, def: &ResourceDef, endpoint: Endpoint) -> FieldSet {
     let set = set.without_below(&UNTRACKED);
     match endpoint {
-        Endpoint::Status => set.restricted("status", true),
+        Endpoint::Status | Endpoint::Approval => set.restricted("status", true),
         Endpoint::Main if def.status_subresource => set.restricted("status", false),
         Endpoint::Main | Endpoint::Finalize | Endpoint::Token => set,
     }

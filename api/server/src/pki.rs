@@ -20,11 +20,16 @@ mod leaf;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
+    SubjectPublicKeyInfo,
+};
 use sha2::{Digest, Sha256};
 
 use crate::identity::MASTERS;
+use holdfast_api::access::{AGENTS_GROUP, agent_user};
 pub use kubeconfig::kubeconfig;
 pub use leaf::Certificate;
 pub(crate) use leaf::subject;
@@ -33,13 +38,12 @@ pub(crate) use leaf::subject;
 pub const ADMIN_USER: &str = "holdfast-admin";
 /// Group of the users of single locks.
 pub const LOCKS_GROUP: &str = "holdfast:locks";
-/// Group of all server agents.
-pub const SERVERS_GROUP: &str = "holdfast:servers";
 
-/// Life of the CA's certificate, in days.
-const CA_DAYS: u64 = 3650;
-/// Life of every other certificate, in days.
-const LEAF_DAYS: u64 = 365;
+const DAY: Duration = Duration::from_secs(86_400);
+/// Life of the CA's certificate.
+const CA_LIFE: Duration = DAY.saturating_mul(3650);
+/// Life of every other certificate, unless it says otherwise.
+const LEAF_LIFE: Duration = DAY.saturating_mul(365);
 
 /// Why the certificates could not be read or made.
 #[derive(Debug, thiserror::Error)]
@@ -136,6 +140,15 @@ impl Ca {
         &self.pem
     }
 
+    /// Signs a client certificate for a public key (SubjectPublicKeyInfo, DER) of somebody else. Returns it as PEM.
+    ///
+    /// # Errors
+    /// [`PkiError::Sign`], also for keys of a kind that can't be signed.
+    pub fn sign(&self, public_key: &[u8], user: &str, group: &str, life: Duration) -> Result<String, PkiError> {
+        let key = SubjectPublicKeyInfo::from_der(public_key).map_err(|source| sign(user, source))?;
+        leaf::sign(&self.issuer, &key, &leaf::Wanted::client(user, group), life).map_err(|source| sign(user, source))
+    }
+
     /// What the CA is known by, whatever its certificate says else: `sha256:` and the digest of its public key
     /// (SubjectPublicKeyInfo, DER) in hexadecimal digits, as kubeadm and `openssl` write it.
     pub fn fingerprint(&self) -> String {
@@ -213,14 +226,9 @@ impl Pki {
         server: &str,
     ) -> Result<String, PkiError> {
         let user = agent_user(namespace, sub_cluster, server);
-        let certificate = self.issue_client(&user, SERVERS_GROUP)?;
+        let certificate = self.issue_client(&user, AGENTS_GROUP)?;
         Ok(kubeconfig(url, &self.ca.pem, &user, &certificate))
     }
-}
-
-/// The user of a server's agent.
-pub fn agent_user(namespace: &str, sub_cluster: &str, server: &str) -> String {
-    format!("holdfast:server:{namespace}:{sub_cluster}:{server}")
 }
 
 /// Issues a kubeconfig for the agent of a server from the CA in `data_dir`, which the server has made at its start. For
@@ -237,7 +245,7 @@ pub fn issue_agent_kubeconfig(
 ) -> Result<String, PkiError> {
     let Ca { pem: ca_pem, issuer } = read_ca(&data_dir.join("pki"))?;
     let user = agent_user(namespace, sub_cluster, server);
-    let certificate = leaf::issue(&issuer, &leaf::Wanted::client(&user, SERVERS_GROUP))?;
+    let certificate = leaf::issue(&issuer, &leaf::Wanted::client(&user, AGENTS_GROUP))?;
     Ok(kubeconfig(url, &ca_pem, &user, &certificate))
 }
 
@@ -284,7 +292,7 @@ fn write_ca(dir: &Path, key: KeyPair) -> Result<Ca, PkiError> {
     params.distinguished_name = leaf::distinguished_name([(DnType::CommonName, "holdfast-ca")]);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
-    leaf::set_life(&mut params, CA_DAYS);
+    leaf::set_life(&mut params, CA_LIFE);
     let pem = params.self_signed(&key).map_err(|source| sign("the CA", source))?.pem();
     files::write(&dir.join("ca.key"), &key.serialize_pem())?;
     files::write(&dir.join("ca.crt"), &pem)?;

@@ -6,6 +6,7 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use crate::certificates;
 use crate::error::{ApiError, ApiResult, Cause};
 use crate::names;
 use crate::object::{finalizers, is_deleting, meta, metadata_mut, rfc3339};
@@ -47,6 +48,8 @@ pub(crate) enum Endpoint {
     Finalize,
     /// `/token` of a ServiceAccount; nothing is stored.
     Token,
+    /// `/approval` of a CertificateSigningRequest.
+    Approval,
 }
 
 /// Removes what is unknown in `metadata` and gives the paths back.
@@ -159,6 +162,11 @@ pub(crate) fn update(def: &ResourceDef, old: &Value, mut new: Value, endpoint: E
         Endpoint::Status => with_field(old, "status", new.get("status")),
         Endpoint::Finalize => with_field(old, "spec", new.get("spec")),
         Endpoint::Token => old.clone(),
+        Endpoint::Approval => {
+            let mut object = old.clone();
+            object["status"]["conditions"] = new.pointer("/status/conditions").cloned().unwrap_or_else(|| json!([]));
+            object
+        }
         Endpoint::Main => {
             new["metadata"]["namespace"] = old["metadata"]["namespace"].clone();
             let old_metadata = &old["metadata"];
@@ -169,6 +177,10 @@ pub(crate) fn update(def: &ResourceDef, old: &Value, mut new: Value, endpoint: E
                     Some(value) => metadata.insert((*field).into(), value.clone()),
                     None => metadata.remove(*field),
                 };
+            }
+            if certificates::is_request(def) {
+                // What was asked for stays, and so does who asked.
+                new = with_field(&new, "spec", old.get("spec"));
             }
             if def.is_namespace() {
                 // The contents are the server's business until they are gone.

@@ -167,6 +167,28 @@ const TOKEN_REQUEST: Message = &[
 ];
 const TOKEN_REVIEW: Message =
     &[(1, "metadata", One(METADATA)), (2, "spec", One(&[(1, "token", Text), (2, "audiences", Texts)]))];
+const REQUEST_CONDITION: Message = &[
+    (1, "type", Text),
+    (2, "reason", Text),
+    (3, "message", Text),
+    (4, "lastUpdateTime", Time),
+    (5, "lastTransitionTime", Time),
+    (6, "status", Text),
+];
+const CERTIFICATE_REQUEST: Message = &[
+    (1, "metadata", One(METADATA)),
+    (
+        2,
+        "spec",
+        One(&[
+            (1, "request", Bytes),
+            (5, "usages", Texts),
+            (7, "signerName", Text),
+            (8, "expirationSeconds", NumberPointer),
+        ]),
+    ),
+    (3, "status", One(&[(1, "conditions", Many(REQUEST_CONDITION)), (2, "certificate", Bytes)])),
+];
 const SUBJECT_REVIEW: Message = &[(1, "metadata", One(METADATA))];
 const RESOURCE_ATTRIBUTES: Message = &[
     (1, "namespace", Text),
@@ -237,6 +259,7 @@ fn message(api_version: &str, kind: &str) -> Option<Message> {
         ("v1", "ServiceAccount") => SERVICE_ACCOUNT,
         ("authentication.k8s.io/v1", "TokenRequest") => TOKEN_REQUEST,
         ("authentication.k8s.io/v1", "TokenReview") => TOKEN_REVIEW,
+        ("certificates.k8s.io/v1", "CertificateSigningRequest") => CERTIFICATE_REQUEST,
         ("events.k8s.io/v1", "Event") => EVENT,
         ("coordination.k8s.io/v1", "Lease") => LEASE,
         ("authentication.k8s.io/v1", "SelfSubjectReview") => SUBJECT_REVIEW,

@@ -71,6 +71,7 @@ impl Request {
                 Endpoint::Status => "status".into(),
                 Endpoint::Finalize => "finalize".into(),
                 Endpoint::Token => "token".into(),
+                Endpoint::Approval => "approval".into(),
             },
             // A stock server authorizes a namespace object by its own name.
             namespace: if self.def.is_namespace() { self.name.clone() } else { self.namespace.clone() },

@@ -14,7 +14,7 @@ use crate::authz::{self, Attributes};
 use crate::error::{ApiError, ApiResult};
 use crate::identity::Identity;
 use crate::negotiation::{self, Accepted, BODY_LIMIT, Offer, Shape, accept, respond, respond_error};
-use crate::ops::{Answer, apply, create, delete, read, review, update};
+use crate::ops::{Answer, apply, create, delete, now, read, review, update};
 use crate::patch::APPLY;
 use crate::prepare::Endpoint;
 use crate::query::{ListOptions, Query};
@@ -83,6 +83,7 @@ async fn route(
         sub if !def.subresources().contains(&sub) => return Err(ApiError::no_such_path()),
         "status" => Endpoint::Status,
         "token" => Endpoint::Token,
+        "approval" => Endpoint::Approval,
         _ => Endpoint::Finalize,
     };
     let request = Request {
@@ -107,6 +108,9 @@ async fn authenticate(state: &State, identity: Option<Identity>, headers: &Heade
         return tokens::authenticate(state, header).await;
     }
     match identity {
+        Some(identity) if identity.until.is_some_and(|until| until < now().as_second()) => {
+            Err(ApiError::unauthorized())
+        }
         Some(identity) if !identity.is_anonymous() => Ok(identity.authenticated()),
         _ => Err(ApiError::unauthorized()),
     }
@@ -250,7 +254,7 @@ fn verb(request: &Request, method: &Method) -> Option<&'static str> {
     };
     let offered = match request.endpoint {
         Endpoint::Main => request.def.verbs.iter().any(|v| v == verb),
-        Endpoint::Status => matches!(verb, "get" | "update" | "patch"),
+        Endpoint::Status | Endpoint::Approval => matches!(verb, "get" | "update" | "patch"),
         Endpoint::Finalize => verb == "update",
         Endpoint::Token => verb == "create",
     };

@@ -43,12 +43,17 @@ const PING: Duration = Duration::from_secs(30);
 /// Pause before another connection is accepted when the process is out of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
+/// Life of an agent's certificate where nothing else is asked for: a year.
+pub const AGENT_LIFE: Duration = Duration::from_secs(365 * 86_400);
+
 /// What a server needs.
 pub struct Settings {
     /// Where objects live.
     pub store: Arc<dyn Store>,
     /// The keys of the store, see [`crate::authority::establish`].
     pub keys: Keys,
+    /// Longest life of a certificate that an agent is given, 10 s to 10 years; it renews it after two thirds.
+    pub agent_life: Duration,
     /// CustomResourceDefinitions to serve, in their JSON form. [`Settings::new`] takes those of `holdfast.dev`.
     pub crds: Vec<Value>,
     /// Plurals of the built-in kinds to serve; none: all of them.
@@ -63,12 +68,12 @@ impl Settings {
     /// Serves the kinds of `holdfast.dev` beside the built-in ones.
     pub fn new(store: Arc<dyn Store>, keys: Keys) -> Result<Settings, serde_json::Error> {
         let crds = holdfast_api::crds().iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
-        Ok(Settings { store, keys, crds, builtin: None })
+        Ok(Settings { store, keys, agent_life: AGENT_LIFE, crds, builtin: None })
     }
 
     /// Serves what a quorum server needs, and nothing else.
     pub fn locks(store: Arc<dyn Store>, keys: Keys) -> Settings {
-        Settings { store, keys, crds: Vec::new(), builtin: Some(LOCKS) }
+        Settings { store, keys, agent_life: AGENT_LIFE, crds: Vec::new(), builtin: Some(LOCKS) }
     }
 }
 
@@ -94,6 +99,7 @@ impl Server {
         let state = Arc::new(State {
             store: settings.store,
             keys: settings.keys,
+            agent_life: settings.agent_life,
             openapi: Documents::new(registry.all()),
             registry,
             feed,

@@ -31,6 +31,8 @@ pub(crate) struct State {
     pub(crate) store: Arc<dyn Store>,
     /// The keys of the store.
     pub(crate) keys: Keys,
+    /// Longest life of an agent's certificate.
+    pub(crate) agent_life: Duration,
     /// What is served.
     pub(crate) registry: Registry,
     /// What describes it.
@@ -130,7 +132,8 @@ impl State {
         }
     }
 
-    fn cached(&self, kind: &str, namespace: &str, name: &str) -> Option<Arc<Object>> {
+    /// An object of our kinds as the caches show it.
+    pub(crate) fn cached(&self, kind: &str, namespace: &str, name: &str) -> Option<Arc<Object>> {
         let def = self.registry.find_kind(holdfast_api::API_VERSION, kind)?;
         self.feed.cache(def)?.get(&def.key(namespace, name))
     }

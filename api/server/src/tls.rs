@@ -101,7 +101,9 @@ fn config(pki: &Pki) -> Result<Arc<ServerConfig>, TlsError> {
         .allow_unauthenticated()
         .build()
         .map_err(|e| unusable(&e))?;
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pki.server().pem.as_bytes()).collect();
+    // With the CA at its end: who joins knows nothing of it but its fingerprint.
+    let chain = pki.server().pem.clone() + pki.ca_pem();
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
     let key = PrivateKeyDer::from_pem_slice(pki.server().key_pem.as_bytes()).map_err(|e| unusable(&e))?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -122,7 +124,7 @@ fn identity(certificate: &CertificateDer<'_>) -> io::Result<Identity> {
     if user.is_empty() {
         return Err(refused("the client's certificate has no common name, so it names no user".to_owned()));
     }
-    Ok(Identity::new(user, groups))
+    Ok(Identity { until: Some(certificate.validity().not_after.timestamp()), ..Identity::new(user, groups) })
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::error::{ApiError, ApiResult};
 use crate::identity::Identity;
+use crate::join_tokens;
 use crate::object::{is_deleting, meta};
 use crate::ops::now;
 use crate::registry::ResourceDef;
@@ -125,6 +126,9 @@ pub(crate) async fn authenticate(state: &State, header: &http::HeaderValue) -> A
         scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
     });
     let Some(token) = bearer else { return Err(ApiError::unauthorized()) };
+    if join_tokens::parse(token).is_some() {
+        return join_tokens::identify(state, token).await?.ok_or_else(ApiError::unauthorized);
+    }
     let known = identify(state, token, &[]).await?;
     known.map(|(identity, _)| identity).ok_or_else(ApiError::unauthorized)
 }

@@ -285,3 +285,42 @@ fn key_files_sealed_values_and_records() {
         assert!(keys.secrets().open("/registry/core/secrets/a/b", &input).is_err());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_for_certificates() {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "holdfast:server:default:db:db1");
+    params.distinguished_name.push(rcgen::DnType::OrganizationName, "holdfast:servers");
+    let made = params.serialize_request(&key).expect("signed");
+    let body = |bytes: &[u8]| {
+        json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": {"name": "x"}, "spec":
+            {"request": STANDARD.encode(bytes), "signerName": "holdfast.dev/agent", "usages": ["client auth"], "expirationSeconds": 600}})
+    };
+    let pem = made.pem().expect("PEM").into_bytes();
+    let mut seeds = with_odd_parts(&[body(&pem)]);
+    seeds.extend([pem, made.der().to_vec()]);
+    play("requests for certificates", &seeds, |input| {
+        let path = "/apis/certificates.k8s.io/v1/certificatesigningrequests?dryRun=All&fieldValidation=Ignore";
+        let wrapped = format!(
+            "-----BEGIN CERTIFICATE REQUEST-----\n{}\n-----END CERTIFICATE REQUEST-----\n",
+            STANDARD.encode(input)
+        );
+        // Changed as JSON, as PEM and as DER: what none has signed is never taken.
+        let impersonated = |bytes: &[u8]| {
+            let mut made = request("POST", path, "application/json", bytes);
+            made.headers_mut()
+                .insert("impersonate-user", http::HeaderValue::from_static("holdfast:server:default:db:db1"));
+            made
+        };
+        vec![
+            impersonated(input),
+            impersonated(body(input).to_string().as_bytes()),
+            impersonated(body(wrapped.as_bytes()).to_string().as_bytes()),
+        ]
+    })
+    .await;
+}

@@ -3,6 +3,7 @@
 //! Everything here is a pure function of its arguments: no file, no network, no clock. Who reads a clock passes the
 //! time in.
 
+pub mod access;
 pub mod claims;
 pub mod conditions;
 pub mod crds;

@@ -11,7 +11,7 @@ use crate::object::{encode, is_deleting, meta, metadata_mut, set_revision};
 use crate::query::{Freshness, WriteOptions};
 use crate::request::Request;
 use crate::state::State;
-use crate::{managed, names, prepare};
+use crate::{certificates, managed, names, prepare};
 
 /// How often a generated name is made anew when it is taken.
 const GENERATE_ATTEMPTS: usize = 8;
@@ -65,6 +65,9 @@ pub(crate) async fn create_object(
         let stored = prepare::create(def, def.absorb(object), uuid::Uuid::new_v4().to_string(), now())?;
         let mut stored = check(def, stored, None, options.validation, findings.clone(), &mut warnings)?;
         access::admit(state, request, None, &stored)?;
+        if certificates::is_request(def) {
+            certificates::create(state, request, options.dry_run, &mut stored).await?;
+        }
         match applied {
             None => managed::update(stored_def, &writer, &Value::Null, &mut stored, None, now()),
             Some(config) => {

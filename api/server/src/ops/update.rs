@@ -5,7 +5,6 @@ use serde_json::Value;
 
 use super::{Answer, access, check, check_kind, duplicate_findings, invalid_if_any, now, set_kind};
 use crate::error::{ApiError, ApiResult, Cause};
-use crate::managed;
 use crate::negotiation::{content_type, read_body};
 use crate::object::{Object, encode, meta, metadata_mut, set_revision};
 use crate::patch::PatchBody;
@@ -14,6 +13,7 @@ use crate::query::WriteOptions;
 use crate::registry::ResourceDef;
 use crate::request::Request;
 use crate::state::State;
+use crate::{certificates, managed};
 
 /// How often a patch is applied anew when somebody else wrote in between. Each attempt means that another write came
 /// through, so this is only reached under a storm of writes to one object.
@@ -136,6 +136,9 @@ pub(crate) async fn write(
     let mut stored = check(def, stored, Some(&old.value), options.validation, change.findings, warnings)?;
     invalid_if_any(def, name, &check_immutable(def, &old.value, &stored))?;
     access::admit(state, request, Some(&old.value), &stored)?;
+    if certificates::is_request(def) && request.endpoint == Endpoint::Approval {
+        certificates::approve(state, request, &old.value, &mut stored)?;
+    }
     prepare::count_generation(def, &old.value, &mut stored);
     match &change.applied {
         Some(applied) => set_managed(&mut stored, applied),

@@ -12,10 +12,10 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::pem::parse_x509_pem;
 
-use super::{Ca, LEAF_DAYS, PkiError, files, sign};
+use super::{Ca, LEAF_LIFE, PkiError, files};
 
-const DAY: Duration = Duration::from_secs(86_400);
-/// How far the clocks of two machines may be apart: a new certificate is good from that long ago.
+/// How far the clocks of two machines may be apart: a new certificate is good from that long ago, but no longer than a
+/// tenth of its life.
 const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 
 /// A certificate with its key, both as PEM.
@@ -71,23 +71,33 @@ pub(super) fn keep_or_issue(dir: &Path, name: &str, ca: &Ca, wanted: &Wanted) ->
 pub(super) fn issue(issuer: &Issuer<'static, KeyPair>, wanted: &Wanted) -> Result<Certificate, PkiError> {
     let make = || -> Result<Certificate, rcgen::Error> {
         let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new(wanted.names.clone())?;
-        let name = std::iter::once((DnType::CommonName, wanted.user.as_str()));
-        let group = wanted.group.iter().map(|group| (DnType::OrganizationName, group.as_str()));
-        params.distinguished_name = distinguished_name(name.chain(group));
-        params.is_ca = IsCa::ExplicitNoCa;
-        params.use_authority_key_identifier_extension = true;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![if wanted.names.is_empty() {
-            ExtendedKeyUsagePurpose::ClientAuth
-        } else {
-            ExtendedKeyUsagePurpose::ServerAuth
-        }];
-        set_life(&mut params, LEAF_DAYS);
-        let pem = params.signed_by(&key, issuer)?.pem();
+        let pem = sign(issuer, &key, wanted, LEAF_LIFE)?;
         Ok(Certificate { pem, key_pem: key.serialize_pem() })
     };
-    make().map_err(|source| sign(&wanted.user, source))
+    make().map_err(|source| super::sign(&wanted.user, source))
+}
+
+/// Signs a certificate for a key.
+pub(super) fn sign(
+    issuer: &Issuer<'static, KeyPair>,
+    key: &impl PublicKeyData,
+    wanted: &Wanted,
+    life: Duration,
+) -> Result<String, rcgen::Error> {
+    let mut params = CertificateParams::new(wanted.names.clone())?;
+    let name = std::iter::once((DnType::CommonName, wanted.user.as_str()));
+    let group = wanted.group.iter().map(|group| (DnType::OrganizationName, group.as_str()));
+    params.distinguished_name = distinguished_name(name.chain(group));
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.use_authority_key_identifier_extension = true;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![if wanted.names.is_empty() {
+        ExtendedKeyUsagePurpose::ClientAuth
+    } else {
+        ExtendedKeyUsagePurpose::ServerAuth
+    }];
+    set_life(&mut params, life);
+    Ok(params.signed_by(key, issuer)?.pem())
 }
 
 pub(super) fn distinguished_name<'a>(parts: impl IntoIterator<Item = (DnType, &'a str)>) -> DistinguishedName {
@@ -98,11 +108,11 @@ pub(super) fn distinguished_name<'a>(parts: impl IntoIterator<Item = (DnType, &'
     name
 }
 
-/// Makes a certificate good from now on for some days.
-pub(super) fn set_life(params: &mut CertificateParams, days: u64) {
+/// Makes a certificate good from now on for some time.
+pub(super) fn set_life(params: &mut CertificateParams, life: Duration) {
     let now = SystemTime::now();
-    params.not_before = (now - CLOCK_SKEW).into();
-    params.not_after = (now + DAY * u32::try_from(days).unwrap_or(u32::MAX)).into();
+    params.not_before = (now - CLOCK_SKEW.min(life / 10)).into();
+    params.not_after = (now + life).into();
 }
 
 /// Whether at least a third of a certificate's life is left.

@@ -21,6 +21,10 @@ const BUILTIN: &str = include_str!("builtin.yaml");
 /// How long an Event lives after its newest write; the same as on a stock server.
 const EVENT_TTL: Duration = Duration::from_secs(3600);
 
+/// How long a request for a certificate lives after its newest write, signed or not; those that a stock server lets wait
+/// live as long.
+const REQUEST_TTL: Duration = Duration::from_secs(24 * 3600);
+
 /// A column of a Table.
 #[derive(Debug, Clone)]
 pub struct Column {
@@ -206,6 +210,9 @@ impl ResourceDef {
         if self.group.is_empty() && self.plural == "serviceaccounts" {
             list.push("token");
         }
+        if crate::certificates::is_request(self) {
+            list.push("approval");
+        }
         if self.status_subresource {
             list.push("status");
         }
@@ -337,6 +344,9 @@ fn builtin(mut def: ResourceDef, document: &Value) -> ResourceDef {
     if def.plural == "events" {
         def.ttl = Some(EVENT_TTL);
     }
+    if crate::certificates::is_request(&def) {
+        def.ttl = Some(REQUEST_TTL);
+    }
     if def.is_namespace() {
         // A stock server offers no deletecollection on namespaces either.
         def.verbs.retain(|verb| verb != "deletecollection");
@@ -358,6 +368,7 @@ mod tests {
             ("", "v1", "configmaps"),
             ("", "v1", "serviceaccounts"),
             ("authentication.k8s.io", "v1", "tokenreviews"),
+            ("certificates.k8s.io", "v1", "certificatesigningrequests"),
             ("events.k8s.io", "v1", "events"),
             ("coordination.k8s.io", "v1", "leases"),
             ("authentication.k8s.io", "v1", "selfsubjectreviews"),

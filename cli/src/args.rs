@@ -71,6 +71,11 @@ pub(crate) enum Command {
     Timing(TimingArgs),
     /// Print the custom resource definitions
     Crds,
+    /// Prepare a control plane without running it: its data directory, certificates, keys and admin.kubeconfig
+    Init(PlaceArgs),
+    /// Make tokens with which servers join
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Make a kubeconfig for the agent of one server, or for a user
     Kubeconfig(KubeconfigArgs),
     /// Prepare or look at the cluster area of a shared disk
@@ -118,6 +123,38 @@ pub(crate) struct AgentArgs {
     /// The agent's file: api, namespace, subCluster, server, credentials, dataDir, runDir
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
+    /// First get this server's credentials from the API server at this URL, unless it has good ones
+    #[arg(long, value_name = "URL", requires = "token")]
+    pub(crate) join: Option<String>,
+    /// The token for it, from `holdfast token create`
+    #[arg(long, value_name = "TOKEN", requires = "join")]
+    pub(crate) token: Option<holdfast_agent::join::JoinToken>,
+}
+
+/// `holdfast token …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token with which one server gets its first certificate, and print it; it is kept as a Secret in kube-system
+    Create(TokenCreateArgs),
+}
+
+/// `holdfast token create`.
+#[derive(Debug, Args)]
+pub(crate) struct TokenCreateArgs {
+    /// The server that may join with it: NAMESPACE/SUBCLUSTER/SERVER
+    #[arg(long, value_name = "NS/SUB/SERVER")]
+    pub(crate) server: String,
+    /// How long it is good, for example 30m or 24h
+    #[arg(long, value_name = "DURATION", default_value = "1h")]
+    pub(crate) ttl: String,
+    /// For how many keys: a server that is installed anew has another one
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) uses: u32,
+    /// URL under which the server reaches the API, for the command that is shown; else that of the kubeconfig
+    #[arg(long, value_name = "URL")]
+    pub(crate) api: Option<String>,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
 }
 
 /// `holdfast apply`.
@@ -272,6 +309,25 @@ pub(crate) struct ConfirmArgs {
 /// `holdfast apiserver`, and what `holdfast server` has in common with it.
 #[derive(Debug, Args)]
 pub(crate) struct ServerArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// Longest life of the certificates that agents are given when they join, and renew after two thirds of it: 10s to
+    /// 87600h (10 years)
+    #[arg(long, value_name = "DURATION", default_value = "8760h", value_parser = certificate_life)]
+    pub(crate) agent_certificate_life: std::time::Duration,
+}
+
+/// Reads the life of certificates.
+fn certificate_life(text: &str) -> Result<std::time::Duration, String> {
+    use std::time::Duration;
+    let life: holdfast_api::duration::Duration = text.parse().map_err(|error| format!("{error}"))?;
+    life.check_range(Duration::from_secs(10), Duration::from_secs(87_600 * 3600))?;
+    Ok(life.get())
+}
+
+/// Where a server keeps its things, and where it listens.
+#[derive(Debug, Args)]
+pub(crate) struct PlaceArgs {
     /// Directory for the store, the certificate authority and admin.kubeconfig; made if absent, readable by its owner only
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: PathBuf,

@@ -19,6 +19,9 @@ const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/js
 #[derive(Clone)]
 pub(crate) struct Api {
     client: kube::Client,
+    url: String,
+    /// Certificate (DER) of the authority that the server is known by.
+    authority: Option<Vec<u8>>,
     namespace: String,
 }
 
@@ -159,13 +162,25 @@ impl Api {
         let config =
             kube::Config::from_custom_kubeconfig(kubeconfig.map_err(unusable)?, &options).await.map_err(unusable)?;
         let namespace = args.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        let (url, authority) =
+            (config.cluster_url.to_string(), config.root_cert.clone().and_then(|c| c.into_iter().next()));
         let client = kube::Client::try_from(config).map_err(Failure::from)?;
-        Ok(Api { client, namespace })
+        Ok(Api { client, url, authority, namespace })
     }
 
     /// The connection itself, for typed requests.
     pub(crate) fn client(&self) -> kube::Client {
         self.client.clone()
+    }
+
+    /// Where the server is.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Certificate (DER) of the authority that the server is known by, if the kubeconfig holds one.
+    pub(crate) fn authority(&self) -> Option<&[u8]> {
+        self.authority.as_deref()
     }
 
     /// The namespace to use when nothing else is said.

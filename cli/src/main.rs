@@ -89,6 +89,8 @@ fn run(command: Command) -> Result {
         Command::Agents(AgentsCommand::List) => commands::agents::list(printer),
         Command::Agents(AgentsCommand::Describe(args)) => commands::agents::describe(&args, printer),
         Command::Lab(args) => commands::lab::run(args),
+        Command::Token(command) => short(commands::token::run(command, printer)),
+        Command::Init(args) => short(commands::init::run(args, printer)),
         Command::Kubeconfig(args) => commands::kubeconfig::run(&args, printer),
     }
 }

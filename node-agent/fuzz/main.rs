@@ -5,6 +5,7 @@
 //! numbers are seeded by `FUZZ_SEED` (default 1), so a failure comes again; its input is printed, to be kept in the
 //! corpus.
 
+mod joining;
 mod mutate;
 mod stored;
 mod targets;
@@ -88,4 +89,6 @@ fuzz! {
     agent_metadata: stored::AgentMetadata;
     mount_table: stored::MountTable;
     local_command: stored::Commands;
+    join_token: joining::JoinTokens;
+    agent_credentials: joining::AgentCredentials::new();
 }

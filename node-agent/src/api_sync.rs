@@ -20,6 +20,7 @@ use tokio::sync::{Notify, watch};
 use crate::config::AgentConfig;
 use crate::convert::server_status::{Facts, GuardView};
 use crate::driver_loop::Snapshot;
+use crate::join::renewal;
 use crate::notes::Notes;
 
 pub use history::History;
@@ -67,6 +68,9 @@ pub enum ApiError {
     /// A watch ended.
     #[error("the watch of {0} has ended")]
     Ended(&'static str),
+    /// The credentials were renewed: the connection begins anew with them.
+    #[error("the credentials were renewed")]
+    Renewed,
     /// What was read can't be kept.
     #[error(transparent)]
     Cache(#[from] crate::spec_cache::CacheError),
@@ -110,7 +114,7 @@ async fn within<T>(what: &str, request: impl Future<Output = Result<T, kube::Err
 }
 
 /// A client for one of the URLs; none: the one in the credentials.
-async fn client(config: &AgentConfig, url: Option<&str>) -> Result<Client, ApiError> {
+pub(crate) async fn client(config: &AgentConfig, url: Option<&str>) -> Result<Client, ApiError> {
     let fail = |reason: String| ApiError::Credentials { path: config.credentials.clone(), reason };
     let mut kubeconfig = Kubeconfig::read_from(&config.credentials).map_err(|e| fail(e.to_string()))?;
     if let Some(url) = url {
@@ -148,6 +152,11 @@ pub struct Sources {
 /// Follows and reports until one last report was given after `ending`.
 pub async fn run(config: AgentConfig, mut follower: Follower, sources: Sources) {
     tokio::spawn(history::keep(sources.snapshots.clone(), sources.history.clone()));
+    let renewed = Arc::new(Notify::new());
+    tokio::spawn({
+        let (config, renewed) = (config.clone(), Arc::clone(&renewed));
+        async move { renewal::keep(&config, &renewed).await }
+    });
     let urls: Vec<Option<String>> =
         if config.api.is_empty() { vec![None] } else { config.api.iter().cloned().map(Some).collect() };
     let mut pause = PAUSE.0;
@@ -156,11 +165,12 @@ pub async fn run(config: AgentConfig, mut follower: Follower, sources: Sources) 
         let connected = client(&config, url.as_deref()).await;
         let began = tokio::time::Instant::now();
         let ended = match connected {
-            Ok(client) => session::run(client, &config, &mut follower, &sources).await,
+            Ok(client) => session::run(client, &config, &mut follower, &sources, &renewed).await,
             Err(e) => Err(e),
         };
         let error = match ended {
             Ok(()) => return,
+            Err(ApiError::Renewed) => continue,
             Err(error) => error,
         };
         // A session that lasted shows that the API is there. The same trouble is told once.

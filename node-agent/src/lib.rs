@@ -22,6 +22,7 @@ pub mod guard;
 pub mod guard_keeper;
 pub mod helper;
 pub mod inbox;
+pub mod join;
 pub mod ledger;
 pub mod local_socket;
 pub mod metadata;

@@ -21,13 +21,7 @@ const RESERVED: [&str; 2] = ["system:", "holdfast:"];
 pub(crate) fn run(args: &KubeconfigArgs, printer: Printer) -> Result {
     let (issued, whose) = match (&args.server, &args.user) {
         (Some(server), _) => {
-            let parts: Vec<&str> = server.split('/').collect();
-            let [namespace, sub_cluster, name] = parts[..] else {
-                return Err(wrong_server(server));
-            };
-            if parts.iter().any(|part| part.is_empty() || part.contains(':')) {
-                return Err(wrong_server(server));
-            }
+            let [namespace, sub_cluster, name] = server_parts(server)?;
             let issued = pki::issue_agent_kubeconfig(&args.data_dir, &args.api, namespace, sub_cluster, name);
             (issued, format!("server {name}, for `credentials` in its agent file"))
         }
@@ -65,6 +59,18 @@ fn check_name(option: &str, name: &str) -> Result {
     Ok(())
 }
 
-fn wrong_server(found: &str) -> Failure {
-    Failure::refused(format!("--server {found}: allowed is NAMESPACE/SUBCLUSTER/SERVER, for example ha/db/db1"))
+/// NAMESPACE/SUBCLUSTER/SERVER, taken apart.
+///
+/// # Errors
+/// Anything else.
+pub(crate) fn server_parts(found: &str) -> Result<[&str; 3]> {
+    let parts: Vec<&str> = found.split('/').collect();
+    match parts[..] {
+        [namespace, sub_cluster, server] if parts.iter().all(|part| !part.is_empty() && !part.contains(':')) => {
+            Ok([namespace, sub_cluster, server])
+        }
+        _ => Err(Failure::refused(format!(
+            "--server {found}: allowed is NAMESPACE/SUBCLUSTER/SERVER, for example ha/db/db1"
+        ))),
+    }
 }

@@ -3,7 +3,9 @@
 
 use std::net::IpAddr;
 
-use crate::args::{QuorumServerArgs, ServerArgs};
+use holdfast_apiserver::AGENT_LIFE;
+
+use crate::args::{PlaceArgs, QuorumServerArgs, ServerArgs};
 use crate::commands::server::{self, Parts};
 use crate::errors::Result;
 use crate::printer::Printer;
@@ -17,7 +19,10 @@ pub(crate) async fn run(args: QuorumServerArgs, printer: Printer) -> Result {
     if listen.ip().is_unspecified() {
         sans.extend(own_addresses()?.iter().map(IpAddr::to_string));
     }
-    server::run(ServerArgs { data_dir, store: "sqlite".to_owned(), listen, sans }, Parts::Locks, printer).await
+    let place = PlaceArgs { data_dir, store: "sqlite".to_owned(), listen, sans };
+    // It serves no requests for certificates, so none has a life.
+    let args = ServerArgs { place, agent_certificate_life: AGENT_LIFE };
+    server::run(args, Parts::Locks, printer).await
 }
 
 /// The addresses under which agents may reach this machine now.

@@ -22,7 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tower::ServiceExt;
 
-use crate::args::{ControllerArgs, ElectionArgs, ServerArgs};
+use crate::args::{ControllerArgs, ElectionArgs, PlaceArgs, ServerArgs};
 use crate::errors::{Failure, Result};
 use crate::printer::Printer;
 
@@ -50,6 +50,7 @@ pub(crate) enum Parts {
 /// # Errors
 /// When the data directory, the store, the certificates or the address can't be used, or a part ends by itself.
 pub(crate) async fn run(args: ServerArgs, parts: Parts, printer: Printer) -> Result {
+    let ServerArgs { place: args, agent_certificate_life } = args;
     let stopping = stop_signals()?;
     make_directory(&args.data_dir)?;
     let controller = match &parts {
@@ -73,6 +74,7 @@ pub(crate) async fn run(args: ServerArgs, parts: Parts, printer: Printer) -> Res
         Parts::Locks => Settings::locks(store, keys),
         Parts::Api | Parts::ApiAndController(_) => Settings::new(store, keys).map_err(anyhow::Error::from)?,
     };
+    let settings = Settings { agent_life: agent_certificate_life, ..settings };
     let server = Arc::new(Server::new(settings).map_err(anyhow::Error::from)?);
 
     let (controller_ended, ended) = watch::channel(controller.is_none());
@@ -177,6 +179,19 @@ fn client_of(server: &Server) -> kube::Client {
     let service = server.service(Some(holdfast_apiserver::Identity::new(CONTROLLER, [MASTERS])));
     let service = service.map_request(|request: http::Request<kube::client::Body>| request.map(Body::new));
     kube::Client::new(service, "default")
+}
+
+/// Makes what a server makes at its first start, without serving.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) async fn prepare(args: &PlaceArgs) -> Result<Pki> {
+    let stopping = stop_signals()?;
+    make_directory(&args.data_dir)?;
+    let store = holdfast_store::open(&args.store, &args.data_dir).map_err(Failure::refused_by)?;
+    let prepared = establish(store, &args.data_dir, stopped(stopping)).await?;
+    prepared.ok_or_else(|| Failure::refused("stopped before the store answered"))?;
+    Pki::load(&args.data_dir, args.listen, &args.sans).map_err(Failure::refused_by)
 }
 
 /// Becomes true when the process is told to stop.

@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::report::Reporter;
@@ -241,6 +241,7 @@ pub(super) async fn run(
     config: &AgentConfig,
     follower: &mut Follower,
     sources: &Sources,
+    renewed: &Notify,
 ) -> Result<(), ApiError> {
     let sub_clusters: Api<SubCluster> = Api::namespaced(client.clone(), &config.namespace);
     let groups: Api<FailoverGroup> = Api::namespaced(client.clone(), &config.namespace);
@@ -370,6 +371,7 @@ pub(super) async fn run(
                 }
             }
             () = sources.notes.wait() => poster.post().await?,
+            () = renewed.notified() => return Err(ApiError::Renewed),
             () = sources.ending.notified() => {
                 poster.post().await?;
                 reporter.report(&follower.present(), follower.problem().as_deref(), true).await?;

@@ -5,6 +5,7 @@
 //! server, and a server without the key of the Secrets could neither read nor replace them. Both would happen silently,
 //! to whoever starts a second server with an empty data directory. So a set of keys is made for an empty store only.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -99,6 +100,14 @@ impl Record {
 /// here nor there. [`AuthorityError::Store`] with [`Error::Unavailable`] may be tried again.
 pub async fn establish(store: Arc<dyn Store>, data_dir: &Path) -> Result<(Keys, Arc<dyn Store>), AuthorityError> {
     let stranger = |problem: String| AuthorityError::Stranger { dir: data_dir.join("pki"), problem };
+    let existing = |data_dir: &Path| {
+        Keys::load(data_dir).map_err(|error| match error {
+            PkiError::File { path, source } if source.kind() == std::io::ErrorKind::NotFound => {
+                stranger(format!("{} is missing", path.display()))
+            }
+            other => other.into(),
+        })
+    };
     for _ in 0..ATTEMPTS {
         let (entry, _) = store.get(RECORD).await?;
         let (keys, written) = match &entry {
@@ -107,19 +116,19 @@ pub async fn establish(store: Arc<dyn Store>, data_dir: &Path) -> Result<(Keys, 
                 if !has_ca && !store.list(ROOT, None, 1, None).await?.entries.is_empty() {
                     return Err(stranger("there are none, and the store holds objects already".to_owned()));
                 }
-                let keys = Keys::load_or_create(data_dir)?;
+                // Sealed by somebody: a restored backup, whose keys have to be there, too.
+                let sealed = sealed_with(&*store).await?;
+                let keys = if sealed.is_empty() { Keys::load_or_create(data_dir)? } else { existing(data_dir)? };
+                if let Some(id) = sealed.iter().find(|id| !keys.secrets().ids().contains(id)) {
+                    return Err(stranger(format!("secrets.keys lacks the key {id}, with which Secrets are sealed")));
+                }
                 let written = put(&*store, &Record::of(&keys), Expect::Absent).await?;
                 (keys, written)
             }
             Some(entry) => {
                 let record: Record = serde_json::from_slice(&entry.value)
                     .map_err(|error| Error::Damaged(format!("{RECORD} holds no record of keys: {error}")))?;
-                let keys = Keys::load(data_dir).map_err(|error| match error {
-                    PkiError::File { path, source } if source.kind() == std::io::ErrorKind::NotFound => {
-                        stranger(format!("{} is missing", path.display()))
-                    }
-                    other => other.into(),
-                })?;
+                let keys = existing(data_dir)?;
                 let written = match record.compare(&Record::of(&keys)) {
                     Verdict::Same => true,
                     Verdict::Stranger(problem) => return Err(stranger(problem)),
@@ -152,6 +161,12 @@ async fn put(store: &dyn Store, record: &Record, expect: Expect) -> Result<bool,
         Err(Error::Conflict { .. }) => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The ids of all keys that have sealed something that is there.
+async fn sealed_with(store: &dyn Store) -> Result<BTreeSet<String>, AuthorityError> {
+    let page = store.list(PREFIX, None, 0, None).await?;
+    Ok(page.entries.iter().filter_map(|entry| secrets::sealed_with(&entry.value)).map(str::to_owned).collect())
 }
 
 /// What still needs one of the keys that are gone.

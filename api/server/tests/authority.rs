@@ -192,3 +192,23 @@ async fn the_key_of_secrets_is_changed_by_restarts_without_losing_one() {
     assert_eq!(password(&World::over(sealed).await).await, "correct horse");
     assert!(refused(&store, second.path()).await.contains("secrets.keys lacks the key"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_with_sealed_secrets_is_served_with_its_own_keys_only() {
+    let (store, dir) = (TempStore::new().expect("a store"), directory());
+    let (_, sealed) = establish(store.store(), dir.path()).await.expect("keys");
+    let world = World::over(sealed).await;
+    world.call("POST", SECRETS, secret("correct horse")).await.expect(201);
+    // Only what the API serves was put back, into a new store.
+    let restored = TempStore::new().expect("a store");
+    for entry in store.list("/registry/", None, 0, None).await.expect("a list").entries {
+        restored.put(&entry.key, entry.value, Expect::Absent, None).await.expect("written");
+    }
+    let (elsewhere, other, half) = (TempStore::new().expect("a store"), directory(), directory());
+    establish(elsewhere.store(), other.path()).await.expect("keys of another store");
+    assert!(refused(&restored, other.path()).await.contains("with which Secrets are sealed"));
+    holdfast_apiserver::pki::Ca::load_or_create(half.path()).expect("a CA");
+    assert!(refused(&restored, half.path()).await.contains("tokens.keys is missing"));
+    let (_, sealed) = establish(restored.store(), dir.path()).await.expect("the keys of the backup");
+    assert_eq!(password(&World::over(sealed).await).await, "correct horse");
+}

@@ -53,6 +53,8 @@ pub(crate) enum Command {
     Detach(DetachArgs),
     /// Take a server back into service, as a standby
     Reinstate(ServerOperationArgs),
+    /// Forget what was counted against a group, or on a server, and release the hold FailureLimit
+    ClearFailures(ClearFailuresArgs),
     /// On a server itself, without API: let a group fail over to another server
     Failover(FailoverArgs),
     /// On a server itself, without API: hand its groups over and shut the server down
@@ -269,6 +271,27 @@ pub(crate) struct WaitArgs {
 pub(crate) struct GroupArgs {
     /// The failover group
     pub(crate) group: String,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+/// `holdfast clear-failures`.
+#[derive(Debug, Args)]
+pub(crate) struct ClearFailuresArgs {
+    /// The failover group
+    #[arg(required_unless_present = "server", conflicts_with = "server")]
+    pub(crate) group: Option<String>,
+    /// Instead of a group: what was counted against all groups on this server, as SUBCLUSTER.SERVER or SERVER
+    #[arg(long, value_name = "SERVER", conflicts_with_all = ["resource", "local"])]
+    pub(crate) server: Option<String>,
+    /// Only what was counted against this resource; FailureLimit and the number of failovers are the group's and stay
+    #[arg(long, value_name = "NAME")]
+    pub(crate) resource: Option<String>,
+    /// On a server itself, without API: through its agent
+    #[arg(long)]
+    pub(crate) local: bool,
+    #[command(flatten)]
+    pub(crate) agent: LocalArgs,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
 }

@@ -73,6 +73,8 @@ fn run(command: Command) -> Result {
         Command::Stop(args) => short(commands::operation::stop(args, printer)),
         Command::Detach(args) => short(commands::operation::detach(args, printer)),
         Command::Reinstate(args) => short(commands::operation::reinstate(args, printer)),
+        Command::ClearFailures(args) if args.local => commands::local::clear_failures(args, printer),
+        Command::ClearFailures(args) => short(commands::operation::clear_failures(args, printer)),
         Command::Failover(args) => commands::local::failover(&args, printer),
         Command::Down(args) => commands::local::down(&args, printer),
         Command::Monitor(args) => commands::monitor::run(&args, printer),

@@ -18,6 +18,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 
 use crate::reconcilers::failover_group::claims::Held;
 use crate::reconcilers::operation::carry_out::is_final;
+use crate::reconcilers::operation::clear_failures;
 use crate::{NAME, Settings};
 
 /// The newest observed objects.
@@ -165,6 +166,24 @@ impl Context {
             operation.namespace() == namespace
                 && operation.spec.target.kind == TargetKind::FailoverGroup
                 && operation.spec.target.name == name
+        });
+        operations.sort_by_key(|operation| age_order(operation.as_ref()));
+        operations
+    }
+
+    /// The running Operations that want failures of a group forgotten, oldest first: on the group, or on one of its servers.
+    pub(crate) fn clears_of(&self, group: &FailoverGroup) -> Vec<Arc<Operation>> {
+        let (namespace, name) = (group.namespace(), group.name_any());
+        let mut operations = self.stores.operations.state_filter(|operation| {
+            let target = &operation.spec.target;
+            let about = match target.kind {
+                TargetKind::FailoverGroup => target.name == name,
+                TargetKind::Server => {
+                    target.name.rsplit_once('.').is_some_and(|(sub, _)| sub == group.spec.sub_cluster)
+                }
+                _ => false,
+            };
+            about && operation.namespace() == namespace && clear_failures::asks(operation, group)
         });
         operations.sort_by_key(|operation| age_order(operation.as_ref()));
         operations

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::{FutureExt, StreamExt, TryStreamExt, future};
-use holdfast_api::v1::{DataService, FailoverGroup, Operation, Server, SubCluster, SuperCluster, TargetKind};
+use holdfast_api::v1::{
+    DataService, FailoverGroup, Operation, OperationType, Server, SubCluster, SuperCluster, TargetKind,
+};
 use kube::runtime::controller::{Action, Config, applier};
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -253,7 +255,7 @@ fn group_changed(context: &Context, wake: &Wake, group: &FailoverGroup) {
     for other in failover_group::waiting_for_others(context).into_iter().chain(failover_group::naming(context, group)) {
         send(&wake.groups, other);
     }
-    for operation in context.operations_on(group) {
+    for operation in context.operations_on(group).into_iter().chain(context.clears_of(group)) {
         send(&wake.operations, ObjectRef::from_obj(operation.as_ref()));
     }
     for service in group.spec.resources.iter().filter_map(|resource| resource.data_service.as_ref()) {
@@ -281,6 +283,13 @@ fn data_service_changed(context: &Context, wake: &Wake, service: &DataService) {
 
 fn operation_changed(context: &Context, wake: &Wake, operation: &Operation) {
     send(&wake.operations, ObjectRef::from_obj(operation));
+    if operation.spec.target.kind == TargetKind::Server && operation.spec.type_ == OperationType::ClearFailures {
+        let sub = operation.spec.target.name.rsplit_once('.').map(|(sub, _)| sub).unwrap_or_default();
+        let sub = context.sub_cluster(operation.namespace().as_deref(), sub);
+        for group in sub.iter().flat_map(|sub| context.groups_of(sub)) {
+            send(&wake.groups, ObjectRef::from_obj(group.as_ref()));
+        }
+    }
     if operation.spec.target.kind != TargetKind::FailoverGroup {
         return;
     }

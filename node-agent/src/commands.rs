@@ -8,6 +8,8 @@ use holdfast_core::names::GroupName;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::resources::plan::data_service::steps_of;
+
 /// Longest line that is read, in bytes.
 pub const LONGEST: usize = 64 * 1024;
 /// Longest name of a group or program: a label of DNS, as in the API.
@@ -25,6 +27,15 @@ pub enum Request {
     Failover {
         /// The group.
         group: String,
+        /// Why, for the record; may be empty.
+        reason: String,
+    },
+    /// `holdfast clear-failures --local`.
+    ClearFailures {
+        /// The group.
+        group: String,
+        /// Only what was counted against this resource; none: against all.
+        resource: Option<String>,
         /// Why, for the record; may be empty.
         reason: String,
     },
@@ -103,6 +114,9 @@ impl Request {
         match self {
             Request::Status {} => Ok(()),
             Request::Failover { group, reason } => label("the group", group).and_then(|()| sentence(reason)),
+            Request::ClearFailures { group, resource, reason } => label("the group", group)
+                .and_then(|()| resource.as_ref().map_or(Ok(()), |name| label("the resource", name)))
+                .and_then(|()| sentence(reason)),
             Request::Down { reason } => sentence(reason),
             Request::Run(program) => program.check(),
             Request::Stop { group, name } => label("the group", group).and_then(|()| program_name(name)),
@@ -121,6 +135,11 @@ impl Request {
             Request::Status {} => return Err("the status is no command".to_owned()),
             Request::Failover { group, reason } => {
                 (Command::Failover { group: GroupName(group.clone()) }, said("holdfast failover", reason))
+            }
+            Request::ClearFailures { group, resource, reason } => {
+                let resources = resource.as_deref().map(steps_of).unwrap_or_default();
+                let command = Command::ClearFailures { group: GroupName(group.clone()), resources };
+                (command, said("holdfast clear-failures", reason))
             }
             Request::Down { reason } => (Command::Down, said("holdfast down", reason)),
             Request::Run(run) => {

@@ -155,7 +155,7 @@ impl SpecCache {
         Ok(true)
     }
 
-    /// Takes a group as read from the API. Of a generation that isn't accepted only the controller's target and a
+    /// Takes a group as read from the API. Of a generation that isn't accepted only the controller's requests and a
     /// deletion are taken, beside the specification accepted before. Returns whether something changed.
     pub fn take_group(&mut self, fresh: &FailoverGroup) -> Result<bool, CacheError> {
         let Some(name) = fresh.metadata.name.clone() else { return Ok(false) };
@@ -182,8 +182,10 @@ impl SpecCache {
             Some(held) => held.status.as_ref().and_then(|s| s.phase),
             None => status.phase,
         };
-        if status.target.is_some() || phase.is_some() {
-            taken.status = Some(FailoverGroupStatus { target: status.target, phase, ..FailoverGroupStatus::default() });
+        let FailoverGroupStatus { target, clear_failures, .. } = status;
+        if target.is_some() || clear_failures.is_some() || phase.is_some() {
+            taken.status =
+                Some(FailoverGroupStatus { target, clear_failures, phase, ..FailoverGroupStatus::default() });
         }
         if held.is_some_and(|held| **held == taken) {
             return Ok(false);

@@ -86,8 +86,9 @@ pub fn unsupported_operation(spec: &OperationSpec) -> Vec<FieldError> {
             | OperationType::ForceReinstate
             | OperationType::ConfirmStopped
     );
-    let built = on_group || on_server || spec.type_ == OperationType::RotateKey;
-    let all = "use Move, Stop, Start, Detach, Reinstate, ForceReinstate, ConfirmStopped or RotateKey";
+    let alone = matches!(spec.type_, OperationType::ClearFailures | OperationType::RotateKey);
+    let built = on_group || on_server || alone;
+    let all = "use Move, Stop, Start, ClearFailures, Detach, Reinstate, ForceReinstate, ConfirmStopped or RotateKey";
     r.add(!built, "spec.type", spec.type_, all);
     let group = spec.target.kind == TargetKind::FailoverGroup;
     r.add(on_group && !group, "spec.target.kind", spec.target.kind, "use FailoverGroup");

@@ -1,4 +1,4 @@
-//! `holdfast failover`, `down` and `run`: C25, on the server itself, through its agent's socket. They need no API.
+//! `holdfast failover`, `down`, `run` and `clear-failures --local`: C25, on the server itself, through its agent's socket. They need no API.
 //!
 //! What may be done is the agents' to decide; here stands how they are asked, and how their answer is told.
 
@@ -8,7 +8,7 @@ use holdfast_agent::commands::{Answer, Program, Request};
 use holdfast_agent::config::AgentConfig;
 use holdfast_agent::local_socket;
 
-use crate::args::{DownArgs, FailoverArgs, LocalArgs, RunArgs};
+use crate::args::{ClearFailuresArgs, DownArgs, FailoverArgs, LocalArgs, RunArgs};
 use crate::errors::{Failure, Result};
 use crate::printer::Printer;
 
@@ -19,6 +19,16 @@ use crate::printer::Printer;
 pub(crate) fn failover(args: &FailoverArgs, printer: Printer) -> Result {
     let request = Request::Failover { group: args.group.clone(), reason: args.reason.clone() };
     printer.data(&order(&args.local, &request)?)
+}
+
+/// Runs `clear-failures --local`.
+///
+/// # Errors
+/// Why they are not forgotten.
+pub(crate) fn clear_failures(args: ClearFailuresArgs, printer: Printer) -> Result {
+    let ClearFailuresArgs { group, resource, agent, wait, .. } = args;
+    let (group, reason) = (group.unwrap_or_default(), wait.reason.unwrap_or_default());
+    printer.data(&order(&agent, &Request::ClearFailures { group, resource, reason })?)
 }
 
 /// Runs `down`.

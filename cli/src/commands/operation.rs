@@ -1,4 +1,4 @@
-//! Makes an Operation and shows its steps until it has ended: what `move`, `start`, `stop`, `detach`, `reinstate`,
+//! Makes an Operation and shows its steps until it has ended: what `move`, `start`, `stop`, `clear-failures`, `detach`, `reinstate`,
 //! `force-reinstate` and `confirm-stopped` have in common. The controller and the agents carry it out; ending this command
 //! does not end it.
 
@@ -9,7 +9,7 @@ use holdfast_api::v1::{Operation, OperationPhase, StepState};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::args::{ConfirmArgs, DetachArgs, GroupArgs, ServerOperationArgs, WaitArgs};
+use crate::args::{ClearFailuresArgs, ConfirmArgs, DetachArgs, GroupArgs, ServerOperationArgs, WaitArgs};
 use crate::client::{Api, Body};
 use crate::errors::{Failure, Result};
 use crate::printer::Printer;
@@ -50,6 +50,21 @@ pub(crate) async fn stop(args: GroupArgs, printer: Printer) -> Result {
 async fn on_group(type_: &str, args: &GroupArgs, printer: Printer) -> Result {
     let words = format!("the {} of {}", type_.to_lowercase(), args.group);
     let wanted = Wanted { type_, kind: "FailoverGroup", target: &args.group, parameters: None, words };
+    carry_out(&wanted, &args.wait, None, printer).await
+}
+
+/// Runs `holdfast clear-failures`.
+///
+/// # Errors
+/// As [`carry_out`].
+pub(crate) async fn clear_failures(args: ClearFailuresArgs, printer: Printer) -> Result {
+    let resource = args.resource.as_ref().map(|resource| ("clearFailures", json!({"resource": resource})));
+    let (kind, target) = match (&args.server, &args.group) {
+        (Some(server), _) => ("Server", server.as_str()),
+        (None, group) => ("FailoverGroup", group.as_deref().unwrap_or_default()),
+    };
+    let words = format!("the clearing of failures of {target}");
+    let wanted = Wanted { type_: "ClearFailures", kind, target, parameters: resource, words };
     carry_out(&wanted, &args.wait, None, printer).await
 }
 

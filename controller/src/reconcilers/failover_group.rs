@@ -51,6 +51,7 @@ pub(crate) async fn reconcile(group: Arc<FailoverGroup>, context: Arc<Context>) 
     let unknown = placement::unknown_groups(&group.spec, exists);
     let unknown = if sub.is_some() { unknown.join("; ") } else { String::new() };
     let ask = asked(&context.operations_on(&group));
+    let clears = context.clears_of(&group);
     let beside = Beside { servers, groups };
     let claimed = api_claims::texts(&group.spec);
 
@@ -60,8 +61,10 @@ pub(crate) async fn reconcile(group: Arc<FailoverGroup>, context: Arc<Context>) 
         let offline = deletion == Deletion::Stop;
         let wanted = sub.as_ref().and_then(|sub| target(sub, fresh, &beside, ask.as_ref(), accepted, offline));
         let ever_placed = deletion::ever_placed(fresh);
+        let clear = super::operation::clear_failures::request(fresh, &clears);
         let status = fresh.status.get_or_insert_default();
         status.target = wanted;
+        status.clear_failures = clear;
         set_accepted(&mut status.conditions, group.meta(), &verdict, now);
         reporting.set(&mut status.conditions, now);
         if accepted && !reporting.is_fresh() {
@@ -160,6 +163,7 @@ pub(crate) fn released_by_start(hold: &str) -> bool {
 fn asked(operations: &[Arc<Operation>]) -> Option<Ask> {
     let running = operations
         .iter()
+        .filter(|operation| !super::operation::clear_failures::is(operation))
         .find(|operation| operation.status.as_ref().and_then(|status| status.phase) == Some(OperationPhase::Running))?;
     Some(super::operation::ask(running))
 }

@@ -3,6 +3,7 @@
 
 mod begin;
 pub(crate) mod carry_out;
+pub(crate) mod clear_failures;
 pub(crate) mod on_server;
 pub(crate) mod rotate_key;
 #[cfg(test)]
@@ -83,14 +84,16 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
         }
         _ => None,
     };
-    if let (Some(server), Some(sub)) = (&server, &sub) {
+    if let (Some(server), Some(sub)) = (&server, &sub)
+        && on_server::is(&operation)
+    {
         let others = servers.iter().map(AsRef::as_ref).filter(|other: &&Server| other.uid() != server.uid());
         let newest = on_server::newest(others.filter(|other| reports(other)));
         on_server::carry_out(&operation, sub, server, newest, &context).await?;
     }
     let groups = sub.as_ref().map(|sub| context.groups_of(sub)).unwrap_or_default();
     let beside = Beside { servers, groups };
-    let on_server = on_server::is(&operation)
+    let on_server = is_about_server(&operation)
         .then(|| OnServer { server: server.as_deref(), reports: server.as_deref().is_some_and(reports) });
     let facts = Facts {
         on_server: on_server.as_ref(),
@@ -141,10 +144,14 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
     })
 }
 
+fn is_about_server(operation: &Operation) -> bool {
+    on_server::is(operation) || clear_failures::is_on_server(operation)
+}
+
 /// The server that an Operation is about.
 fn server_of(operation: &Operation, context: &Context) -> Option<Arc<Server>> {
-    let on_server = on_server::is(operation) && operation.spec.target.kind == TargetKind::Server;
-    if on_server { context.server(operation.namespace().as_deref(), &operation.spec.target.name) } else { None }
+    let named = is_about_server(operation) && operation.spec.target.kind == TargetKind::Server;
+    if named { context.server(operation.namespace().as_deref(), &operation.spec.target.name) } else { None }
 }
 
 fn sub_of(server: &Server, context: &Context) -> Option<Arc<SubCluster>> {

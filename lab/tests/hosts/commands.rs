@@ -50,6 +50,11 @@ fn commands_on_a_server_need_neither_api_server_nor_controller_nor_etcd() {
     let wrong = refused(&holdfast(&trial, &second, "failover", &[GROUP]));
     assert_eq!(wrong, format!("error: group web is not on {second}: it is on {first}; give the command there"));
 
+    let cleared = done(&holdfast(&trial, &second, "clear-failures", &[GROUP, "--local"]));
+    assert_eq!(cleared, "failures of group web are forgotten, and FailureLimit does not hold it");
+    let wrong = refused(&holdfast(&trial, &second, "clear-failures", &[GROUP, "--local", "--resource", "nginz"]));
+    assert_eq!(wrong, "error: group web has no resource nginz; it has address, data, nginx, page");
+
     let wrong = refused(&holdfast(&trial, &first, "monitor", &["--name", "fan", "--", "/usr/bin/true"]));
     assert!(wrong.starts_with("error: --action failover needs --group"), "{wrong}");
 

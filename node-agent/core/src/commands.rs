@@ -4,6 +4,7 @@
 //! |---|---|
 //! | failover | the group leaves this server for a better one; without a better one it stays, and the command is refused |
 //! | down | the groups leave, then the server leaves the view and shuts down, as by a monitor with ServerDown |
+//! | clear-failures | what was counted against the group is forgotten (`clearing.rs`) |
 //! | run | a program joins the group on this server: it is watched, and stopped before everything else of the group |
 //!
 //! A wish is told to the coordinator with the next report, and it alone decides, because only it knows of all servers
@@ -49,6 +50,13 @@ pub enum Command {
     },
     /// `holdfast down`.
     Down,
+    /// `holdfast clear-failures`.
+    ClearFailures {
+        /// The group.
+        group: GroupName,
+        /// Only what was counted against these of its resources; empty: against all.
+        resources: BTreeSet<ResourceName>,
+    },
     /// `holdfast run`.
     Run {
         /// The group.
@@ -117,6 +125,7 @@ impl Core {
         let taken = match command {
             Command::Failover { group } => self.wish_to_leave(token, &group, why),
             Command::Down => self.wish_to_go_down(token, why),
+            Command::ClearFailures { group, resources } => self.clear(token, &group, resources),
             Command::Run { group, program, config } => self.run(token, &group, program, *config),
             Command::Stop { group, program } => self.stop_program(token, &group, program),
         };
@@ -129,7 +138,7 @@ impl Core {
         self.emit_now(Output::Answer { token, answer });
     }
 
-    fn answer_all(&mut self, tokens: Vec<u64>, answer: &Result<String, String>) {
+    pub(crate) fn answer_all(&mut self, tokens: Vec<u64>, answer: &Result<String, String>) {
         for token in tokens {
             self.answer(token, answer.clone());
         }
@@ -146,10 +155,20 @@ impl Core {
     }
 
     fn wish(&mut self, why: String, granted: bool) -> Wish {
-        // The clock goes on over restarts of the process.
-        self.commands.number = self.now.0.max(self.commands.number + 1);
-        let asked = Asked { why, number: self.commands.number };
+        let asked = Asked { why, number: self.number_of_wish() };
         Wish { asked, until: self.now + PATIENCE, granted, waiting: Vec::new() }
+    }
+
+    /// The clock goes on over restarts of the process.
+    fn number_of_wish(&mut self) -> u64 {
+        self.commands.number = self.now.0.max(self.commands.number + 1);
+        self.commands.number
+    }
+
+    fn clear(&mut self, token: u64, group: &GroupName, resources: BTreeSet<ResourceName>) -> Result<(), String> {
+        self.known(group)?;
+        let number = self.number_of_wish();
+        self.wish_to_clear(token, group, resources, number)
     }
 
     fn wish_to_go_down(&mut self, token: u64, why: String) -> Result<(), String> {
@@ -300,6 +319,7 @@ impl Core {
     pub(crate) fn drive_commands(&mut self) {
         self.drive_wishes();
         self.drive_down();
+        self.drive_clears();
         self.drive_programs();
     }
 
@@ -357,7 +377,7 @@ impl Core {
     }
 
     /// Why nothing has followed in [`PATIENCE`], for people.
-    fn no_answer(&self) -> String {
+    pub(crate) fn no_answer(&self) -> String {
         let coordinator = self.durable.view.as_ref().and_then(View::coordinator);
         let heard = |name: &ServerName| *name == self.boot.server || self.connected(name);
         let seconds = PATIENCE.as_secs();

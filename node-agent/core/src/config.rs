@@ -6,6 +6,7 @@ use std::time::Duration;
 use holdfast_planner::Relations;
 use serde::{Deserialize, Serialize};
 
+use crate::clearing::ClearRequest;
 use crate::names::{MonitorName, PathName, ResourceName, ServerName};
 use crate::settings::LockPlace;
 use crate::view::{Epoch, MemberTiming};
@@ -204,6 +205,8 @@ pub struct GroupConfig {
     pub fence_on_stop_failure: bool,
     /// The controller's target (R15).
     pub target: Option<Target>,
+    /// Failures that the controller wants forgotten.
+    pub clear: Option<ClearRequest>,
 }
 
 /// `placement.failback` other than Manual.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use holdfast_planner as planner;
 use holdfast_planner::{Action, Amount, Current, Decision, Phase, Rule};
 
+use crate::clearing::{Clear, Cleared, released};
 use crate::commands::is_program;
 use crate::config::{Config, GroupConfig, MonitorAction, Recovery, Then};
 use crate::core::Core;
@@ -52,6 +53,8 @@ pub(crate) struct Coordinator {
     pub(crate) down: Option<ServerName>,
     /// What commands asked and do not get.
     pub(crate) declined: BTreeMap<(ServerName, Option<GroupName>), Declined>,
+    /// What is being forgotten by the assignments that are being made.
+    pub(crate) clearing: BTreeMap<GroupName, Clear>,
     sent: BTreeMap<ServerName, (Tag, Instant)>,
     /// Since when servers are there, without a break, for groups that go back to them after a delay. A new coordinator
     /// counts anew.
@@ -66,6 +69,7 @@ impl Coordinator {
         self.judgement = Judgement::default();
         self.down = None;
         self.declined.clear();
+        self.clearing.clear();
         self.sent.clear();
     }
 }
@@ -112,6 +116,7 @@ impl Core {
             return;
         }
         let (Some(view), Some(config)) = (self.durable.view.clone(), self.config.clone()) else { return };
+        self.coordinator.clearing = self.clears_to_grant(&view);
         let holds: BTreeMap<GroupName, BTreeSet<String>> =
             self.groups.iter().map(|(name, group)| (name.clone(), self.holds(&view, name, group))).collect();
         self.count_presence(&view, &config);
@@ -123,24 +128,39 @@ impl Core {
             input = self.planner_input(&view, &config, &holds);
             plan = planner::plan(&input);
         }
-        let mut news: BTreeMap<GroupName, Assignment> = BTreeMap::new();
+        // With each, whether it says anything new to its servers.
+        let mut news: BTreeMap<GroupName, (Assignment, bool)> = BTreeMap::new();
         for (name, decision) in &plan.decisions {
             let name = GroupName(name.clone());
             let Some(group) = self.groups.get(&name).cloned() else { continue };
             let current = input.groups.get(&name.0).map(|group| &group.current);
             let held = holds.get(&name).cloned().unwrap_or_default();
-            if let Some(assignment) = self.assignment(&name, &group, decision, current, held) {
-                news.insert(name, assignment);
+            let said = self.assignment(&name, &group, decision, current, held.clone());
+            let clear = self.coordinator.clearing.get(&name);
+            let changes = said.is_some();
+            let said = said.or_else(|| {
+                let known = self.durable.table.get(&name);
+                self.renewal(&view, known, current, self.blank(known, &group, held)).filter(|_| clear.is_some())
+            });
+            if let Some(assignment) = said {
+                news.insert(name, (assignment, changes));
             }
         }
         self.coordinator.decisions =
             plan.decisions.into_iter().map(|(name, decision)| (GroupName(name), decision)).collect();
         if !news.is_empty() {
             let first = if planted!(RevisionRestarts) { 1 } else { self.durable.highest.revision + 1 };
-            for (revision, (name, assignment)) in (first..).zip(&mut news) {
-                assignment.tag = Tag { lineage: view.lineage, epoch: view.epoch, revision };
-                self.begin_transition(name, assignment);
+            for (revision, (name, (assignment, changes))) in (first..).zip(&mut news) {
+                let tag = Tag { lineage: view.lineage, epoch: view.epoch, revision };
+                assignment.tag = tag;
+                if let Some(clear) = self.coordinator.clearing.remove(name) {
+                    assignment.cleared = Some(Cleared { tag, clear });
+                }
+                if *changes {
+                    self.begin_transition(name, assignment);
+                }
             }
+            let news = news.into_iter().map(|(name, (assignment, _))| (name, assignment)).collect();
             self.take_table(view.order(), &news);
         }
         self.follow_transitions();
@@ -215,8 +235,12 @@ impl Core {
             }
             None => {}
         }
-        if let Some((_, report)) = self.holders(name).next()
+        if let Some(clear) = self.coordinator.clearing.get(name) {
+            released(&mut holds, clear);
+        }
+        if let Some((server, report)) = self.holders(name).next()
             && let Some(failure) = &report.failure
+            && !self.is_forgiven(name, server, &failure.part)
         {
             let recovery = recovery_of(group, failure);
             let history = self.coordinator.history.get(name);
@@ -325,6 +349,21 @@ impl Core {
             .all(|(_, report)| report.groups.get(name).is_some_and(|report| report.known == group.generation))
     }
 
+    /// That a group runs nowhere. The tag is filled in later.
+    fn blank(&self, known: Option<&Assignment>, group: &GroupConfig, holds: BTreeSet<String>) -> Assignment {
+        Assignment {
+            tag: Tag::default(),
+            server: None,
+            // Never below a generation that was acted on, whoever acted (R16); a stop does not forget it.
+            generation: group.generation.max(known.map_or(0, |known| known.generation)),
+            reason: Reason::Stop,
+            previous: known.and_then(|known| known.server.clone().or_else(|| known.previous.clone())),
+            next: None,
+            holds,
+            cleared: known.and_then(|known| known.cleared.clone()),
+        }
+    }
+
     /// What to say anew about a group, if anything. The tag is filled in later.
     fn assignment(
         &self,
@@ -335,17 +374,8 @@ impl Core {
         holds: BTreeSet<String>,
     ) -> Option<Assignment> {
         let known = self.durable.table.get(name);
-        // Never below a generation that was acted on, whoever acted (R16); a stop does not forget it.
         let acted = known.map_or(0, |known| known.generation);
-        let blank = || Assignment {
-            tag: Tag::default(),
-            server: None,
-            generation: group.generation.max(acted),
-            reason: Reason::Stop,
-            previous: known.and_then(|known| known.server.clone().or_else(|| known.previous.clone())),
-            next: None,
-            holds: holds.clone(),
-        };
+        let blank = || self.blank(known, group, holds.clone());
         match &decision.action {
             Action::Start { server } => {
                 let regressed = acted > group.generation && !planted!(SpecRegresses);

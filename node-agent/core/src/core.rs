@@ -77,6 +77,7 @@ pub struct Core {
     pub(crate) watch: crate::fitness::Watch,
     /// What was ordered on this server and is under way.
     pub(crate) commands: crate::commands::Commands,
+    pub(crate) clear_wishes: BTreeMap<GroupName, crate::clearing::Wish>,
     pub(crate) next_op: OpId,
     pub(crate) leaving: bool,
     /// Groups whose window for a failback is open.
@@ -144,6 +145,7 @@ impl Core {
             checks: BTreeMap::new(),
             watch: Default::default(),
             commands: Default::default(),
+            clear_wishes: BTreeMap::new(),
             next_op: 0,
             leaving: false,
             failback_windows: BTreeSet::new(),

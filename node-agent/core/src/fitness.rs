@@ -147,6 +147,7 @@ impl Core {
         ServerReport {
             leave,
             down,
+            clear: self.told_clears(),
             monitors: monitors.unwrap_or_default(),
             groups: groups.iter().filter_map(|(name, group)| of(name, group)).collect(),
         }
@@ -416,6 +417,13 @@ impl Core {
 }
 
 impl Watch {
+    /// What the monitors of a group have counted here counts no more.
+    pub(crate) fn begin_anew(&mut self, group: &GroupName) {
+        if let Some(watched) = self.groups.get_mut(group) {
+            watched.monitors.begin_anew();
+        }
+    }
+
     fn of(&mut self, group: Option<&GroupName>) -> Option<&mut Watched> {
         match group {
             None => Some(&mut self.servers),

@@ -13,27 +13,28 @@
 //! | `Stopped` | a program (`commands.rs`) that did not start at first, or that is to end | no part of the group any more |
 //! | `Running`, `GivenUp` | switched off | `NeedsStop`, with everything that requires it; stays `Stopped` |
 //! | any | group not wanted, everything after it stopped | `Stopping` |
-//! | `Stopping` | stopped / anything else | `Stopped` / `Stuck`, tried again (a failed stop never counts as stopped) |
+//! | `Stopping` | stopped / anything else | `Stopped` / `Stuck`, tried again less and less often (a failed stop never counts as stopped) |
+//! | `GivenUp` | failures are forgotten | `Stopped`, then again |
 
 mod backoff;
+pub(crate) use backoff::STOP_AGAIN;
 mod programs;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clearing::Clear;
 use crate::config::{GroupConfig, MonitorAction, ResourceConfig};
 use crate::input::Outcome;
 use crate::message::Assignment;
 use crate::monitors::{DueCheck, Monitors};
 use crate::names::{MonitorName, ResourceName};
 use crate::output::{Action, OpId};
+use crate::planted::planted;
 use crate::status::{Failure, GroupPhase, GroupReport, Part, ResourceReport, Step};
 use crate::time::Instant;
 use programs::Program;
-
-/// A stop that failed is tried again after this time: it often only had to wait for somebody's process.
-pub(crate) const STUCK_RETRY: Duration = Duration::from_secs(5);
 
 /// Checks that are due within this time begin together: the rules are looked at once for all of them.
 const SLOT: Duration = Duration::from_millis(100);
@@ -78,8 +79,8 @@ struct Resource {
     check: Option<(OpId, u8)>,
     /// To be given up once stopped.
     give_up: bool,
-    /// A stop has failed, and none has succeeded since.
-    stop_failed: bool,
+    /// Stops that have failed since one succeeded.
+    failed_stops: u32,
 }
 
 /// A check of a resource.
@@ -104,7 +105,7 @@ impl Resource {
             looks: BTreeMap::new(),
             check: None,
             give_up: false,
-            stop_failed: false,
+            failed_stops: 0,
         }
     }
 
@@ -125,6 +126,46 @@ impl Resource {
         if !pause.is_zero() {
             self.message =
                 format!("{}; restart {} in a row, after {} ms", self.message, self.in_a_row, pause.as_millis());
+        }
+    }
+
+    /// A stop failed. It counts as running, and the stop is tried again.
+    fn stuck(&mut self, now: Instant, message: &str) {
+        self.failed_stops = self.failed_stops.saturating_add(1);
+        let pause = backoff::stop_pause(self.failed_stops);
+        self.state = State::Stuck(now + pause);
+        self.message = format!(
+            "{message}; {} stops in a row failed, the next one follows in {} s, or at once by holdfast clear-failures; end \
+             what still runs of it here, it is started nowhere before that is proven",
+            self.failed_stops,
+            pause.as_secs()
+        );
+    }
+
+    /// Nothing was counted. What has not been proven to have stopped still has not.
+    fn forget(&mut self, now: Instant, wanted: bool) {
+        self.restarts.clear();
+        self.in_place.clear();
+        (self.restarted, self.in_a_row, self.give_up) = (0, 0, false);
+        self.not_before = now;
+        for look in self.looks.values_mut() {
+            look.misses = 0;
+        }
+        match self.state {
+            State::GivenUp if wanted => {
+                // It was stopped before it was given up.
+                self.state = State::Stopped;
+                self.message.clear();
+            }
+            State::Stuck(_) if planted!(ClearedCountsAsStopped) => self.state = State::Stopped,
+            _ => {}
+        }
+        self.try_stop_now(now);
+    }
+
+    fn try_stop_now(&mut self, now: Instant) {
+        if let State::Stuck(again) = &mut self.state {
+            *again = now;
         }
     }
 
@@ -214,7 +255,34 @@ impl Machine {
 
     /// A stop has failed, and what it was to stop may still run.
     pub(crate) fn stop_failed(&self) -> bool {
-        self.resources.values().any(|resource| resource.stop_failed)
+        self.resources.values().any(|resource| resource.failed_stops > 0)
+    }
+
+    /// Failures are forgotten; see `clearing.rs`.
+    pub(crate) fn forget(&mut self, now: Instant, clear: &Clear) {
+        for (_, resource) in self.resources.iter_mut().filter(|(name, _)| clear.is_about(name)) {
+            resource.forget(now, self.wanted);
+        }
+        let covered = self.failure.as_ref().is_some_and(|failure| match &failure.part {
+            Part::Resource(name) => clear.is_about(name),
+            Part::Monitor(_) => clear.resources.is_empty(),
+        });
+        if covered {
+            self.failure = None;
+            if self.wanted {
+                self.message.clear();
+            }
+        }
+        if clear.resources.is_empty() {
+            self.monitors.begin_anew();
+        }
+    }
+
+    /// Somebody asks for a stop anew: what waits to be tried again does not wait.
+    pub(crate) fn try_stops_now(&mut self, now: Instant) {
+        for resource in self.resources.values_mut() {
+            resource.try_stop_now(now);
+        }
     }
 
     pub(crate) fn failure(&self) -> Option<&Failure> {
@@ -500,19 +568,13 @@ impl Machine {
             (State::Stopping(current), outcome) if current == op => match outcome {
                 Outcome::Stopped => {
                     resource.state = State::Stopped;
-                    resource.stop_failed = false;
+                    resource.failed_stops = 0;
                     self.part_with(name);
                 }
                 Outcome::Running => {
-                    resource.message = "it still runs after a stop".into();
-                    resource.stop_failed = true;
-                    resource.state = State::Stuck(now + STUCK_RETRY);
+                    resource.stuck(now, "it still runs after a stop");
                 }
-                Outcome::Failed(message) | Outcome::Unknown(message) => {
-                    resource.message = message;
-                    resource.stop_failed = true;
-                    resource.state = State::Stuck(now + STUCK_RETRY);
-                }
+                Outcome::Failed(message) | Outcome::Unknown(message) => resource.stuck(now, &message),
             },
             _ => {}
         }

@@ -52,6 +52,7 @@ fn config(checks: &[(u8, u64)], threshold: u32) -> Arc<GroupConfig> {
         stop_when_no_server_left: false,
         fence_on_stop_failure: false,
         target: None,
+        clear: None,
     })
 }
 
@@ -74,6 +75,7 @@ impl Trial {
             previous: None,
             next: None,
             holds: BTreeSet::new(),
+            cleared: None,
         };
         // At the end of a slot, so that whole seconds are kept.
         let now = Instant(1_000_000_000);

@@ -56,6 +56,7 @@ fn config() -> GroupConfig {
         stop_when_no_server_left: true,
         fence_on_stop_failure: true,
         target: None,
+        clear: None,
     }
 }
 
@@ -92,6 +93,7 @@ fn machine() -> Machine {
         previous: None,
         next: None,
         holds: BTreeSet::new(),
+        cleared: None,
     };
     Machine::new(Instant(1), assignment, Arc::new(config()), 0, false)
 }

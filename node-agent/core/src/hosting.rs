@@ -9,7 +9,7 @@ use crate::config::GroupConfig;
 use crate::coordinator::MemberReport;
 use crate::core::Core;
 use crate::fitness::limits;
-use crate::group::{Machine, STUCK_RETRY};
+use crate::group::{Machine, STOP_AGAIN};
 use crate::input::Outcome;
 use crate::message::{Assignment, Message, Reason};
 use crate::monitors::DueCheck;
@@ -132,7 +132,7 @@ impl Core {
         if inspection.found.is_empty() {
             return true;
         }
-        inspection.again = Some(self.now + STUCK_RETRY);
+        inspection.again = Some(self.now + STOP_AGAIN);
         let found: Vec<String> = inspection.found.iter().map(|(name, what)| format!("{name}: {what}")).collect();
         let message = format!("not started anywhere while parts of it are on this server: {}", found.join("; "));
         self.note("StopFailed", Some(group.clone()), true, message);
@@ -260,8 +260,18 @@ impl Core {
         }
         let mut changed = false;
         let mut news: Vec<(GroupName, Assignment)> = Vec::new();
+        let mut forgotten = Vec::new();
         for (name, assignment) in table {
-            let newer = self.durable.table.get(name).is_none_or(|known| assignment.tag > known.tag);
+            let known = self.durable.table.get(name);
+            let newer = known.is_none_or(|known| assignment.tag > known.tag);
+            let cleared = known.and_then(|known| known.cleared.as_ref()).map(|cleared| cleared.tag);
+            forgotten.extend(
+                assignment
+                    .cleared
+                    .as_ref()
+                    .filter(|new| newer && cleared < Some(new.tag))
+                    .map(|new| (name.clone(), new.clear.clone())),
+            );
             // Entries of older epochs are history; only this epoch's say what to do.
             if newer {
                 changed = true;
@@ -279,7 +289,7 @@ impl Core {
         // Nor does a server that has accepted a view without itself: its answer said that it holds nothing (R3).
         let expelled = self.accepted_own_end() && !planted!(StartsAfterOwnEnd);
         let detached = view.detached.contains_key(&self.boot.server);
-        let acting = self.acting() && !self.leaving && !expelled && !detached;
+        let (now, acting) = (self.now, self.acting() && !self.leaving && !expelled && !detached);
         for (name, assignment) in &news {
             let here = self.is_for_us(name, assignment);
             if here && acting && !self.machines.contains_key(name) {
@@ -287,6 +297,9 @@ impl Core {
             }
         }
         let gate = self.persist();
+        for (name, clear) in forgotten {
+            self.clear_failures_of(&name, &clear);
+        }
         for (name, assignment) in news {
             let here = self.is_for_us(&name, &assignment);
             match (here && acting, self.machines.get_mut(&name)) {
@@ -295,6 +308,7 @@ impl Core {
                 (false, Some(machine)) => {
                     machine.assignment.tag = assignment.tag;
                     machine.assignment.reason = assignment.reason;
+                    machine.try_stops_now(now);
                     machine.stop(&format!("stopped by the coordinator ({})", assignment.reason.name()));
                 }
                 (false, None) => {

@@ -38,6 +38,7 @@ pub mod view;
 #[cfg(feature = "planted")]
 pub mod alike;
 mod arbiter;
+pub mod clearing;
 pub mod commands;
 mod coordinator;
 mod core;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use holdfast_planner::Amount;
 use serde::{Deserialize, Serialize};
 
+use crate::clearing::Cleared;
 use crate::names::{BootId, GroupName, ServerName};
 use crate::status::{GroupReport, ServerReport};
 use crate::view::{Ballot, Epoch, Tag, View};
@@ -128,6 +129,8 @@ pub struct Assignment {
     pub next: Option<ServerName>,
     /// Holds that keep it from running.
     pub holds: BTreeSet<String>,
+    /// What was forgotten of its failures last.
+    pub cleared: Option<Cleared>,
 }
 
 /// Why a group is started or stopped: what scripts are told (`HOLDFAST_REASON`).

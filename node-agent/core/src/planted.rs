@@ -241,6 +241,10 @@ mutations! {
     AnsweredBeforeGone: "C25",
     /// A program that was run in a group requires nothing of it, and is not stopped before the rest.
     ProgramAlone: "C25",
+    /// What is stuck in a stop counts as stopped when its failures are forgotten.
+    ClearedCountsAsStopped: "I-b",
+    /// Whoever clears failures releases every hold of the group.
+    ClearReleasesAll: "R22",
     /// What the coordinator has declined is granted when something changes, although the command was refused.
     DeclinedIsGranted: "C25",
 }

@@ -92,11 +92,12 @@ impl Core {
         }
     }
 
-    /// Failures of a group on servers that do not hold it any more.
+    /// Failures of a group on servers, but for those that are forgotten.
     pub(crate) fn failures_of(&self, name: &GroupName) -> BTreeMap<ServerName, Failure> {
         let failures = self.coordinator.reports.iter().filter_map(|(server, report)| {
             let group = report.groups.get(name)?;
-            Some((server.clone(), group.failure.clone()?))
+            let failure = group.failure.clone()?;
+            (!self.is_forgiven(name, server, &failure.part)).then(|| (server.clone(), failure))
         });
         failures.collect()
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use holdfast_planner::Decision;
 use serde::{Deserialize, Serialize};
 
+use crate::clearing::Clear;
 use crate::message::{Assignment, Reason};
 use crate::names::{GroupName, MonitorName, PathName, ResourceName, ServerName};
 use crate::time::Instant;
@@ -123,6 +124,8 @@ pub struct ServerReport {
     pub leave: BTreeMap<GroupName, Leave>,
     /// It is to go down by a command.
     pub down: Option<Asked>,
+    /// Groups whose failures are to be forgotten by a command.
+    pub clear: BTreeMap<GroupName, Clear>,
 }
 
 /// What a command asks of the coordinator.

@@ -34,6 +34,12 @@ impl History {
         self.transitions.iter().rev().cloned().collect()
     }
 
+    /// No recovery so far counts any more; what people read stays.
+    pub(crate) fn forget(&mut self) {
+        self.recoveries.clear();
+        self.failed = false;
+    }
+
     /// Recoveries by failure, each to another server or at a later time, that began inside `window`.
     pub(crate) fn recoveries(&self, now: Instant, window: Duration) -> usize {
         self.recoveries.iter().filter(|began| now.since(**began) < window).count()

@@ -704,6 +704,27 @@ pub fn at(mutation: Mutation, seed: u64) -> Option<Schedule> {
                 (6000, HealLans),
             ],
         ),
+        // a can't stop what b is to run.
+        Mutation::ClearedCountsAsStopped => (
+            disk(),
+            vec![
+                (0, Move(WEB, 0)),
+                (4000, FailingResources(0.0, 1.0)),
+                (0, Move(WEB, 1)),
+                (3000, Fault::Command(0, Ordered::ClearFailures(WEB))),
+                (8000, FailingResources(0.0, 0.0)),
+            ],
+        ),
+        // Held after a force-reinstate.
+        Mutation::ClearReleasesAll => (
+            disk(),
+            vec![
+                (0, PowerCut(0)),
+                (4000, Fault::ForceReinstate(0, false)),
+                (2000, Fault::Command(0, Ordered::ClearFailures(WEB))),
+                (5000, HealLans),
+            ],
+        ),
         // b is lost while a hands its groups over to it.
         Mutation::LastOneShutsDown => (
             disk(),

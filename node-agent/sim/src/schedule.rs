@@ -88,6 +88,7 @@ impl Schedule {
         add_stops(seed, shape, &mut steps);
         add_checks(seed, shape, &mut steps);
         add_commands(seed, shape, &mut steps);
+        add_clears(seed, shape, &mut steps);
         Schedule { seed, shape, steps }
     }
 
@@ -354,6 +355,25 @@ fn add_commands(seed: u64, shape: Shape, steps: &mut Vec<(u64, Fault)>) {
             _ => Ordered::Down,
         };
         let step = (rng.random_range(1..1500), Fault::Command(server, order));
+        steps.insert(rng.random_range(0..=steps.len()), step);
+    }
+}
+
+/// Failures that are cleared while things fail, in one of nine schedules, drawn apart as above.
+fn add_clears(seed: u64, shape: Shape, steps: &mut Vec<(u64, Fault)>) {
+    if seed < 60 || seed % 9 != 4 {
+        return;
+    }
+    let mut rng = StdRng::seed_from_u64(seed ^ 0x5eed_c1ea);
+    for _ in 0..rng.random_range(3..12) {
+        let (server, group) = (rng.random_range(0..shape.servers), rng.random_range(0..GROUPS.len()));
+        let fault = match rng.random_range(0..6) {
+            0 => Fault::FailingResources(rng.random_range(0.0..0.9), rng.random_range(0.0..0.9)),
+            1 => Fault::ClearFailures(group, Some(server)),
+            2 | 3 => Fault::ClearFailures(group, None),
+            _ => Fault::Command(server, Ordered::ClearFailures(group)),
+        };
+        let step = (rng.random_range(1..1500), fault);
         steps.insert(rng.random_range(0..=steps.len()), step);
     }
 }

@@ -64,6 +64,7 @@ pub fn group(servers: &[&str]) -> GroupConfig {
         stop_when_no_server_left: true,
         fence_on_stop_failure: true,
         target: None,
+        clear: None,
     }
 }
 

@@ -13,6 +13,7 @@ use holdfast_api::placement::{is_open, relations};
 use holdfast_api::timing::Timing;
 use holdfast_api::v1 as api;
 use holdfast_api::validation::resource_graph;
+use holdfast_core::clearing::{Clear, ClearRequest};
 use holdfast_core::commands::is_program;
 use holdfast_core::config::{
     CheckConfig, Config, Failback, GroupConfig, InPlace, LockKind, PathKind, Recovery, ResourceConfig, Target, Then,
@@ -32,6 +33,7 @@ use crate::paths::serial::SerialWiring;
 use crate::paths::{DiskWiring, LanWiring, Wiring};
 use crate::quorum::access::Credentials;
 use crate::resources::Sources;
+use crate::resources::plan::data_service::steps_of;
 use crate::spec_cache::{Specs, is_deleted};
 
 /// Groups that can't be acted on, with the reason.
@@ -341,6 +343,7 @@ pub fn group_config(object: &api::FailoverGroup, sub_cluster: &api::SubCluster) 
         stop_when_no_server_left: spec.recovery.no_server_left == api::NoServerLeftAction::Stop,
         fence_on_stop_failure: spec.recovery.on_stop_failure == api::StopFailureAction::Fence,
         target: status.and_then(|s| s.target.as_ref()).and_then(target),
+        clear: status.and_then(|s| s.clear_failures.as_ref()).map(clear),
     })
 }
 
@@ -448,6 +451,16 @@ fn target(target: &api::Target) -> Option<Target> {
         computed_from: (target.epoch, target.revision.unwrap_or(0)),
         stop: Some(!online),
     })
+}
+
+fn clear(asked: &api::ClearFailures) -> ClearRequest {
+    let server = Some(&asked.server).filter(|name| !name.is_empty());
+    let clear = Clear {
+        by: asked.operation.clone(),
+        resources: Some(&asked.resource).filter(|name| !name.is_empty()).map(|name| steps_of(name)).unwrap_or_default(),
+        server: server.map(|name| ServerName(name.clone())),
+    };
+    ClearRequest { clear, computed_from: (asked.epoch, asked.revision.unwrap_or(0)) }
 }
 
 fn recovery(spec: &api::FailoverGroupSpec, resource: &api::Resource) -> Result<Recovery, String> {

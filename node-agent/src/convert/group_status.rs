@@ -1,6 +1,6 @@
 //! What the coordinator says about a group: status of the FailoverGroup object (api.md §5).
 //!
-//! `target` and the conditions `Accepted` and `AgentReporting` are the controller's and stay as they are.
+//! `target`, `clearFailures` and the conditions `Accepted` and `AgentReporting` are the controller's and stay as they are.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -64,6 +64,8 @@ pub fn group_status(
     }
     new.holds = holds(placed, old, now);
     new.failures = failures(placed, old, now);
+    let cleared = placed.assignment.as_ref().and_then(|assignment| assignment.cleared.as_ref());
+    new.failures_cleared_by = cleared.map(|cleared| clip(&cleared.clear.by)).unwrap_or_default();
     new.decision = placed.decision.as_ref().map(decision);
     new.pending_changes = pending(placed, config);
     new.transitions = merged(&placed.transitions, old, wall);
@@ -150,7 +152,9 @@ fn holds(placed: &PlacedGroup, old: &api::FailoverGroupStatus, now: Timestamp) -
             message: match type_.as_str() {
                 "ManualStart" => "startup is Manual; start it with an Operation of type Start".to_owned(),
                 "Stopped" => "stopped by an Operation; start it with an Operation of type Start".to_owned(),
-                "FailureLimit" => "it failed too often; remove the cause, then start it with an Operation".to_owned(),
+                "FailureLimit" => {
+                    "it failed too often; remove the cause, then: holdfast clear-failures, or start it".to_owned()
+                }
                 _ => String::new(),
             },
         })

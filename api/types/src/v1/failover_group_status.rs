@@ -68,6 +68,14 @@ pub struct FailoverGroupStatus {
     /// What the controller wants; ignored unless the epoch is the current one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
+    /// Failures that the controller wants forgotten, by an Operation ClearFailures; ignored unless the epoch is the current
+    /// one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clear_failures: Option<ClearFailures>,
+    /// Who had failures forgotten last: the name of an Operation, or SERVER:NUMBER for a command on a server.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 253))]
+    pub failures_cleared_by: String,
     /// The resources.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
@@ -122,6 +130,26 @@ pub struct Target {
     /// The Operation that asked for it; empty: none.
     #[schemars(length(max = 253))]
     pub operation: String,
+}
+
+/// Failures that are to be forgotten.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClearFailures {
+    /// The Operation that asks for it.
+    #[schemars(length(max = 253))]
+    pub operation: String,
+    /// Only of this resource; empty: of all, and of monitors.
+    #[schemars(length(max = 63))]
+    pub resource: String,
+    /// Only on this server; empty: on all.
+    #[schemars(length(max = 63))]
+    pub server: String,
+    /// The epoch that it was computed from.
+    pub epoch: u64,
+    /// The revision that it was computed from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
 }
 
 choices! {

@@ -12,7 +12,11 @@ use kube::{Resource, ResourceExt};
 use super::super::failover_group::target::{decide, exclusions};
 use super::super::{failover_group, list};
 use super::carry_out::{Facts, Next, destination, holds, not_after, phase_of, reason, reasons, server_of};
-use super::{on_server, rotate_key};
+use super::{clear_failures, on_server, rotate_key};
+
+/// What to do about a group that is stuck.
+const STUCK: &str =
+    "end what its status says still runs, then holdfast clear-failures has the stop tried again at once";
 
 /// It has not begun yet: everything is looked at before anything is asked for.
 pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
@@ -36,6 +40,9 @@ pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
     }
     if on_server::is(operation) {
         return on_server::begin(facts, next);
+    }
+    if clear_failures::is_on_server(operation) {
+        return clear_failures::begin_on_server(facts, next);
     }
     let target = &spec.target.name;
     let Some(group) = facts.group else {
@@ -64,6 +71,7 @@ pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
         OperationType::Move => begin_move(facts, group, sub, next),
         OperationType::Stop => begin_stop(group, next),
         OperationType::Start => begin_start(facts, group, sub, next),
+        OperationType::ClearFailures => clear_failures::begin(operation, group, next),
         // `unsupported_operation` names every other one; this keeps it so when that list gets shorter than this match.
         other => next.fail(accepted::UNSUPPORTED_BY_SERVER, &format!("spec.type: {other} is not carried out")),
     }
@@ -150,10 +158,7 @@ fn begin_stop(group: &FailoverGroup, next: &mut Next<'_>) {
     let stopped = group.status.iter().flat_map(|status| &status.holds).any(|hold| hold.type_ == "Stopped");
     match (phase_of(group), server_of(group)) {
         (GroupPhase::Stuck, _) => {
-            next.fail(
-                reason::STOP_UNPROVEN,
-                &format!("a stop of {name} is not proven; confirm it on the server first"),
-            );
+            next.fail(reason::STOP_UNPROVEN, &format!("a stop of {name} is not proven; {STUCK}"));
         }
         (GroupPhase::Offline, _) if stopped => next.succeed(&format!("{name} is already stopped and held")),
         (GroupPhase::Offline, _) | (_, None) => next.run(vec![format!("stop {name}")]),
@@ -177,7 +182,10 @@ fn begin_start(facts: &Facts<'_>, group: &FailoverGroup, sub: &SubCluster, next:
             return next.succeed(&format!("{name} is already online on {}", server_of(group).unwrap_or_default()));
         }
         GroupPhase::Stuck => {
-            return next.fail(reason::STOP_UNPROVEN, &format!("a stop of {name} is not proven; it is started nowhere"));
+            return next.fail(
+                reason::STOP_UNPROVEN,
+                &format!("a stop of {name} is not proven, so it is started nowhere; {STUCK}"),
+            );
         }
         GroupPhase::Stopping => {
             return next.wait(reason::WAITING_FOR_GROUP, &format!("{name} is Stopping"));

@@ -274,12 +274,16 @@ fn go_on(facts: &Facts<'_>, next: &mut Next<'_>) {
     if super::on_server::is(operation) {
         return super::on_server::go_on(facts, next);
     }
+    if super::clear_failures::is_on_server(operation) {
+        return super::clear_failures::go_on_on_server(facts, next);
+    }
     let name = &operation.spec.target.name;
     let Some(group) = facts.group else {
         return next.fail(accepted::NOT_FOUND, &format!("the FailoverGroup {name} is gone"));
     };
     match operation.spec.type_ {
         OperationType::Move => go_on_move(facts, group, next),
+        OperationType::ClearFailures => super::clear_failures::go_on(operation, group, next),
         OperationType::Stop => {
             let held = group.status.iter().flat_map(|status| &status.holds).any(|hold| hold.type_ == "Stopped");
             match phase_of(group) {

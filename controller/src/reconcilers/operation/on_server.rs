@@ -194,7 +194,7 @@ pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
     }
 }
 
-fn not_found(target: &str) -> String {
+pub(super) fn not_found(target: &str) -> String {
     format!("spec.target.name: there is no Server {target} in this namespace; they are called SUBCLUSTER.SERVER")
 }
 

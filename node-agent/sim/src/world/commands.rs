@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use holdfast_core::Input;
+use holdfast_core::clearing::{Clear, ClearRequest};
 use holdfast_core::commands::{Command, PATIENCE, is_program, program};
 use holdfast_core::config::{GroupConfig, ResourceConfig};
 use holdfast_core::names::{GroupName, ResourceName};
@@ -21,6 +22,8 @@ pub enum Ordered {
     Run(usize),
     /// `holdfast run --stop`.
     Stop(usize),
+    /// `holdfast clear-failures`.
+    ClearFailures(usize),
     /// Not a command: that program ends by itself.
     Ends(usize),
 }
@@ -99,6 +102,10 @@ impl World {
                 let Some(group) = group(index) else { return };
                 self.command(server, Command::Failover { group }, why);
             }
+            Ordered::ClearFailures(index) => {
+                let Some(group) = group(index) else { return };
+                self.command(server, Command::ClearFailures { group, resources: BTreeSet::new() }, why);
+            }
             Ordered::Run(index) => {
                 let Some(group) = group(index) else { return };
                 let Some(app) = self.groups.get(&group).and_then(|config| config.resources.values().next()) else {
@@ -118,6 +125,22 @@ impl World {
         }
     }
 
+    /// As an Operation does: failures are to be forgotten of the placement that is durable somewhere now.
+    pub fn clear_failures(&mut self, group: &GroupName, resources: &[&str], server: Option<usize>) {
+        let tags = self.hosts.iter().filter_map(|host| host.ledger.table.get(group)).map(|assignment| assignment.tag);
+        let (Some(tag), Some(config)) = (tags.max(), self.groups.get(group)) else { return };
+        self.commands += 1;
+        let clear = Clear {
+            by: format!("clear-{}", self.commands),
+            resources: resources.iter().map(|name| ResourceName::from(*name)).collect(),
+            server: server.map(|server| self.hosts[server].name.clone()),
+        };
+        let mut config = (**config).clone();
+        config.clear = Some(ClearRequest { clear, computed_from: (tag.epoch, tag.revision) });
+        self.groups.insert(group.clone(), Arc::new(config));
+        self.publish();
+    }
+
     /// C25: what a command answers is so.
     pub(super) fn check_answer(&mut self, server: usize, token: u64, answer: &Result<String, String>) {
         let (Some((command, _)), Ok(said)) = (self.given.get(&token), answer) else { return };
@@ -125,7 +148,7 @@ impl World {
         let wrong = match command {
             Command::Failover { group } => running.iter().any(|(name, _)| name == group),
             Command::Stop { group, program } => running.contains(&(group.clone(), program.clone())),
-            Command::Down | Command::Run { .. } => false,
+            Command::Down | Command::ClearFailures { .. } | Command::Run { .. } => false,
         };
         if wrong {
             let text = format!("{} answers {said:?} while it runs {running:?}", self.hosts[server].name);

@@ -124,6 +124,8 @@ pub enum Fault {
     Leave(usize, u64),
     /// An operator moves a group (index) to a server.
     Move(usize, usize),
+    /// The Operation ClearFailures on a group; of a server, or of all.
+    ClearFailures(usize, Option<usize>),
     /// The group's specification changes; some servers get it later.
     NewSpec(usize),
     /// The group's specification changes, and only this server gets it.
@@ -265,6 +267,11 @@ impl World {
                 self.returning.insert(server, ms);
             }
             Fault::Move(group, server) => self.order_move(group, server),
+            Fault::ClearFailures(group, server) => {
+                if let Some(name) = self.groups.keys().nth(group % self.groups.len().max(1)).cloned() {
+                    self.clear_failures(&name, &[], server);
+                }
+            }
             Fault::NewSpec(group) => self.new_spec(group, None),
             Fault::SpecTo(group, server) => self.new_spec(group, Some(server)),
             Fault::EmptyStore(server) => {

@@ -1,10 +1,11 @@
 //! A data service of a group: one of its two steps (rows U1, U2, U8).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use holdfast_api::v1 as api;
 use holdfast_api::v1::MethodName;
+use holdfast_core::names::ResourceName;
 use serde::{Deserialize, Serialize};
 
 use super::{PlanError, Program, Source, wrong};
@@ -15,6 +16,11 @@ const SECOND: &str = ".net";
 /// Name of the second step of the resource `name`.
 pub fn second_step(name: &str) -> String {
     format!("{name}{SECOND}")
+}
+
+/// The resources of the core that a resource of the manifest may be.
+pub fn steps_of(name: &str) -> BTreeSet<ResourceName> {
+    [ResourceName::from(name), ResourceName(second_step(name))].into()
 }
 
 /// The name in the manifest of what a step belongs to; any other name as it is.

@@ -53,7 +53,7 @@ fn commands_on_a_server_need_neither_api_server_nor_controller_nor_etcd() {
     let cleared = done(&holdfast(&trial, &second, "clear-failures", &[GROUP, "--local"]));
     assert_eq!(cleared, "failures of group web are forgotten, and FailureLimit does not hold it");
     let wrong = refused(&holdfast(&trial, &second, "clear-failures", &[GROUP, "--local", "--resource", "nginz"]));
-    assert_eq!(wrong, "error: group web has no resource nginz; it has address, data, nginx, page");
+    assert_eq!(wrong, "error: group web has no resource nginz; it has address, data, nginx, page, writer");
 
     let wrong = refused(&holdfast(&trial, &first, "monitor", &["--name", "fan", "--", "/usr/bin/true"]));
     assert!(wrong.starts_with("error: --action failover needs --group"), "{wrong}");
@@ -98,8 +98,13 @@ fn commands_on_a_server_need_neither_api_server_nor_controller_nor_etcd() {
     // What was done shows, once there is somebody to show it.
     trial.cluster.start_control_plane(StoreKind::Etcd).expect("the control plane is back");
     trial.cluster.wait_online(GROUP, Some(&second), LIMIT).expect("the status catches up");
-    let said: Vec<String> = trial.status().transitions.into_iter().map(|t| t.message).collect();
-    assert!(said.iter().any(|message| message == "holdfast down: smoke"), "{said:?}");
+    // Who coordinated then is no member any more; it tells the rest.
+    wait_for("the command in the history", LIMIT, |last| {
+        let said: Vec<String> = trial.status().transitions.into_iter().map(|t| t.message).collect();
+        *last = format!("{said:?}");
+        Ok(said.iter().any(|message| message == "holdfast down: smoke").then_some(()))
+    })
+    .expect("the server that left tells it");
     assert_eq!(trial.history(), [first.clone(), second.clone(), first, second]);
     trial.cluster.close().expect("the lab goes");
 }

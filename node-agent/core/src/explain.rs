@@ -29,6 +29,7 @@ impl Core {
             monitors: self.server_report().monitors,
             coordinator: (self.coordinates() && self.everybody_reported())
                 .then(|| CoordinatorStatus { groups: self.placed_groups() }),
+            history: self.former_history(),
             last_resolution: self.resolution.clone(),
             highest: self.durable.highest,
             absences: self.absences(),

@@ -222,6 +222,9 @@ pub struct Status {
     pub monitors: BTreeMap<MonitorName, MonitorReport>,
     /// Set on the coordinator once every member reported.
     pub coordinator: Option<CoordinatorStatus>,
+    /// Transitions that it saw as coordinator, by group, newest first: of a server that coordinates nothing now, which may be
+    /// the only one that knows of them.
+    pub history: BTreeMap<GroupName, Vec<Transition>>,
     /// The newest resolution that this server took part in.
     pub last_resolution: Option<Resolution>,
     /// Highest tag seen.

@@ -1,7 +1,7 @@
 //! C8: the time chart of every change of a group, as the coordinator sees it. For people only; decides nothing but
 //! how often a group has failed over.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::core::Core;
@@ -47,6 +47,13 @@ impl History {
 }
 
 impl Core {
+    /// What a coordinator of before still knows. One that coordinates says it with its groups.
+    pub(crate) fn former_history(&self) -> BTreeMap<GroupName, Vec<Transition>> {
+        let former = !(self.coordinates() && self.everybody_reported());
+        let known = self.coordinator.history.iter().filter(|_| former);
+        known.map(|(name, history)| (name.clone(), history.newest_first())).collect()
+    }
+
     /// A new assignment begins a transition, or goes on with the one that a stop began.
     pub(crate) fn begin_transition(&mut self, name: &GroupName, assignment: &Assignment) {
         let (now, resolution) = (self.now, self.resolution.clone());

@@ -32,13 +32,15 @@ impl History {
     }
 
     fn take(&self, snapshot: &Snapshot) {
-        let Some(coordinator) = &snapshot.status.coordinator else { return };
+        let coordinator = snapshot.status.coordinator.iter().flat_map(|coordinator| &coordinator.groups);
+        let now = coordinator.map(|(name, placed)| (name, &placed.transitions));
         let mut groups = self.lock();
-        for (name, placed) in &coordinator.groups {
+        // Only the newest snapshot is seen: what was said in one before, as coordinator, stands in this one, too.
+        for (name, transitions) in now.chain(&snapshot.status.history) {
             let entry = groups.entry(name.clone()).or_default();
             // A coordinator that has just begun knows nothing; what was seen before is not lost by that.
-            let mut all = placed.transitions.clone();
-            let new = |old: &&Transition| !placed.transitions.iter().any(|t| (t.began, t.tag) == (old.began, old.tag));
+            let mut all = transitions.clone();
+            let new = |old: &&Transition| !transitions.iter().any(|t| (t.began, t.tag) == (old.began, old.tag));
             all.extend(entry.all.iter().filter(new).cloned());
             all.truncate(KEPT);
             if entry.all != all {

@@ -33,6 +33,7 @@ fn snapshot(placed: &PlacedGroup) -> Snapshot {
         groups: BTreeMap::new(),
         monitors: BTreeMap::new(),
         coordinator: Some(CoordinatorStatus { groups: [("pg".into(), placed.clone())].into() }),
+        history: BTreeMap::new(),
         last_resolution: None,
         highest: Tag::default(),
         absences: Default::default(),

@@ -68,6 +68,18 @@ fn failover_moves_the_group_for_good_says_why_and_needs_no_coordinator_of_its_ow
 }
 
 #[test]
+fn what_a_coordinator_saw_is_told_by_it_also_when_it_has_left() {
+    let mut world = online(two(config(2, true)));
+    world.apply(&Fault::Detach(0, false));
+    let left = |world: &World| {
+        world.status(0).is_some_and(|status| status.coordinator.is_none()) && world.online("web") == Some(1)
+    };
+    expect(&mut world, 10_000, "handed over", left);
+    let history = &world.status(0).expect("it runs").history[&GroupName::from("web")];
+    assert_eq!((history[0].to.clone(), history[0].cause), (Some("b".into()), "Operation"), "{history:?}");
+}
+
+#[test]
 fn a_server_that_was_left_by_a_command_is_good_enough_when_no_other_one_is_left() {
     let mut world = online(two(config(2, true)));
     let token = world.command(0, failover("web"), WHY);

@@ -354,15 +354,46 @@ pub(crate) struct PlaceArgs {
     /// Directory for the store, the certificate authority and admin.kubeconfig; made if absent, readable by its owner only
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: PathBuf,
-    /// Where objects are kept: `sqlite` (a file in the data directory), or `etcd://HOST:PORT,…`
-    #[arg(long, value_name = "STORE", default_value = "sqlite")]
-    pub(crate) store: String,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
     /// Address and port to listen on; port 0 takes a free one
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:6443")]
     pub(crate) listen: SocketAddr,
     /// Another host name or address that clients will use, for the serving certificate; may be repeated
     #[arg(long = "san", value_name = "NAME")]
     pub(crate) sans: Vec<String>,
+}
+
+/// Where objects are kept.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct StoreArgs {
+    /// Where objects are kept: `sqlite` (a file in the data directory), or `etcd://HOST:PORT,…`
+    #[arg(long, value_name = "STORE", default_value = "sqlite")]
+    pub(crate) store: String,
+    /// Authorities that may have signed the certificates of etcd, in PEM; with it etcd is reached over TLS
+    #[arg(long, value_name = "FILE")]
+    pub(crate) etcd_ca: Option<PathBuf>,
+    /// Certificate that is shown to etcd, in PEM
+    #[arg(long, value_name = "FILE", requires = "etcd_ca", requires = "etcd_key")]
+    pub(crate) etcd_cert: Option<PathBuf>,
+    /// Key of the certificate that is shown to etcd, in PEM
+    #[arg(long, value_name = "FILE", requires = "etcd_cert")]
+    pub(crate) etcd_key: Option<PathBuf>,
+}
+
+impl StoreArgs {
+    /// As they are written on a command line.
+    pub(crate) fn as_flags(&self) -> String {
+        let file = |flag: &str, file: &Option<PathBuf>| file.as_ref().map(|file| format!(" {flag} {}", file.display()));
+        let files = [("--etcd-ca", &self.etcd_ca), ("--etcd-cert", &self.etcd_cert), ("--etcd-key", &self.etcd_key)];
+        let files: String = files.into_iter().filter_map(|(flag, path)| file(flag, path)).collect();
+        format!("--store {}{files}", self.store)
+    }
+
+    /// The embedded store.
+    pub(crate) fn embedded() -> Self {
+        Self { store: "sqlite".to_owned(), etcd_ca: None, etcd_cert: None, etcd_key: None }
+    }
 }
 
 /// `holdfast server`.

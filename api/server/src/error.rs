@@ -327,6 +327,11 @@ impl From<store::Error> for ApiError {
             store::Error::Unavailable(why) => {
                 ApiError::unavailable(format!("the store is not available: {why}; try again"))
             }
+            store::Error::Full(why) => ApiError::plain(
+                507,
+                "InsufficientStorage",
+                format!("the store is full: {why}; reads go on, writes fail until an administrator makes room"),
+            ),
             store::Error::TooLarge { size, .. } => ApiError {
                 message: format!(
                     "the object has {size} bytes; at most {} can be stored: shorten it",

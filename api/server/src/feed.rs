@@ -4,11 +4,17 @@
 //! "everything up to revision R was applied" is one number that holds for every kind, also for those that nobody
 //! writes. With it a read proves its freshness by a linearizable read of the store's revision, and bookmarks of idle
 //! kinds move on; no progress event of the store is needed (they are unreliable on old etcd versions).
+//!
+//! A store that was restored from a backup has another history behind the revision that was followed, even if its
+//! counter has passed that revision again. So before a watch goes on, the last event that was seen is looked for where it
+//! was. If it isn't there everything is read again, and every watch of a client ends with 410.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::StreamExt;
 use holdfast_store::{Error, Event, Revision, Store};
 use tokio::sync::watch;
@@ -43,6 +49,41 @@ pub(crate) struct Feed {
     applied: watch::Sender<Revision>,
     /// Why the store can't be followed at present.
     lost: Mutex<Option<String>>,
+    /// The newest thing that is known of the store's history.
+    last: Mutex<Option<Seen>>,
+    /// How many histories were followed.
+    history: AtomicU64,
+}
+
+/// Something in the history of the store: a key that was written, or deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Seen {
+    revision: Revision,
+    key: String,
+    value: Option<Bytes>,
+}
+
+impl Seen {
+    fn of(event: &Event) -> Seen {
+        let value = match event {
+            Event::Put { entry, .. } => Some(entry.value.clone()),
+            Event::Delete { .. } => None,
+        };
+        Seen { revision: event.revision(), key: event.key().to_owned(), value }
+    }
+
+    /// Whether the store's history has it; nothing else was written with that revision then.
+    async fn is_in(&self, store: &dyn Store) -> Result<bool, Error> {
+        let at = async |revision| {
+            let page = store.list(&self.key, None, 1, Some(revision)).await?;
+            Ok::<_, Error>(page.entries.into_iter().next().filter(|entry| entry.key == self.key))
+        };
+        let now = at(self.revision).await?;
+        Ok(match &self.value {
+            Some(value) => now.is_some_and(|entry| entry.modified == self.revision && entry.value == *value),
+            None => now.is_none() && at(self.revision - 1).await?.is_some(),
+        })
+    }
 }
 
 impl Feed {
@@ -50,7 +91,14 @@ impl Feed {
     pub(crate) fn new(store: Arc<dyn Store>, registry: &Registry) -> Feed {
         let kind = |def: &Arc<ResourceDef>| Kind { def: Arc::clone(def), cache: Arc::default() };
         let kinds = registry.stored().map(|def| (def.prefix(), kind(def))).collect();
-        Feed { store, kinds, applied: watch::Sender::new(0), lost: Mutex::new(None) }
+        Feed {
+            store,
+            kinds,
+            applied: watch::Sender::new(0),
+            lost: Mutex::new(None),
+            last: Mutex::new(None),
+            history: AtomicU64::new(0),
+        }
     }
 
     /// The cache of a kind; views share the cache of what they show.
@@ -61,6 +109,11 @@ impl Feed {
     /// The revision up to which everything was applied.
     pub(crate) fn applied(&self) -> Revision {
         *self.applied.borrow()
+    }
+
+    /// Which history of the store the caches are from. It changes before they do.
+    pub(crate) fn history(&self) -> u64 {
+        self.history.load(Ordering::SeqCst)
     }
 
     /// Wakes up when anything was applied.
@@ -86,10 +139,12 @@ impl Feed {
     /// Follows the store for ever.
     pub(crate) async fn run(&self) {
         loop {
-            let result = if self.applied() == 0 { self.start().await } else { self.follow(self.applied()).await };
+            let result = if self.applied() == 0 { self.start().await } else { self.resume().await };
             let Err(error) = result else { continue };
             if let Error::Compacted { oldest, .. } = error {
                 tracing::warn!(oldest, "the store forgot changes that were not seen; everything is read again");
+                self.history.fetch_add(1, Ordering::SeqCst);
+                *self.lock_last() = None;
                 self.applied.send_replace(0);
                 continue;
             }
@@ -98,6 +153,43 @@ impl Feed {
             }
             self.set_lost(Some(error.to_string()));
             tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// Goes on where it was, if the store did, too.
+    async fn resume(&self) -> Result<(), Error> {
+        let applied = self.applied();
+        let last = self.lock_last().clone();
+        let same = match last {
+            // The counter of a store that only went on has not gone back.
+            _ if self.store.revision().await? < applied => false,
+            Some(last) => last.is_in(&*self.store).await?,
+            None => true,
+        };
+        if same {
+            return self.follow(applied).await;
+        }
+        tracing::error!(
+            applied,
+            "the store has another history than the one that was followed: it was restored from a backup, or it is another \
+             one; everything is read again, and clients have to"
+        );
+        // ORDER: before the caches change, so that no watcher takes the new history for the rest of its own.
+        self.history.fetch_add(1, Ordering::SeqCst);
+        *self.lock_last() = None;
+        self.applied.send_replace(0);
+        self.start().await
+    }
+
+    fn lock_last(&self) -> MutexGuard<'_, Option<Seen>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps what is newer than what is known.
+    fn remember_last(&self, seen: Seen) {
+        let mut last = self.lock_last();
+        if last.as_ref().is_none_or(|last| last.revision <= seen.revision) {
+            *last = Some(seen);
         }
     }
 
@@ -113,6 +205,10 @@ impl Feed {
                 }
                 Err(error) => tracing::error!(%error, "an object in the store is left out"),
             }
+        }
+        if let Some(newest) = page.entries.iter().max_by_key(|entry| entry.modified) {
+            let value = Some(newest.value.clone());
+            self.remember_last(Seen { revision: newest.modified, key: newest.key.clone(), value });
         }
         for (prefix, kind) in &self.kinds {
             kind.cache.reset(objects.remove(prefix.as_str()).unwrap_or_default(), page.revision);
@@ -140,6 +236,9 @@ impl Feed {
                 Ok(Some(Ok(batch))) => {
                     for event in batch {
                         reached = reached.max(event.revision());
+                        if event.revision() <= until {
+                            self.remember_last(Seen::of(&event));
+                        }
                         let change = self.change(&event).filter(|_| event.revision() <= until);
                         let Some((prefix, _, change)) = change else { continue };
                         older.entry(prefix).or_default().push(change);
@@ -167,6 +266,9 @@ impl Feed {
         while let Some(batch) = stream.next().await {
             let batch = batch?;
             let newest = batch.iter().map(Event::revision).fold(self.applied(), Revision::max);
+            if let Some(last) = batch.last() {
+                self.remember_last(Seen::of(last));
+            }
             for revision in batch.chunk_by(|a, b| a.revision() == b.revision()) {
                 self.apply(revision);
             }

@@ -57,12 +57,20 @@ pub(crate) enum Source {
 }
 
 impl State {
+    /// What was applied, and then the newest revision: never less, unless the store was restored from a backup.
+    async fn newest_revision(&self) -> store::Result<(store::Revision, store::Revision)> {
+        let applied = self.feed.applied();
+        Ok((applied, self.store.revision().await?))
+    }
+
     /// Decides where a read of this freshness is answered from, waiting for the caches if needed.
     pub(crate) async fn source(&self, freshness: Freshness) -> ApiResult<Source> {
         match freshness {
             Freshness::Any if self.feed.applied() > 0 => Ok(Source::Memory),
-            Freshness::Any | Freshness::Newest => match self.store.revision().await {
-                Ok(revision) if self.feed.reached(revision, LAG_PATIENCE).await => Ok(Source::Memory),
+            Freshness::Any | Freshness::Newest => match self.newest_revision().await {
+                // The store has gone back, and the caches have not noticed yet.
+                Ok((before, revision)) if revision < before => Ok(Source::Store),
+                Ok((_, revision)) if self.feed.reached(revision, LAG_PATIENCE).await => Ok(Source::Memory),
                 Ok(_) => Ok(Source::Store),
                 Err(store::Error::Unavailable(why)) if self.feed.applied() > 0 => Ok(Source::Stale(format!(
                     "the store is not available ({why}); this is the state of revision {}",

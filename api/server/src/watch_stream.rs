@@ -43,6 +43,8 @@ const LIFETIME: std::ops::Range<u64> = 1800..3600;
 struct Watcher {
     state: Arc<State>,
     cache: Arc<KindCache>,
+    /// The history that the position is in.
+    history: u64,
     changed: watch::Receiver<Revision>,
     stopping: watch::Receiver<bool>,
     request: Request,
@@ -72,10 +74,19 @@ pub(crate) async fn watch(state: &Arc<State>, request: &Request) -> ApiResult<Re
         Freshness::AtLeast(revision) if !options.initial_events => Some(revision),
         _ => None,
     };
-    match state.source(options.freshness).await? {
-        Source::Stale(warning) => warnings.push(warning),
+    // ORDER: before anything is read.
+    let history = state.feed.history();
+    match (state.source(options.freshness).await, resume) {
+        (Ok(Source::Stale(warning)), _) => warnings.push(warning),
         // The caches lag far behind. They catch up, and what they show then is new enough; no event is lost meanwhile.
-        Source::Store | Source::Memory => {}
+        (Ok(Source::Store | Source::Memory), _) => {}
+        // A linearizable read has shown that this store never gave it out: it is from before a restore. To wait for it
+        // would be to skip what is written until then.
+        (Err(error), Some(revision)) if error.code == 504 => {
+            let message = format!("resource version {revision} is of another history of the store; list again");
+            return Err(ApiError::expired(message, None));
+        }
+        (Err(error), _) => return Err(error),
     }
     if state.feed.applied() == 0 {
         return Err(ApiError::unavailable("the server is still reading the store; try again"));
@@ -96,6 +107,7 @@ pub(crate) async fn watch(state: &Arc<State>, request: &Request) -> ApiResult<Re
     let watcher = Watcher {
         state: Arc::clone(state),
         cache: Arc::clone(cache),
+        history,
         changed: cache.subscribe(),
         stopping: state.stopping.clone(),
         include: Include::parse(request.query.get("includeObject"))?,
@@ -174,13 +186,12 @@ impl Watcher {
         self.changed.mark_unchanged();
         // ORDER: read before the history; everything up to it is in the history then.
         let applied = self.state.feed.applied();
-        match self.cache.since(self.position, BATCH) {
-            Err(TooOld(oldest)) => {
-                let error = too_old(self.position, oldest);
-                let line = json!({"type": "ERROR", "object": error.status()});
-                out.extend_from_slice(format!("{line}\n").as_bytes());
-                self.finished = true;
-            }
+        let changes = self.cache.since(self.position, BATCH);
+        // ORDER: after the changes; they are of this history if it is still the same.
+        let restored = self.state.feed.history() != self.history;
+        match changes {
+            _ if restored => self.write_end(out, &ApiError::expired("the store was restored from a backup", None)),
+            Err(TooOld(oldest)) => self.write_end(out, &too_old(self.position, oldest)),
             Ok(changes) => {
                 let complete = changes.len() < BATCH;
                 for change in changes {
@@ -194,6 +205,12 @@ impl Watcher {
                 }
             }
         }
+    }
+
+    fn write_end(&mut self, out: &mut Vec<u8>, error: &ApiError) {
+        let line = json!({"type": "ERROR", "object": error.status()});
+        out.extend_from_slice(format!("{line}\n").as_bytes());
+        self.finished = true;
     }
 
     fn write_change(&mut self, out: &mut Vec<u8>, change: &Change) {

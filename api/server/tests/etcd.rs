@@ -56,7 +56,7 @@ async fn etcd_may_be_shared_and_may_go_away_for_a_while() {
     const MAPS: &str = "/api/v1/namespaces/default/configmaps";
     let mut etcd = Etcd::new();
     let spec = format!("etcd://127.0.0.1:{}", etcd.ports.0);
-    let store = holdfast_store::open(&spec, etcd.dir.path()).expect("a store");
+    let store = holdfast_store::open(&spec, etcd.dir.path(), None).expect("a store");
     until("etcd answers", || async { store.revision().await.ok() }).await;
     let world = World::over(std::sync::Arc::clone(&store)).await;
     let map = |name: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
@@ -97,7 +97,7 @@ async fn of_two_new_servers_on_one_etcd_one_makes_the_keys_and_secrets_are_unrea
     use holdfast_apiserver::authority::establish;
     let etcd = Etcd::new();
     let spec = format!("etcd://127.0.0.1:{}", etcd.ports.0);
-    let store = holdfast_store::open(&spec, etcd.dir.path()).expect("a store");
+    let store = holdfast_store::open(&spec, etcd.dir.path(), None).expect("a store");
     until("etcd answers", || async { store.revision().await.ok() }).await;
     let dirs = [tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory")];
     let start = |dir: usize| establish(std::sync::Arc::clone(&store), dirs[dir].path());

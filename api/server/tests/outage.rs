@@ -2,8 +2,8 @@
 
 mod support;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -20,7 +20,7 @@ use tower::ServiceExt;
 
 /// A store with a switch.
 struct Switched {
-    inner: Arc<dyn Store>,
+    inner: Arc<Mutex<Arc<dyn Store>>>,
     down: Arc<AtomicBool>,
 }
 
@@ -32,28 +32,32 @@ impl Switched {
             Ok(())
         }
     }
+
+    fn inner(&self) -> Arc<dyn Store> {
+        self.inner.lock().expect("lock").clone()
+    }
 }
 
 #[async_trait::async_trait]
 impl Store for Switched {
     async fn get(&self, key: &str) -> Result<(Option<Entry>, Revision)> {
         self.check()?;
-        self.inner.get(key).await
+        self.inner().get(key).await
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize, at: Option<Revision>) -> Result<Page> {
         self.check()?;
-        self.inner.list(prefix, after, limit, at).await
+        self.inner().list(prefix, after, limit, at).await
     }
 
     async fn put(&self, key: &str, value: Bytes, expect: Expect, ttl: Option<Duration>) -> Result<Revision> {
         self.check()?;
-        self.inner.put(key, value, expect, ttl).await
+        self.inner().put(key, value, expect, ttl).await
     }
 
     async fn delete(&self, key: &str, modified: Revision) -> Result<Revision> {
         self.check()?;
-        self.inner.delete(key, modified).await
+        self.inner().delete(key, modified).await
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<WatchStream> {
@@ -65,17 +69,17 @@ impl Store for Switched {
             }
         };
         let end = futures::stream::once(async { Err(Error::Unavailable("the test switched it off".into())) });
-        Ok(self.inner.watch(prefix, after).await?.take_until(lost).chain(end).boxed())
+        Ok(self.inner().watch(prefix, after).await?.take_until(lost).chain(end).boxed())
     }
 
     async fn compact(&self, revision: Revision) -> Result<()> {
         self.check()?;
-        self.inner.compact(revision).await
+        self.inner().compact(revision).await
     }
 
     async fn revision(&self) -> Result<Revision> {
         self.check()?;
-        self.inner.revision().await
+        self.inner().revision().await
     }
 }
 
@@ -93,7 +97,7 @@ async fn reads_go_on_from_memory_and_writes_say_try_again() {
     const MAPS: &str = "/api/v1/namespaces/default/configmaps";
     let temporary = TempStore::new().expect("a store");
     let down = Arc::new(AtomicBool::new(false));
-    let store = Arc::new(Switched { inner: temporary.store(), down: Arc::clone(&down) });
+    let store = Arc::new(Switched { inner: Arc::new(Mutex::new(temporary.store())), down: Arc::clone(&down) });
     let keys = Keys::load_or_create(temporary.dir()).expect("keys");
     let server = Server::new(Settings::new(store, keys).expect("CRDs")).expect("a server");
     tokio::time::timeout(PATIENCE, server.ready()).await.expect("the server becomes ready");
@@ -129,4 +133,59 @@ async fn reads_go_on_from_memory_and_writes_say_try_again() {
         2,
         "nothing acknowledged was lost, nothing refused stored"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_with_another_past_ends_every_watch_even_if_its_counter_is_ahead() {
+    const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+    let map = |name: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
+    // What a restored store is after a while: the same beginning, another middle, and more writes than the first.
+    let (first, second) = (TempStore::new().expect("a store"), TempStore::new().expect("a store"));
+    {
+        let keys = Keys::load_or_create(second.dir()).expect("keys");
+        let server = Server::new(Settings::new(second.store(), keys).expect("CRDs")).expect("a server");
+        tokio::time::timeout(PATIENCE, server.ready()).await.expect("the server becomes ready");
+        for n in 0..30 {
+            assert_eq!(call(&server, "POST", MAPS, map(&format!("other{n}"))).await.0, 201);
+        }
+    }
+    let down = Arc::new(AtomicBool::new(false));
+    let inner = Arc::new(Mutex::new(first.store()));
+    let store = Arc::new(Switched { inner: Arc::clone(&inner), down: Arc::clone(&down) });
+    let keys = Keys::load_or_create(first.dir()).expect("keys");
+    let server = Server::new(Settings::new(store, keys).expect("CRDs")).expect("a server");
+    tokio::time::timeout(PATIENCE, server.ready()).await.expect("the server becomes ready");
+    assert_eq!(call(&server, "POST", MAPS, map("mine")).await.0, 201);
+    let list = call(&server, "GET", MAPS, Value::Null).await.2;
+    let old = list["metadata"]["resourceVersion"].as_str().expect("a version").to_owned();
+    assert!(old.parse::<u64>().expect("a number") < second.store().revision().await.expect("a revision"));
+    let open = async || {
+        let request = Request::builder().uri(format!("{MAPS}?watch=1&resourceVersion={old}")).body(Body::empty());
+        let service = server.service(Some(Identity::new("admin", ["system:masters"])));
+        service.oneshot(request.expect("a request")).await.expect("infallible").into_body().into_data_stream()
+    };
+    let mut watch = open().await;
+
+    // An outage that is none: the same store comes back, and the watch goes on.
+    down.store(true, Ordering::SeqCst);
+    let ready = async || (call(&server, "GET", "/readyz", Value::Null).await.0 == 200).then_some(());
+    until("the server notices", || async { ready().await.is_none().then_some(()) }).await;
+    down.store(false, Ordering::SeqCst);
+    until("the server is ready again", ready).await;
+    assert_eq!(call(&server, "POST", MAPS, map("more")).await.0, 201);
+    let mut next = async || {
+        let chunk =
+            tokio::time::timeout(PATIENCE, watch.next()).await.expect("in time").expect("an event").expect("a chunk");
+        serde_json::from_slice::<Value>(&chunk).expect("JSON")
+    };
+    assert_eq!(next().await["object"]["metadata"]["name"], "more");
+
+    down.store(true, Ordering::SeqCst);
+    *inner.lock().expect("lock") = second.store();
+    until("the server notices", || async { ready().await.is_none().then_some(()) }).await;
+    down.store(false, Ordering::SeqCst);
+    let end = next().await;
+    assert_eq!((end["type"].as_str(), end["object"]["code"].as_u64()), (Some("ERROR"), Some(410)), "{end}");
+    let (code, _, list) = call(&server, "GET", MAPS, Value::Null).await;
+    assert_eq!((code, list["items"].as_array().map(Vec::len)), (200, Some(30)), "nothing of the other history is left");
 }

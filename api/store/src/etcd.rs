@@ -9,6 +9,7 @@
 //! certainly never left this machine, because a second try could not tell its own first one from a stranger's.
 
 mod link;
+mod tls;
 mod watch;
 
 use std::time::Duration;
@@ -18,8 +19,9 @@ use etcd_client::{Compare, CompareOp, GetOptions, GetResponse, KeyValue, PutOpti
 use futures::StreamExt;
 
 use crate::range::Keys;
-use crate::{Entry, Error, Expect, Page, Result, Revision, Store, WatchStream};
+use crate::{Entry, Error, Expect, OpenError, Page, Result, Revision, Store, WatchStream};
 use link::{Failure, Kind, Links};
+pub use tls::TlsFiles;
 
 /// Longest time that a call may take before it ends in [`Error::Unavailable`].
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -33,12 +35,13 @@ pub struct EtcdStore {
 }
 
 impl EtcdStore {
-    /// A store at the given endpoints (`HOST:PORT`, without encryption). Connects when first used.
+    /// A store at the given endpoints (`HOST:PORT`), with encryption if there are files for it. Connects when first used.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if the list is empty.
-    pub fn connect(endpoints: &[String]) -> Result<Self> {
-        Ok(Self { links: Links::new(endpoints)? })
+    /// [`OpenError::Tls`] if a file can't be used, [`Error::Unavailable`] if the list is empty.
+    pub fn connect(endpoints: &[String], tls: Option<&TlsFiles>) -> Result<Self, OpenError> {
+        let tls = tls.map(tls::load).transpose()?;
+        Ok(Self { links: Links::new(endpoints, tls)? })
     }
 
     /// What a failed call means to the caller; `asked` is the revision that it was about.
@@ -49,6 +52,7 @@ impl EtcdStore {
                 Ok(current) => Error::Future { asked, current },
                 Err(error) => error,
             },
+            Failure::Full(text) => Error::Full(text),
             Failure::Other(text) => Error::Unavailable(text),
         }
     }
@@ -85,6 +89,7 @@ impl EtcdStore {
             async move { link.kv().txn(txn).await }
         };
         let response = self.links.call(Kind::Write, call).await.map_err(|failure| match failure {
+            Failure::Full(text) => SwapError::Store(Error::Full(text)),
             Failure::Other(text) => SwapError::Store(Error::Unavailable(text)),
             Failure::Compacted | Failure::Future => {
                 SwapError::Store(Error::Unavailable("etcd refused a write".to_owned()))
@@ -161,7 +166,7 @@ impl Store for EtcdStore {
     async fn put(&self, key: &str, value: Bytes, expect: Expect, ttl: Option<Duration>) -> Result<Revision> {
         crate::check_size(key, &value)?;
         let lease = match ttl {
-            Some(ttl) => Some(self.links.grant(ttl).await.map_err(Error::Unavailable)?),
+            Some(ttl) => Some(self.links.grant(ttl).await?),
             None => None,
         };
         let options = lease.map(|lease| PutOptions::new().with_lease(lease));
@@ -206,7 +211,7 @@ impl Store for EtcdStore {
             |link: link::Link| async move { link.kv().get([0], Some(GetOptions::new().with_count_only())).await };
         match self.links.call(Kind::Read, call).await {
             Ok(response) => header_revision(response.header()),
-            Err(Failure::Other(text)) => Err(Error::Unavailable(text)),
+            Err(Failure::Other(text) | Failure::Full(text)) => Err(Error::Unavailable(text)),
             Err(Failure::Compacted | Failure::Future) => {
                 Err(Error::Damaged("etcd refused the newest revision".to_owned()))
             }

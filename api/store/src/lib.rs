@@ -20,7 +20,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 pub use compaction::{Compaction, HISTORY, compact_automatically};
-pub use etcd::EtcdStore;
+pub use etcd::{EtcdStore, TlsFiles};
 pub use spec::{OpenError, open};
 pub use sqlite::SqliteStore;
 
@@ -141,6 +141,10 @@ pub enum Error {
         /// Size of the value in bytes.
         size: usize,
     },
+    /// The backend has no room for more: its quota or its disk is used up. Reads go on. Trying again helps only once somebody
+    /// has made room.
+    #[error("the store is full: {0}")]
+    Full(String),
     /// The backend holds something that we did not write.
     #[error("the store is damaged: {0}")]
     Damaged(String),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::{Error, EtcdStore, SqliteStore, Store};
+use crate::{Error, EtcdStore, SqliteStore, Store, TlsFiles};
 
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +33,16 @@ pub enum OpenError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A file for TLS can't be used.
+    #[error("{flag} is {path}: {problem}; allowed are files in PEM that this user may read", path = .path.display())]
+    Tls {
+        /// The flag that names it.
+        flag: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The backend refused.
     #[error(transparent)]
     Store(#[from] Error),
@@ -40,21 +50,26 @@ pub enum OpenError {
 
 /// Opens the store that `spec` names: `sqlite` (the file `store.sqlite` in `data_dir`, made if absent) or
 /// `etcd://HOST:PORT,HOST:PORT` (`data_dir` is not used; the cluster need not be up yet, calls then fail with
-/// [`Error::Unavailable`] until it is). Must be called inside a tokio runtime.
+/// [`Error::Unavailable`] until it is), with `tls` over TLS. Must be called inside a tokio runtime.
 ///
 /// # Errors
 /// See [`OpenError`].
-pub fn open(spec: &str, data_dir: &Path) -> Result<Arc<dyn Store>, OpenError> {
+pub fn open(spec: &str, data_dir: &Path, tls: Option<&TlsFiles>) -> Result<Arc<dyn Store>, OpenError> {
+    let bad = |problem: String| OpenError::Spec { found: spec.to_owned(), problem };
     if spec == "sqlite" {
+        if tls.is_some() {
+            return Err(bad(
+                "a file needs no certificates: leave --etcd-ca, --etcd-cert and --etcd-key away".to_owned()
+            ));
+        }
         return Ok(Arc::new(SqliteStore::open(data_dir)?));
     }
-    let bad = |problem: String| OpenError::Spec { found: spec.to_owned(), problem };
     let Some(list) = spec.strip_prefix("etcd://") else {
         return Err(bad("it is neither `sqlite` nor begins with `etcd://`".to_owned()));
     };
     let endpoints =
         list.split(',').map(|endpoint| check_endpoint(endpoint).map_err(bad)).collect::<Result<Vec<_>, _>>()?;
-    Ok(Arc::new(EtcdStore::connect(&endpoints)?))
+    Ok(Arc::new(EtcdStore::connect(&endpoints, tls)?))
 }
 
 fn check_endpoint(endpoint: &str) -> Result<String, String> {
@@ -92,10 +107,10 @@ mod tests {
             ("etcd://http://a:2379", "no host"),
             ("etcd://::1:2379", "in brackets"),
         ] {
-            let Err(error) = open(spec, dir) else { panic!("{spec} was accepted") };
+            let Err(error) = open(spec, dir, None) else { panic!("{spec} was accepted") };
             let text = error.to_string();
             assert!(text.contains(part) && text.contains("etcd://HOST:PORT"), "{spec}: {text}");
         }
-        assert!(open("etcd://127.0.0.1:2379,[::1]:2379,etcd-3.example:2379", dir).is_ok());
+        assert!(open("etcd://127.0.0.1:2379,[::1]:2379,etcd-3.example:2379", dir, None).is_ok());
     }
 }

@@ -1,9 +1,12 @@
-//! For the tests of other crates: a store that goes away with its test.
+//! For tests: a store that goes away with its test, and a cluster of etcd.
+
+mod etcd;
 
 use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::{OpenError, SqliteStore, Store};
+pub use etcd::EtcdCluster;
 
 /// A SQLite store in its own temporary directory, removed when this is dropped.
 pub struct TempStore {

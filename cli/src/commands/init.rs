@@ -14,11 +14,11 @@ use crate::printer::Printer;
 /// As `holdfast server`.
 pub(crate) async fn run(args: PlaceArgs, printer: Printer) -> Result {
     let pki = server::prepare(&args).await?;
-    let (dir, store) = (args.data_dir.display(), &args.store);
+    let (dir, store) = (args.data_dir.display(), args.store.as_flags());
     printer.data(&format!("prepared: {}, kubeconfig {}", pki.url(), pki.admin_kubeconfig().display()))?;
     printer.note(format!(
         "Next:\n  \
-         holdfast server --data-dir {dir} --store {store} --listen {}\n  \
+         holdfast server --data-dir {dir} {store} --listen {}\n  \
          holdfast token create --kubeconfig {} --server NAMESPACE/SUBCLUSTER/SERVER     for each server, see docs/operations.md\n\
          Back up {dir}/pki. Further servers of the same store need {} of it before they start.",
         args.listen,

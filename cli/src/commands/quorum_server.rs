@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use holdfast_apiserver::AGENT_LIFE;
 
-use crate::args::{PlaceArgs, QuorumServerArgs, ServerArgs};
+use crate::args::{PlaceArgs, QuorumServerArgs, ServerArgs, StoreArgs};
 use crate::commands::server::{self, Parts};
 use crate::errors::Result;
 use crate::printer::Printer;
@@ -19,7 +19,7 @@ pub(crate) async fn run(args: QuorumServerArgs, printer: Printer) -> Result {
     if listen.ip().is_unspecified() {
         sans.extend(own_addresses()?.iter().map(IpAddr::to_string));
     }
-    let place = PlaceArgs { data_dir, store: "sqlite".to_owned(), listen, sans };
+    let place = PlaceArgs { data_dir, store: StoreArgs::embedded(), listen, sans };
     // It serves no requests for certificates, so none has a life.
     let args = ServerArgs { place, agent_certificate_life: AGENT_LIFE };
     server::run(args, Parts::Locks, printer).await

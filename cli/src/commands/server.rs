@@ -15,14 +15,14 @@ use holdfast_apiserver::pki::Pki;
 use holdfast_apiserver::tls::Tls;
 use holdfast_apiserver::{Server, Settings};
 use holdfast_controller::{Election, Identity};
-use holdfast_store::Store;
+use holdfast_store::{Store, TlsFiles};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tower::ServiceExt;
 
-use crate::args::{ControllerArgs, ElectionArgs, PlaceArgs, ServerArgs};
+use crate::args::{ControllerArgs, ElectionArgs, PlaceArgs, ServerArgs, StoreArgs};
 use crate::errors::{Failure, Result};
 use crate::printer::Printer;
 
@@ -57,7 +57,7 @@ pub(crate) async fn run(args: ServerArgs, parts: Parts, printer: Printer) -> Res
         Parts::ApiAndController(election) => Some(candidate(election, &args.data_dir)?),
         Parts::Api | Parts::Locks => None,
     };
-    let store = holdfast_store::open(&args.store, &args.data_dir).map_err(Failure::refused_by)?;
+    let store = open_store(&args.store, &args.data_dir)?;
     let Some((keys, store)) = establish(store, &args.data_dir, stopped(stopping.clone())).await? else {
         return Ok(());
     };
@@ -160,6 +160,13 @@ pub(crate) async fn controller(args: ControllerArgs, printer: Printer) -> Result
         .map_err(|error| anyhow::Error::from(error).context("the controller ended").into())
 }
 
+/// Opens the store that the flags name.
+pub(crate) fn open_store(args: &StoreArgs, data_dir: &Path) -> Result<Arc<dyn Store>> {
+    let client = args.etcd_cert.clone().zip(args.etcd_key.clone());
+    let tls = args.etcd_ca.clone().map(|ca| TlsFiles { ca, client });
+    holdfast_store::open(&args.store, data_dir, tls.as_ref()).map_err(Failure::refused_by)
+}
+
 /// The controller that may start again under the same name, which the data directory keeps.
 fn candidate(election: &ElectionArgs, directory: &Path) -> Result<holdfast_controller::Settings> {
     let identity = Identity::kept_in(directory).map_err(|error| {
@@ -188,7 +195,7 @@ fn client_of(server: &Server) -> kube::Client {
 pub(crate) async fn prepare(args: &PlaceArgs) -> Result<Pki> {
     let stopping = stop_signals()?;
     make_directory(&args.data_dir)?;
-    let store = holdfast_store::open(&args.store, &args.data_dir).map_err(Failure::refused_by)?;
+    let store = open_store(&args.store, &args.data_dir)?;
     let prepared = establish(store, &args.data_dir, stopped(stopping)).await?;
     prepared.ok_or_else(|| Failure::refused("stopped before the store answered"))?;
     Pki::load(&args.data_dir, args.listen, &args.sans).map_err(Failure::refused_by)

@@ -53,7 +53,7 @@ impl Etcd {
 
     /// A connection of this process's own.
     pub(crate) async fn store(&self) -> Result<Arc<dyn Store>> {
-        let store = holdfast_store::open(&self.spec(), Path::new("/"))?;
+        let store = holdfast_store::open(&self.spec(), Path::new("/"), None)?;
         let begin = Instant::now();
         while let Err(error) = store.revision().await {
             if begin.elapsed() > PATIENCE {
@@ -118,7 +118,7 @@ impl Api {
     pub(crate) fn beside(&self) -> Result<Arc<dyn Store>> {
         let directory: PathBuf = self.directory.path().join("beside");
         std::fs::create_dir_all(&directory)?;
-        Ok(holdfast_store::open("sqlite", &directory)?)
+        Ok(holdfast_store::open("sqlite", &directory, None)?)
     }
 }
 
@@ -136,7 +136,7 @@ fn end(process: &mut Child) {
 
 /// What the server process does: serves on a free port, which it prints when it is ready.
 pub(crate) async fn serve(store: &str, directory: &Path) -> Result<()> {
-    let store = holdfast_store::open(store, directory)?;
+    let store = holdfast_store::open(store, directory, None)?;
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = listener.local_addr()?;
     let keys = Keys::load_or_create(directory)?;

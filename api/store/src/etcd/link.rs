@@ -14,6 +14,7 @@ use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout};
 
 use super::CALL_TIMEOUT;
+use super::tls::{self, Tls};
 use crate::{Error, Result};
 
 /// Longest time to make a connection.
@@ -39,6 +40,8 @@ pub(super) enum Failure {
     Compacted,
     /// The revision is not reached yet.
     Future,
+    /// There is no room; nothing was written.
+    Full(String),
     /// Everything else, in words, with the endpoint.
     Other(String),
 }
@@ -71,16 +74,17 @@ struct Member {
 pub(super) struct Links {
     members: Arc<[Member]>,
     preferred: Arc<AtomicUsize>,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Links {
-    pub(super) fn new(endpoints: &[String]) -> Result<Self> {
+    pub(super) fn new(endpoints: &[String], tls: Option<Tls>) -> Result<Self> {
         if endpoints.is_empty() {
             return Err(Error::Unavailable("no etcd endpoint is given".to_owned()));
         }
         let members =
             endpoints.iter().map(|endpoint| Member { endpoint: endpoint.clone(), link: OnceCell::new() }).collect();
-        Ok(Self { members, preferred: Arc::new(AtomicUsize::new(0)) })
+        Ok(Self { members, preferred: Arc::new(AtomicUsize::new(0)), tls: tls.map(Arc::new) })
     }
 
     /// Makes a call at one member after another until one succeeds, the outcome is unknown or the time is over.
@@ -98,10 +102,11 @@ impl Links {
             let left = deadline.saturating_duration_since(Instant::now());
             // A member that hangs must leave some time for the next one, if there is one and it may be asked.
             let patience = if kind == Kind::Read && self.members.len() > 1 && tried == 0 { left / 2 } else { left };
-            let attempt = async { call(member.link().await?).await };
+            let tls = self.tls.as_deref();
+            let attempt = async { call(member.link(tls).await?).await };
             let (failure, again) = match timeout(patience, attempt).await {
                 Ok(Ok(done)) => return Ok(done),
-                Ok(Err(error)) => judge(&member.endpoint, kind, &error),
+                Ok(Err(error)) => judge(&member.endpoint, kind, tls, &error),
                 Err(_) => {
                     let text = format!("etcd at {} did not answer within {} ms", member.endpoint, patience.as_millis());
                     (Failure::Other(text), kind == Kind::Read)
@@ -121,15 +126,16 @@ impl Links {
     }
 
     /// Makes a lease that ends after `ttl`, rounded up to seconds, or etcd's smallest (2 s by default).
-    pub(super) async fn grant(&self, ttl: Duration) -> Result<i64, String> {
+    pub(super) async fn grant(&self, ttl: Duration) -> Result<i64> {
         let seconds = ttl.as_millis().div_ceil(1000).max(1);
         let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
         // Two leases instead of one do no harm: the one without keys ends by itself.
         let call = |link: Link| async move { link.client.lease_client().grant(seconds, None).await };
         match self.call(Kind::Read, call).await {
             Ok(granted) => Ok(granted.id()),
-            Err(Failure::Other(text)) => Err(text),
-            Err(Failure::Compacted | Failure::Future) => Err("etcd refused a lease".to_owned()),
+            Err(Failure::Full(text)) => Err(Error::Full(text)),
+            Err(Failure::Other(text)) => Err(Error::Unavailable(text)),
+            Err(Failure::Compacted | Failure::Future) => Err(Error::Unavailable("etcd refused a lease".to_owned())),
         }
     }
 
@@ -146,14 +152,20 @@ impl Links {
 }
 
 impl Member {
-    async fn link(&self) -> Result<Link, etcd_client::Error> {
+    async fn link(&self, tls: Option<&Tls>) -> Result<Link, etcd_client::Error> {
         let connect = async || {
-            let options = ConnectOptions::new()
+            let mut options = ConnectOptions::new()
                 .with_connect_timeout(CONNECT_TIMEOUT)
                 .with_keep_alive(PING_INTERVAL, PING_TIMEOUT)
                 // A member that lost its cluster must end its watches, not go silent.
                 .with_require_leader(true);
-            let client = Client::connect([format!("http://{}", self.endpoint)], Some(options)).await?;
+            let scheme = if let Some(tls) = tls {
+                options = options.with_tls(tls.options.clone());
+                "https"
+            } else {
+                "http"
+            };
+            let client = Client::connect([format!("{scheme}://{}", self.endpoint)], Some(options)).await?;
             Ok(Link { client })
         };
         self.link.get_or_try_init(connect).await.cloned()
@@ -161,7 +173,7 @@ impl Member {
 }
 
 /// What an error means, and whether the call may be made again.
-fn judge(endpoint: &str, kind: Kind, error: &etcd_client::Error) -> (Failure, bool) {
+fn judge(endpoint: &str, kind: Kind, tls: Option<&Tls>, error: &etcd_client::Error) -> (Failure, bool) {
     let text = match error {
         etcd_client::Error::GRpcStatus(status) => status.message().to_owned(),
         other => other.to_string(),
@@ -172,9 +184,31 @@ fn judge(endpoint: &str, kind: Kind, error: &etcd_client::Error) -> (Failure, bo
     if text.contains("required revision is a future revision") {
         return (Failure::Future, false);
     }
+    if text.contains("database space exceeded") {
+        return (Failure::Full(format!("etcd at {endpoint} has reached its quota")), false);
+    }
     let never_sent = not_connected(error);
     let why = if never_sent { "cannot be reached" } else { "failed" };
-    (Failure::Other(format!("etcd at {endpoint} {why}: {text}")), never_sent || kind == Kind::Read)
+    // The innermost cause says the most; etcd's own answers have none.
+    let (text, advice) = match causes(error) {
+        Some(cause) if never_sent => (cause, String::new()),
+        Some(cause) => {
+            let advice = tls::advice(&cause, tls.map(|tls| &tls.files));
+            (cause, advice)
+        }
+        None => (text, String::new()),
+    };
+    (Failure::Other(format!("etcd at {endpoint} {why}: {text}{advice}")), never_sent || kind == Kind::Read)
+}
+
+/// The innermost cause of a call that failed on its way; none if etcd answered.
+fn causes(error: &etcd_client::Error) -> Option<String> {
+    let etcd_client::Error::GRpcStatus(status) = error else { return None };
+    let mut innermost = status.source()?;
+    while let Some(next) = innermost.source() {
+        innermost = next;
+    }
+    Some(innermost.to_string())
 }
 
 /// Whether the connection was refused, so that nothing can have been done.

@@ -70,11 +70,13 @@ fn refused(flag: &'static str, path: &Path, problem: &str) -> OpenError {
     OpenError::Tls { flag, path: path.to_path_buf(), problem: problem.to_owned() }
 }
 
-/// What to do about a failure that TLS is the reason of; empty if it is another one.
+/// What to do about a connection that was made and failed: `text` is the innermost cause.
+///
+/// Since version 1.3 of TLS a server refuses a client's certificate after the client thinks that all is well, and what it
+/// says of it is often lost with the connection.
 pub(super) fn advice(text: &str, files: Option<&TlsFiles>) -> String {
     let Some(files) = files else {
-        // An etcd that speaks TLS closes the connection on the first byte of plain HTTP/2.
-        return String::new();
+        return "; if it speaks TLS there, give --etcd-ca".to_owned();
     };
     if text.contains("UnknownIssuer") || text.contains("BadSignature") {
         return format!("; its certificate was not signed by an authority in {} (--etcd-ca)", files.ca.display());
@@ -83,20 +85,17 @@ pub(super) fn advice(text: &str, files: Option<&TlsFiles>) -> String {
         return "; its certificate does not name this host or address: use a name that it has in --store".to_owned();
     }
     if text.contains("Expired") || text.contains("NotValidYet") {
-        return "; its certificate is out of date, or the clock of this machine is".to_owned();
-    }
-    if text.contains("fatal alert") {
-        return match &files.client {
-            None => "; it asks for a client certificate: give --etcd-cert and --etcd-key".to_owned(),
-            Some((certificate, _)) => format!(
-                "; it does not accept the certificate in {} (--etcd-cert): is it signed by the authority that etcd trusts, \
-                 for clients, and in date?",
-                certificate.display()
-            ),
-        };
+        return "; its certificate is out of date, or the clock of this machine is wrong".to_owned();
     }
     if text.contains("CorruptMessage") || text.contains("InvalidContentType") {
         return "; it does not speak TLS there: leave --etcd-ca away, or give the port that does".to_owned();
     }
-    String::new()
+    match &files.client {
+        None => "; if this goes on it asks for a client certificate: give --etcd-cert and --etcd-key".to_owned(),
+        Some((certificate, _)) => format!(
+            "; if this goes on it does not accept the certificate in {} (--etcd-cert): is it signed by the authority that \
+             etcd trusts, for clients, and in date?",
+            certificate.display()
+        ),
+    }
 }

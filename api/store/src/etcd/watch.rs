@@ -61,7 +61,7 @@ async fn begin(links: &Links, low: &[u8], options: WatchOptions) -> Result<etcd_
         async move { link.watch().watch(low, Some(options)).await }
     };
     links.call(Kind::Read, call).await.map_err(|failure| match failure {
-        Failure::Other(text) => text,
+        Failure::Other(text) | Failure::Full(text) => text,
         Failure::Compacted | Failure::Future => "etcd refused a watch".to_owned(),
     })
 }

@@ -78,6 +78,7 @@ pub(super) fn failed(attempt: &str, error: rusqlite::Error) -> Error {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             Error::Damaged(format!("could not {attempt}: {error}"))
         }
+        Some(ErrorCode::DiskFull) => Error::Full(format!("could not {attempt}: {error}")),
         _ => Error::Unavailable(format!("could not {attempt}: {error}")),
     }
 }

@@ -123,6 +123,7 @@ fn same(error: &Error) -> Error {
     match error {
         Error::Damaged(text) => Error::Damaged(text.clone()),
         Error::Unavailable(text) => Error::Unavailable(text.clone()),
+        Error::Full(text) => Error::Full(text.clone()),
         other => Error::Unavailable(other.to_string()),
     }
 }

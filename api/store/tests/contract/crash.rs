@@ -22,7 +22,7 @@ pub(crate) async fn a_restart_keeps_values_history_and_counter(mut world: World)
     let gone = store.put("/gone", text("x"), Expect::Absent, None).await.expect("created");
     let newest = store.delete("/gone", gone).await.expect("deleted");
     if world.is_sqlite() {
-        let refused = open("sqlite", world.dir()).err();
+        let refused = open("sqlite", world.dir(), None).err();
         assert!(matches!(refused, Some(OpenError::Locked { .. })), "a second server is refused: {refused:?}");
     }
     drop(store);
@@ -131,7 +131,7 @@ async fn write_until_failure(
 #[tokio::test(flavor = "multi_thread")]
 async fn child_that_writes_until_killed() {
     let Some(dir) = std::env::var_os(CHILD_DIR) else { return };
-    let store = open("sqlite", dir.as_ref()).expect("the store opens");
+    let store = open("sqlite", dir.as_ref(), None).expect("the store opens");
     let tell = |key: &str, revision: Revision| println!("acknowledged {key} {revision}");
     let tasks: Vec<_> = (0..WRITERS).map(|w| tokio::spawn(write_until_failure(store.clone(), w, tell))).collect();
     for task in tasks {
@@ -180,7 +180,7 @@ pub(crate) async fn a_lost_backend_is_told_quickly(mut world: World) {
     // With a dead endpoint first in the list, reads and writes go to the living one.
     let living = world.spec();
     let spec = living.replace("etcd://", "etcd://127.0.0.1:1,");
-    let store = open(&spec, world.dir()).expect("opens");
+    let store = open(&spec, world.dir(), None).expect("opens");
     store.put("/b", text("1"), Expect::Absent, None).await.expect("written at the second endpoint");
 }
 

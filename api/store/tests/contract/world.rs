@@ -58,7 +58,7 @@ impl World {
 
     /// Opens the store and waits until it answers.
     pub(crate) async fn open(&self) -> Arc<dyn Store> {
-        let store = open(&self.spec(), self.dir()).expect("the store opens");
+        let store = open(&self.spec(), self.dir(), None).expect("the store opens");
         eventually("the store answers", async || store.revision().await).await;
         store
     }

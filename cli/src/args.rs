@@ -33,6 +33,10 @@ pub(crate) enum Command {
     Controller(ControllerArgs),
     /// Run a quorum server: an API server for nothing but the locks of sub-clusters, on a machine outside of them
     QuorumServer(QuorumServerArgs),
+    /// Save everything that a server keeps, at one moment and while it runs: objects and certificates
+    Backup(BackupArgs),
+    /// Put back what `holdfast backup` saved, into either kind of store
+    Restore(RestoreArgs),
     /// Run the agent of one server
     Agent(AgentArgs),
     /// Create or change the objects of manifests
@@ -394,6 +398,35 @@ impl StoreArgs {
     pub(crate) fn embedded() -> Self {
         Self { store: "sqlite".to_owned(), etcd_ca: None, etcd_cert: None, etcd_key: None }
     }
+}
+
+/// `holdfast backup`.
+#[derive(Debug, Args)]
+pub(crate) struct BackupArgs {
+    /// The server's data directory: its certificates, and its store if that is the embedded one
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// File to write, which must not exist yet. It holds every key and Secret: readable by its owner only, keep it so
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+}
+
+/// `holdfast restore`.
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// A file that `holdfast backup` wrote
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Data directory to put the certificates into, and the objects if they go into the embedded store; made if absent
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// Replace what is in the store and among the certificates already. What is not in the backup is deleted
+    #[arg(long)]
+    pub(crate) replace: bool,
 }
 
 /// `holdfast server`.

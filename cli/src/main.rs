@@ -63,6 +63,8 @@ fn run(command: Command) -> Result {
         Command::Apiserver(args) => long(commands::server::run(args, Parts::Api, printer)),
         Command::QuorumServer(args) => long(commands::quorum_server::run(args, printer)),
         Command::Controller(args) => long(commands::server::controller(args, printer)),
+        Command::Backup(args) => short(commands::backup::backup(args, printer)),
+        Command::Restore(args) => short(commands::backup::restore(args, printer)),
         Command::Agent(args) => commands::agent::run(&args),
         Command::Apply(args) => short(commands::apply::run(args, printer)),
         Command::Get(args) => short(commands::get::run(args, printer)),

@@ -23,6 +23,15 @@ const RECORD: &str = "/holdfast/authority";
 /// How often a lost race for the record is repeated.
 const ATTEMPTS: usize = 8;
 
+/// Takes the record away, so that the next server puts its own keys on record. For a store whose contents are replaced
+/// together with the keys, while no server runs.
+pub(crate) async fn forget(store: &dyn Store) -> Result<(), Error> {
+    match store.get(RECORD).await?.0 {
+        Some(entry) => store.delete(RECORD, entry.modified).await.map(drop),
+        None => Ok(()),
+    }
+}
+
 /// What the store says about the keys of its servers. Fingerprints only; nothing in it is secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {

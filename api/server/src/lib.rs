@@ -17,6 +17,7 @@
 mod admission;
 pub mod authority;
 mod authz;
+pub mod backup;
 mod bootstrap;
 mod cache;
 pub mod certificates;

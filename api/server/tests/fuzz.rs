@@ -324,3 +324,43 @@ async fn requests_for_certificates() {
     })
     .await;
 }
+
+/// A file that says it is a backup. Whatever is taken is exactly what was written: the checksum sees to that, so the parser
+/// is also played the lines with a checksum that fits.
+#[test]
+fn backups() {
+    use holdfast_apiserver::backup::Backup;
+    use sha2::{Digest, Sha256};
+
+    let backup = Backup {
+        created: "2026-03-02T01:00:00Z".into(),
+        revision: 7,
+        entries: vec![("/registry/core/configmaps/ha/a".into(), b"{}".to_vec())],
+        files: vec![("pki/ca.crt".into(), b"x".to_vec())],
+    };
+    let whole = backup.to_bytes();
+    let end = whole[..whole.len() - 1].iter().rposition(|byte| *byte == b'\n').expect("lines") + 1;
+    let seeds = [whole[..end].to_vec()];
+    let mut random = Random::new(setting("FUZZ_SEED", 1));
+    let deadline = Instant::now() + Duration::from_secs_f64(setting("FUZZ_SECONDS", 0.5));
+    let (mut count, mut taken) = (0_u64, 0_u64);
+    while Instant::now() < deadline {
+        let mut input = if count == 0 { seeds[0].clone() } else { random.input(&seeds) };
+        let bare = Backup::parse(&input);
+        assert!(bare.is_err(), "taken without its last line: {input:?}");
+        let sum: String = Sha256::digest(&input).iter().map(|byte| format!("{byte:02x}")).collect();
+        input.extend(format!("{{\"entries\":1,\"files\":1,\"sha256\":\"{sum}\"}}\n").into_bytes());
+        if let Ok(read) = Backup::parse(&input) {
+            taken += 1;
+            assert!(read.entries.iter().all(|(key, _)| key.starts_with("/registry/")), "{read:?}");
+            assert!(
+                read.files.iter().all(|(name, _)| name.starts_with("pki/") && name.matches('/').count() == 1),
+                "{read:?}"
+            );
+            assert_eq!(Backup::parse(&read.to_bytes()).as_ref(), Ok(&read), "what was read is written and read again");
+        }
+        count += 1;
+    }
+    println!("backups: {count} files, {taken} taken");
+    assert!(taken > 0, "not even a valid one is taken");
+}

@@ -21,7 +21,7 @@ use futures::stream::BoxStream;
 
 pub use compaction::{Compaction, HISTORY, compact_automatically};
 pub use etcd::{EtcdStore, TlsFiles};
-pub use spec::{OpenError, open};
+pub use spec::{OpenError, open, snapshot};
 pub use sqlite::SqliteStore;
 
 /// Largest value that every backend takes, in bytes. etcd refuses requests above 1.5 MiB; this leaves room for the key

@@ -26,7 +26,7 @@ pub enum OpenError {
         dir: PathBuf,
     },
     /// The data directory cannot be used.
-    #[error("cannot use {path}; check that its parent exists and that this user may write there", path = .path.display())]
+    #[error("cannot use {path}; check that its parent exists and that this user may read and write there", path = .path.display())]
     Directory {
         /// The directory or file.
         path: PathBuf,
@@ -70,6 +70,22 @@ pub fn open(spec: &str, data_dir: &Path, tls: Option<&TlsFiles>) -> Result<Arc<d
     let endpoints =
         list.split(',').map(|endpoint| check_endpoint(endpoint).map_err(bad)).collect::<Result<Vec<_>, _>>()?;
     Ok(Arc::new(EtcdStore::connect(&endpoints, tls)?))
+}
+
+/// Everything below `prefix` at one revision of the store that `spec` names, while a server may be using and writing it.
+///
+/// # Errors
+/// See [`OpenError`].
+pub async fn snapshot(
+    spec: &str,
+    data_dir: &Path,
+    tls: Option<&TlsFiles>,
+    prefix: &str,
+) -> Result<crate::Page, OpenError> {
+    if spec == "sqlite" && tls.is_none() {
+        return SqliteStore::snapshot(data_dir, prefix);
+    }
+    Ok(open(spec, data_dir, tls)?.list(prefix, None, 0, None).await?)
 }
 
 fn check_endpoint(endpoint: &str) -> Result<String, String> {

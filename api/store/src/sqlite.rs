@@ -70,6 +70,18 @@ impl SqliteStore {
         Ok(Self { writer, shared })
     }
 
+    /// Everything below a prefix at one moment, from a file that another process may be using and writing. Blocks.
+    ///
+    /// # Errors
+    /// [`OpenError::Directory`] if there is no such file, [`OpenError::Store`] if it can't be read.
+    pub(crate) fn snapshot(dir: &Path, prefix: &str) -> Result<Page, OpenError> {
+        let path = dir.join(FILE_NAME);
+        std::fs::metadata(&path).map_err(|source| OpenError::Directory { path: path.clone(), source })?;
+        let mut connection = schema::open_reader(&path)?;
+        let transaction = connection.transaction().map_err(|e| schema::failed("begin a read", e))?;
+        Ok(schema::snapshot(&transaction, &range::Keys::page(prefix, None), 0, None)?)
+    }
+
     async fn write(&self, op: Op) -> Result<Revision> {
         let (reply, answer) = oneshot::channel();
         self.writer.send(Job { op, reply })?;

@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod agents;
 pub(crate) mod apply;
+pub(crate) mod backup;
 pub(crate) mod crds;
 pub(crate) mod delete;
 pub(crate) mod disk;

@@ -162,9 +162,13 @@ pub(crate) async fn controller(args: ControllerArgs, printer: Printer) -> Result
 
 /// Opens the store that the flags name.
 pub(crate) fn open_store(args: &StoreArgs, data_dir: &Path) -> Result<Arc<dyn Store>> {
+    holdfast_store::open(&args.store, data_dir, tls_files(args).as_ref()).map_err(Failure::refused_by)
+}
+
+/// The files for TLS that the flags name.
+pub(crate) fn tls_files(args: &StoreArgs) -> Option<TlsFiles> {
     let client = args.etcd_cert.clone().zip(args.etcd_key.clone());
-    let tls = args.etcd_ca.clone().map(|ca| TlsFiles { ca, client });
-    holdfast_store::open(&args.store, data_dir, tls.as_ref()).map_err(Failure::refused_by)
+    args.etcd_ca.clone().map(|ca| TlsFiles { ca, client })
 }
 
 /// The controller that may start again under the same name, which the data directory keeps.
@@ -224,7 +228,7 @@ async fn stopped(mut stopping: watch::Receiver<bool>) {
 }
 
 /// Makes the data directory, for its owner only.
-fn make_directory(directory: &Path) -> Result {
+pub(crate) fn make_directory(directory: &Path) -> Result {
     DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| {
         Failure::refused(format!("cannot make the data directory {}: {error}", directory.display()))
             .hint("choose another one with --data-dir DIR")

@@ -274,7 +274,11 @@ pub(crate) struct WaitArgs {
 #[derive(Debug, Args)]
 pub(crate) struct GroupArgs {
     /// The failover group
-    pub(crate) group: String,
+    #[arg(required_unless_present = "data_service", conflicts_with = "data_service")]
+    pub(crate) group: Option<String>,
+    /// Instead of a group: a data service, in every group; the rest of the groups runs on
+    #[arg(long, value_name = "NAME")]
+    pub(crate) data_service: Option<String>,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
 }

@@ -8,7 +8,7 @@ use crate::{
     error::{ErrorKind, FieldError},
     v1::{
         ControllerBrakes, ExecPolicy, FailoverGroupSpec, OperationMode, OperationSpec, OperationType, Reservation,
-        Resource, SubClusterBrakes, SubClusterSpec, SubClusterState, SuperClusterSpec, TargetKind,
+        Resource, SubClusterBrakes, SubClusterSpec, SubClusterState, SuperClusterSpec,
     },
 };
 
@@ -90,8 +90,6 @@ pub fn unsupported_operation(spec: &OperationSpec) -> Vec<FieldError> {
     let built = on_group || on_server || alone;
     let all = "use Move, Stop, Start, ClearFailures, Detach, Reinstate, ForceReinstate, ConfirmStopped or RotateKey";
     r.add(!built, "spec.type", spec.type_, all);
-    let group = spec.target.kind == TargetKind::FailoverGroup;
-    r.add(on_group && !group, "spec.target.kind", spec.target.kind, "use FailoverGroup");
     r.add(spec.mode == OperationMode::Plan, "spec.mode", spec.mode, "use Execute");
     r.add(spec.plan_digest.is_some(), "spec.planDigest", "", REMOVE);
     r.0

@@ -48,8 +48,12 @@ pub(crate) async fn stop(args: GroupArgs, printer: Printer) -> Result {
 }
 
 async fn on_group(type_: &str, args: &GroupArgs, printer: Printer) -> Result {
-    let words = format!("the {} of {}", type_.to_lowercase(), args.group);
-    let wanted = Wanted { type_, kind: "FailoverGroup", target: &args.group, parameters: None, words };
+    let (kind, target) = match (&args.data_service, &args.group) {
+        (Some(service), _) => ("DataService", service.as_str()),
+        (None, group) => ("FailoverGroup", group.as_deref().unwrap_or_default()),
+    };
+    let words = format!("the {} of {target}", type_.to_lowercase());
+    let wanted = Wanted { type_, kind, target, parameters: None, words };
     carry_out(&wanted, &args.wait, None, printer).await
 }
 

@@ -5,6 +5,7 @@ mod begin;
 pub(crate) mod carry_out;
 pub(crate) mod clear_failures;
 pub(crate) mod on_server;
+pub(crate) mod on_service;
 pub(crate) mod rotate_key;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use kube::{Api, Resource, ResourceExt};
 
 use self::carry_out::{Facts, deadline, destination, is_final, next, not_after};
 use self::on_server::OnServer;
+use self::on_service::OnService;
 use super::failover_group::target::{Ask, Beside};
 use super::reporting::Reporting;
 use super::until;
@@ -70,8 +72,16 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
         (None, TargetKind::SubCluster) => context.sub_cluster(namespace.as_deref(), &operation.spec.target.name),
         _ => None,
     };
+    let on_service = on_service::is(&operation).then(|| {
+        let service = context.data_service(namespace.as_deref(), &operation.spec.target.name);
+        let users = service.as_ref().map(|service| context.groups_with(service)).unwrap_or_default();
+        OnService { service, users }
+    });
+    if let Some(service) = on_service.as_ref().and_then(|on| on.service.as_ref()) {
+        on_service::carry_out(&operation, service, &context).await?;
+    }
     let ahead = match phase_of(&operation) {
-        OperationPhase::Pending if sub.is_some() => ahead(&api, &operation).await?,
+        OperationPhase::Pending if sub.is_some() || on_service.is_some() => ahead(&api, &operation).await?,
         _ => None,
     };
     let now = context.now();
@@ -97,6 +107,7 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
         .then(|| OnServer { server: server.as_deref(), reports: server.as_deref().is_some_and(reports) });
     let facts = Facts {
         on_server: on_server.as_ref(),
+        on_service: on_service.as_ref(),
         keys: keys.as_ref(),
         operation: &operation,
         group: group.as_deref(),
@@ -130,7 +141,9 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
         // The next look is caused by the change of the object.
         (_, true, _) => Action::requeue(Duration::from_secs(1)),
         // The reports of servers wake no Operation.
-        (OperationPhase::Running | OperationPhase::Pending, ..) if keys.is_some() || on_server.is_some() => {
+        (OperationPhase::Running | OperationPhase::Pending, ..)
+            if keys.is_some() || on_server.is_some() || on_service.is_some() =>
+        {
             Action::requeue(KEY_LOOK)
         }
         (OperationPhase::Running, ..) => {

@@ -111,10 +111,16 @@ fn methods_are_called_around_mount_and_address_wherever_the_group_goes() {
     })
     .expect("its methods are called");
 
+    // Stopped and started by Operations: the same, without a change of what is declared.
+    cluster.holdfast(&["stop", "--data-service", "www", "--namespace", "ha"]).expect("it is stopped");
+    assert_eq!(logged(&alder, 11, 3), down("", "spare,web", "address"));
+    cluster.holdfast(&["start", "--data-service", "www", "--namespace", "ha"]).expect("it is started");
+    assert_eq!(logged(&alder, 14, 4), up("web", "spare", "address"));
+
     // Moved: what the group of the other server is told, it tells, too.
     cluster.holdfast(&["move", GROUP, "--to", "birch", "--namespace", "ha"]).expect("it is moved");
     assert_eq!(logged(&birch, 0, 4), up("spare,web", "", "-"));
-    assert_eq!(logged(&alder, 11, 3), down("", "spare,web", "-"));
+    assert_eq!(logged(&alder, 18, 3), down("", "spare,web", "-"));
 
     // Taken over without control plane, by an agent that knows the service from its own disk.
     cluster.wait_online(GROUP, Some("birch"), LIMIT).expect("the status follows");
@@ -129,7 +135,7 @@ fn methods_are_called_around_mount_and_address_wherever_the_group_goes() {
     .expect("its supervisor starts it");
     assert!(alder.service_runs(AGENT).expect("it is on"));
     cluster.power_cut("birch").expect("a power cut");
-    assert_eq!(logged(&alder, 14, 4), up("web", "spare", "-"));
+    assert_eq!(logged(&alder, 21, 4), up("web", "spare", "-"));
     assert_eq!(calls(&birch, GROUP).len(), 4, "nothing was called when the power went: {:?}", calls(&birch, GROUP));
     // The first check comes half a second after the start.
     let all = wait_for("a check", LIMIT, |last| {

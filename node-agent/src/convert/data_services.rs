@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_api::reasons::hold;
 use holdfast_api::v1 as api;
 use holdfast_api::v1::MethodName;
 use holdfast_core::config::GroupConfig;
@@ -92,11 +93,17 @@ fn mounts_below(
     below.map(|(resource, _)| resource.name.clone()).collect()
 }
 
-/// Switches off what is Disabled.
+/// Whether it is to be stopped: declared so, or held by an Operation.
+fn is_off(service: &api::DataService) -> bool {
+    let held = service.status.iter().flat_map(|status| &status.holds).any(|known| known.type_ == hold::STOPPED);
+    held || service.spec.state == api::DataServiceState::Disabled
+}
+
+/// Switches off what is Disabled or held.
 pub fn switch<'a>(config: &mut GroupConfig, resources: impl IntoIterator<Item = &'a api::Resource>, services: &Held) {
     for resource in resources {
         let service = resource.data_service.as_ref().and_then(|named| services.get(&named.name));
-        let disabled = service.is_some_and(|service| service.spec.state == api::DataServiceState::Disabled);
+        let disabled = service.is_some_and(|service| is_off(service));
         if let Some(config) = config.resources.get_mut(resource.name.as_str()) {
             config.enabled = !disabled;
         }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use holdfast_api::v1::DataService;
+use holdfast_api::v1::{DataService, DataServiceStatus};
 
 use super::*;
 
@@ -28,15 +28,28 @@ impl SpecCache {
         self.directory.join(DATA_SERVICES).join(format!("{name}.json"))
     }
 
-    /// Takes a data service as read from the API, if this generation of it is accepted; returns whether something changed.
+    /// Takes a data service as read from the API; returns whether something changed. Of a generation that isn't accepted only
+    /// the hold is taken, beside the specification accepted before; of an object without a verdict, whose status may have been
+    /// lost, nothing.
     pub fn take_data_service(&mut self, fresh: &DataService) -> Result<bool, CacheError> {
         let Some(name) = fresh.metadata.name.clone() else { return Ok(false) };
-        let accepted = fresh.status.as_ref().is_some_and(|s| is_accepted(&s.conditions, &fresh.metadata));
+        let Some(status) = fresh.status.as_ref().filter(|status| !status.conditions.is_empty()) else {
+            return Ok(false);
+        };
         let held = self.specs.data_services.get(&name);
-        if !accepted || regressed(held.map(|h| &h.metadata), &fresh.metadata) {
+        if regressed(held.map(|h| &h.metadata), &fresh.metadata) {
             return Ok(false);
         }
-        let taken = DataService { metadata: trimmed(&fresh.metadata), spec: fresh.spec.clone(), status: None };
+        let mut taken = match held {
+            _ if is_accepted(&status.conditions, &fresh.metadata) => {
+                DataService { metadata: trimmed(&fresh.metadata), spec: fresh.spec.clone(), status: None }
+            }
+            Some(held) if held.metadata.uid == fresh.metadata.uid => DataService { status: None, ..(**held).clone() },
+            _ => return Ok(false),
+        };
+        if !status.holds.is_empty() {
+            taken.status = Some(DataServiceStatus { holds: status.holds.clone(), ..DataServiceStatus::default() });
+        }
         if held.is_some_and(|held| **held == taken) {
             return Ok(false);
         }
@@ -86,6 +99,17 @@ mod tests {
         let path = |cache: &SpecCache| cache.specs().data_services["db2"].spec.methods[0].path.clone().unwrap();
         assert_eq!(path(&SpecCache::open(dir.path()).unwrap()), "/a");
         assert!(cache.take_data_service(&service(2, 2, "/b")).unwrap());
+        let is_held = |cache: &SpecCache| cache.specs().data_services["db2"].status.is_some();
+        let mut held = service(2, 2, "/b");
+        held.status.as_mut().unwrap().holds =
+            vec![holdfast_api::v1::Hold { name: "op".into(), type_: "Stopped".into(), ..Default::default() }];
+        assert!(cache.take_data_service(&held).unwrap() && is_held(&SpecCache::open(dir.path()).unwrap()));
+        assert!(
+            !cache.take_data_service(&DataService { status: None, ..held.clone() }).unwrap(),
+            "its status was lost"
+        );
+        assert!(is_held(&cache));
+        assert!(cache.take_data_service(&service(2, 2, "/b")).unwrap() && !is_held(&cache), "released");
         assert!(!cache.take_data_service(&service(1, 1, "/a")).unwrap(), "a restored backup");
         let user = serde_json::json!({"apiVersion": "holdfast.dev/v1", "kind": "FailoverGroup",
             "metadata": {"name": "bank", "namespace": "ha", "uid": "g", "generation": 1},

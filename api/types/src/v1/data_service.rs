@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    common::{ConfigMapKey, RunAs},
+    common::{ConfigMapKey, Hold, RunAs},
     rules,
 };
 use crate::{duration::Duration, schema};
@@ -33,7 +33,8 @@ pub struct DataServiceSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub version: Option<String>,
-    /// Enabled (default), or Disabled: stopped in every group, while the rest of the group runs on. A change takes effect
+    /// Enabled (default), or Disabled: stopped in every group, while the rest of the group runs on. An Operation Stop does the
+    /// same without a change here, until one of type Start; the most restrictive of both counts. A change takes effect
     /// at once; one of the methods, when they are called next for a start.
     #[serde(default)]
     pub state: DataServiceState,
@@ -138,6 +139,10 @@ pub struct DataServiceStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1024), inner(length(max = 253)), extend("x-kubernetes-list-type" = "set"))]
     pub used_by: Vec<String>,
+    /// Holds in force: Stopped, by an Operation. What is held is stopped in every group, whatever spec.state says.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub holds: Vec<Hold>,
     /// Its methods on the servers. Not reported by this version.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2048), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["server"]))]

@@ -12,7 +12,7 @@ use kube::{Resource, ResourceExt};
 use super::super::failover_group::target::{decide, exclusions};
 use super::super::{failover_group, list};
 use super::carry_out::{Facts, Next, destination, holds, not_after, phase_of, reason, reasons, server_of};
-use super::{clear_failures, on_server, rotate_key};
+use super::{clear_failures, on_server, on_service, rotate_key};
 
 /// What to do about a group that is stuck.
 const STUCK: &str =
@@ -40,6 +40,9 @@ pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
     }
     if on_server::is(operation) {
         return on_server::begin(facts, next);
+    }
+    if on_service::is(operation) {
+        return on_service::begin(facts, next);
     }
     if clear_failures::is_on_server(operation) {
         return clear_failures::begin_on_server(facts, next);
@@ -79,6 +82,11 @@ pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
 
 /// What `spec.preconditions` asks of the target and of its sub-cluster, and isn't so.
 pub(super) fn broken_precondition(operation: &Operation, target: &impl Resource, sub: &SubCluster) -> Option<String> {
+    broken(operation, target, sub.status.as_ref().and_then(|status| status.epoch).unwrap_or_default())
+}
+
+/// The same, of a target whose sub-cluster is in this epoch.
+pub(super) fn broken(operation: &Operation, target: &impl Resource, epoch: u64) -> Option<String> {
     let wanted = operation.spec.preconditions.as_ref()?;
     let broken = |field: &str, wanted: String, found: String| {
         (wanted != found)
@@ -88,7 +96,6 @@ pub(super) fn broken_precondition(operation: &Operation, target: &impl Resource,
     let generation = wanted.generation.and_then(|generation| {
         broken("generation", generation.to_string(), target.meta().generation.unwrap_or_default().to_string())
     });
-    let epoch = sub.status.as_ref().and_then(|status| status.epoch).unwrap_or_default();
     uid.or(generation).or_else(|| wanted.epoch.and_then(|asked| broken("epoch", asked.to_string(), epoch.to_string())))
 }
 

@@ -35,6 +35,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) keys: Option<&'a super::rotate_key::Keys>,
     /// The server that it names, if it is about one.
     pub(crate) on_server: Option<&'a super::on_server::OnServer<'a>>,
+    /// The data service that it names, if it is about one.
+    pub(crate) on_service: Option<&'a super::on_service::OnService>,
     /// Whether agents of the sub-cluster report.
     pub(crate) reporting: bool,
     /// Another Operation on the same group that goes first.
@@ -274,6 +276,9 @@ fn go_on(facts: &Facts<'_>, next: &mut Next<'_>) {
     if super::on_server::is(operation) {
         return super::on_server::go_on(facts, next);
     }
+    if super::on_service::is(operation) {
+        return super::on_service::go_on(facts, next);
+    }
     if super::clear_failures::is_on_server(operation) {
         return super::clear_failures::go_on_on_server(facts, next);
     }
@@ -383,7 +388,7 @@ fn taken(operation: &Operation, group: &FailoverGroup) -> bool {
 }
 
 /// What the agents say about the last failure.
-fn failure(group: &FailoverGroup) -> String {
+pub(super) fn failure(group: &FailoverGroup) -> String {
     let failures = group.status.iter().flat_map(|status| &status.failures);
     let newest = failures.max_by_key(|failure| failure.last_time.as_ref().map(|time| time.0));
     newest.map_or_else(

@@ -380,6 +380,7 @@ mod tests {
             let facts = Facts {
                 operation: &self.operation,
                 on_server: Some(&on),
+                on_service: None,
                 group: None,
                 sub_cluster: Some(&self.sub),
                 beside: &self.beside,

@@ -71,6 +71,7 @@ impl Stage {
         Facts {
             operation: &self.operation,
             on_server: None,
+            on_service: None,
             group: self.group.as_ref(),
             sub_cluster: Some(&self.sub),
             beside: &self.beside,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use holdfast_store::Revision;
 use tokio::sync::watch;
 
-use crate::object::Object;
+use crate::kept::Kept;
 
 /// Changes younger than this are kept, so that clients resume after a pause; a stock server keeps 5 minutes.
 const HISTORY_TIME: Duration = Duration::from_secs(600);
@@ -25,16 +25,16 @@ pub(crate) struct Change {
     /// Revision of the change.
     pub(crate) revision: Revision,
     /// State after it, none if deleted.
-    pub(crate) now: Option<Arc<Object>>,
+    pub(crate) now: Option<Arc<Kept>>,
     /// State before it, none if created.
-    pub(crate) before: Option<Arc<Object>>,
+    pub(crate) before: Option<Arc<Kept>>,
     /// When it was seen here.
     seen: Instant,
 }
 
 impl Change {
     /// A change seen now.
-    pub(crate) fn new(revision: Revision, now: Option<Arc<Object>>, before: Option<Arc<Object>>) -> Change {
+    pub(crate) fn new(revision: Revision, now: Option<Arc<Kept>>, before: Option<Arc<Kept>>) -> Change {
         Change { revision, now, before, seen: Instant::now() }
     }
 }
@@ -45,7 +45,7 @@ pub(crate) struct TooOld(pub Revision);
 
 #[derive(Debug, Default)]
 struct Inner {
-    objects: BTreeMap<String, Arc<Object>>,
+    objects: BTreeMap<String, Arc<Kept>>,
     history: VecDeque<Arc<Change>>,
     floor: Revision,
     /// Revision of the newest change, or of the listing.
@@ -72,7 +72,7 @@ impl KindCache {
     }
 
     /// Starts over with a complete listing as of `revision`; history before it is not known.
-    pub(crate) fn reset(&self, objects: BTreeMap<String, Arc<Object>>, revision: Revision) {
+    pub(crate) fn reset(&self, objects: BTreeMap<String, Arc<Kept>>, revision: Revision) {
         let mut inner = self.lock();
         *inner = Inner { objects, history: VecDeque::new(), floor: revision, newest: revision };
         drop(inner);
@@ -117,12 +117,12 @@ impl KindCache {
     }
 
     /// One object.
-    pub(crate) fn get(&self, key: &str) -> Option<Arc<Object>> {
+    pub(crate) fn get(&self, key: &str) -> Option<Arc<Kept>> {
         self.lock().objects.get(key).cloned()
     }
 
     /// All objects whose key starts with `prefix`, in key order, and the revision of the newest change that they show.
-    pub(crate) fn list(&self, prefix: &str) -> (Vec<Arc<Object>>, Revision) {
+    pub(crate) fn list(&self, prefix: &str) -> (Vec<Arc<Kept>>, Revision) {
         let inner = self.lock();
         let objects = inner
             .objects
@@ -160,9 +160,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::object::Object;
+    use crate::registry::Registry;
 
-    fn object(key: &str, revision: Revision) -> Arc<Object> {
-        Arc::new(Object { key: key.into(), revision, value: json!({"metadata": {"name": key}}) })
+    fn object(key: &str, revision: Revision) -> Arc<Kept> {
+        let registry = Registry::new(&[]).expect("built-ins");
+        let def = registry.find("", "v1", "configmaps").expect("built in");
+        Arc::new(Kept::of(def, &Object { key: key.into(), revision, value: json!({"metadata": {"name": key}}) }))
     }
 
     #[test]

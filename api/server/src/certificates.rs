@@ -196,8 +196,9 @@ fn still_listed(state: &State, server: &str) -> ApiResult<()> {
     let (Some(namespace), Some(sub_cluster), Some(name)) = (parts.next(), parts.next(), parts.next()) else {
         return Ok(());
     };
-    let Some(object) = state.cached("SubCluster", namespace, sub_cluster) else { return Ok(()) };
-    let listed = object.value.pointer("/spec/servers").and_then(Value::as_array);
+    let Some((_, object)) = state.cached("SubCluster", namespace, sub_cluster) else { return Ok(()) };
+    let object = object.value();
+    let listed = object.pointer("/spec/servers").and_then(Value::as_array);
     if listed.is_none_or(|servers| servers.iter().any(|server| server["name"] == name)) {
         return Ok(());
     }

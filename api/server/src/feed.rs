@@ -20,6 +20,7 @@ use holdfast_store::{Error, Event, Revision, Store};
 use tokio::sync::watch;
 
 use crate::cache::{Change, KindCache};
+use crate::kept::Kept;
 use crate::object::Object;
 use crate::registry::{Registry, ResourceDef};
 
@@ -196,10 +197,10 @@ impl Feed {
     /// Reads everything, then what the store remembers of the time before, then follows.
     async fn start(&self) -> Result<(), Error> {
         let page = self.store.list(ROOT, None, 0, None).await?;
-        let mut objects: BTreeMap<&str, BTreeMap<String, Arc<Object>>> = BTreeMap::new();
+        let mut objects: BTreeMap<&str, BTreeMap<String, Arc<Kept>>> = BTreeMap::new();
         for entry in &page.entries {
             let Some((prefix, kind)) = self.kind(&entry.key) else { continue };
-            match Object::decode(&kind.def, entry) {
+            match Kept::decode(&kind.def, entry) {
                 Ok(object) => {
                     objects.entry(prefix).or_default().insert(entry.key.clone(), Arc::new(object));
                 }
@@ -306,12 +307,13 @@ impl Feed {
         let before = match (known, previous) {
             (Some(known), _) => Some(known),
             (None, Some(bytes)) => {
-                Object::from_bytes(&kind.def, key, bytes, revision - 1).map_err(report).ok().map(Arc::new)
+                let object = Object::from_bytes(&kind.def, key, bytes, revision - 1).map_err(report).ok();
+                object.map(|object| Arc::new(Kept::of(&kind.def, &object)))
             }
             (None, None) => None,
         };
         let now = match event {
-            Event::Put { entry, .. } => Some(Arc::new(Object::decode(&kind.def, entry).map_err(report).ok()?)),
+            Event::Put { entry, .. } => Some(Arc::new(Kept::decode(&kind.def, entry).map_err(report).ok()?)),
             Event::Delete { .. } => {
                 before.as_ref()?;
                 None
@@ -321,7 +323,7 @@ impl Feed {
     }
 
     /// The objects of a kind below a prefix with the exact revision that they are from.
-    pub(crate) fn snapshot(&self, def: &ResourceDef, prefix: &str) -> (Vec<Arc<Object>>, Revision) {
+    pub(crate) fn snapshot(&self, def: &ResourceDef, prefix: &str) -> (Vec<Arc<Kept>>, Revision) {
         // ORDER: read before the objects; whatever was applied until then is in them.
         let applied = self.applied();
         let (objects, newest) = self.cache(def).map(|cache| cache.list(prefix)).unwrap_or_default();
@@ -330,7 +332,7 @@ impl Feed {
 
     /// Everything in all caches as of one revision, for the collector; none if writes come too fast to get hold of
     /// one.
-    pub(crate) fn everything(&self) -> Option<Vec<(Arc<ResourceDef>, Arc<Object>)>> {
+    pub(crate) fn everything(&self) -> Option<Vec<(Arc<ResourceDef>, Arc<Kept>)>> {
         (0..SNAPSHOT_ATTEMPTS).find_map(|_| {
             let applied = self.applied();
             let mut all = Vec::new();

@@ -10,8 +10,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::error::ApiResult;
+use crate::kept::Kept;
 use crate::managed;
-use crate::object::{Object, finalizers, is_deleting, meta};
+use crate::object::{finalizers, is_deleting, meta};
 use crate::ops::delete::{FOREGROUND, ORPHAN, delete_object};
 use crate::ops::now;
 use crate::ops::update::save;
@@ -26,7 +27,7 @@ const BURST: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_secs(10);
 
 /// An object with its definition.
-pub(crate) type Item = (Arc<ResourceDef>, Arc<Object>);
+pub(crate) type Item = (Arc<ResourceDef>, Arc<Kept>);
 
 /// What the collector does to one object.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,16 +50,20 @@ fn uid(owner: &Value) -> &str {
 
 /// What has to be done; the index is that of the item.
 pub(crate) fn plan(items: &[Item], registry: &Registry) -> Vec<(usize, Action)> {
-    let by_uid: BTreeMap<&str, &Item> = items.iter().map(|item| (meta(&item.1.value, "uid"), item)).collect();
+    let concerns = |object: &Kept| !owners(&object.head).is_empty() || is_deleting(&object.head);
+    if !items.iter().any(|(_, object)| concerns(object)) {
+        return Vec::new();
+    }
+    let by_uid: BTreeMap<&str, &Item> = items.iter().map(|item| (meta(&item.1.head, "uid"), item)).collect();
     let mut dependents: BTreeMap<&str, Vec<(usize, &Value)>> = BTreeMap::new();
     for (index, (_, object)) in items.iter().enumerate() {
-        for owner in owners(&object.value) {
+        for owner in owners(&object.head) {
             dependents.entry(uid(owner)).or_default().push((index, owner));
         }
     }
     let mut actions = Vec::new();
     for (index, (def, object)) in items.iter().enumerate() {
-        let value = &object.value;
+        let value = &object.head;
         let own = meta(value, "uid");
         let has_dependents = dependents.contains_key(own);
         if !owners(value).is_empty() && !is_deleting(value) {
@@ -111,12 +116,10 @@ enum Owner {
 fn state_of(owner: &Value, dependent: &Value, by_uid: &BTreeMap<&str, &Item>, registry: &Registry) -> Owner {
     let Some(def) = owner_def(owner, registry) else { return Owner::Solid };
     match by_uid.get(uid(owner)) {
-        Some((_, found)) if def.namespaced && meta(&found.value, "namespace") != meta(dependent, "namespace") => {
+        Some((_, found)) if def.namespaced && meta(&found.head, "namespace") != meta(dependent, "namespace") => {
             Owner::Lost
         }
-        Some((_, found)) if is_deleting(&found.value) && finalizers(&found.value).contains(&FOREGROUND) => {
-            Owner::Waiting
-        }
+        Some((_, found)) if is_deleting(&found.head) && finalizers(&found.head).contains(&FOREGROUND) => Owner::Waiting,
         // It is about to let its dependents go; they must not be collected meanwhile.
         Some(_) => Owner::Solid,
         None => Owner::Lost,
@@ -155,10 +158,10 @@ pub(crate) async fn run(state: Arc<State>) {
     }
 }
 
-async fn act(state: &State, def: &Arc<ResourceDef>, object: &Object, action: &Action) -> ApiResult<()> {
-    let (namespace, name) = (meta(&object.value, "namespace"), meta(&object.value, "name"));
+async fn act(state: &State, def: &Arc<ResourceDef>, object: &Kept, action: &Action) -> ApiResult<()> {
+    let (namespace, name) = (meta(&object.head, "namespace"), meta(&object.head, "name"));
     let Some(current) = state.newest(def, namespace, name).await? else { return Ok(()) };
-    if meta(&current.value, "uid") != meta(&object.value, "uid") {
+    if meta(&current.value, "uid") != meta(&object.head, "uid") {
         return Ok(());
     }
     let mut new = current.value.clone();
@@ -216,6 +219,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::object::Object;
 
     fn item(registry: &Registry, name: &str, owner: Option<&str>, deleting_with: Option<&str>) -> Item {
         let mut value = json!({"metadata": {"name": name, "namespace": "ha", "uid": format!("uid-{name}")}});
@@ -230,7 +234,7 @@ mod tests {
             value["metadata"]["finalizers"] = json!([finalizer]);
         }
         let def = registry.find("", "v1", "configmaps").expect("built in");
-        (Arc::clone(def), Arc::new(Object { key: name.into(), revision: 1, value }))
+        (Arc::clone(def), Arc::new(Kept::of(def, &Object { key: name.into(), revision: 1, value })))
     }
 
     #[test]
@@ -251,8 +255,10 @@ mod tests {
             [(1, Action::Disown(vec!["uid-a".into()]))]
         );
         assert_eq!(plan(&[item("a", None, Some(ORPHAN))]), [(0, Action::Release(ORPHAN))]);
-        let mut foreign = item("b", Some("a"), None);
-        Arc::make_mut(&mut foreign.1).value["metadata"]["ownerReferences"][0]["kind"] = "Pod".into();
-        assert_eq!(plan(&[foreign]), [], "owners of kinds that are not served are not taken for gone");
+        let (def, b) = item("b", Some("a"), None);
+        let mut pod = Object::from(&*b);
+        pod.value["metadata"]["ownerReferences"][0]["kind"] = "Pod".into();
+        let foreign = Arc::new(Kept::of(&def, &pod));
+        assert_eq!(plan(&[(def, foreign)]), [], "owners of kinds that are not served are not taken for gone");
     }
 }

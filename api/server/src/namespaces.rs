@@ -26,10 +26,10 @@ fn def(state: &State) -> Option<&Arc<ResourceDef>> {
 pub(crate) async fn finish_all(state: &State) {
     let Some(def) = def(state) else { return };
     for namespace in state.feed.snapshot(def, &def.prefix()).0 {
-        if !is_deleting(&namespace.value) {
+        if !is_deleting(&namespace.head) {
             continue;
         }
-        let name = meta(&namespace.value, "name");
+        let name = meta(&namespace.head, "name");
         if let Err(error) = finish(state, def, name).await {
             tracing::warn!(namespace = name, message = %error.message, "the deletion of a namespace is tried again later");
         }

@@ -2,13 +2,13 @@
 
 use std::io::Write;
 
+use crate::ops::Content;
 use axum::body::Body;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use serde_json::Value;
 
 use crate::decode::{Decoded, decode};
 use crate::error::{ApiError, ApiResult};
@@ -144,20 +144,27 @@ pub(crate) fn read_body(headers: &HeaderMap, body: &Bytes, builtin: bool) -> Api
 /// Writes an answer.
 pub(crate) fn respond(
     status: StatusCode,
-    value: &Value,
+    content: Content,
     accepted: Accepted,
     pretty: bool,
     warnings: &[String],
 ) -> Response<Body> {
-    let (body, kind) = if accepted.yaml {
-        match serde_yaml::to_string(value) {
-            Ok(text) => (text, "application/yaml"),
+    let tree = |content| match content {
+        Content::Tree(value) => Ok(value),
+        Content::Text(text) => serde_json::from_slice(&text),
+    };
+    let (body, kind) = match content {
+        content if accepted.yaml => match tree(content).map(|value| serde_yaml::to_string(&value)) {
+            Ok(Ok(text)) => (text.into(), "application/yaml"),
+            Ok(Err(error)) => return respond_error(&ApiError::internal(error.to_string())),
             Err(error) => return respond_error(&ApiError::internal(error.to_string())),
-        }
-    } else if pretty {
-        (format!("{value:#}\n"), "application/json")
-    } else {
-        (format!("{value}\n"), "application/json")
+        },
+        content if pretty => match tree(content) {
+            Ok(value) => (Bytes::from(format!("{value:#}\n")), "application/json"),
+            Err(error) => return respond_error(&ApiError::internal(error.to_string())),
+        },
+        Content::Tree(value) => (format!("{value}\n").into(), "application/json"),
+        Content::Text(text) => (text, "application/json"),
     };
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
@@ -172,7 +179,7 @@ pub(crate) fn respond(
 pub(crate) fn respond_error(error: &ApiError) -> Response<Body> {
     let status = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let plain = Accepted { shape: Shape::Full, yaml: false };
-    let mut response = respond(status, &error.status(), plain, false, &[]);
+    let mut response = respond(status, error.status().into(), plain, false, &[]);
     if let Some(seconds) = error.retry_after() {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }

@@ -34,13 +34,6 @@ impl Object {
         set_revision(&mut value, revision);
         Ok(Object { key: key.into(), revision, value })
     }
-
-    /// The same state with another revision: what a watch shows for a deletion.
-    pub(crate) fn at(&self, revision: u64) -> Object {
-        let mut value = self.value.clone();
-        set_revision(&mut value, revision);
-        Object { key: self.key.clone(), revision, value }
-    }
 }
 
 /// The bytes to store: everything but the resourceVersion, which the store itself knows.

@@ -210,13 +210,13 @@ fn document(state: &State, segments: &[&str], headers: &HeaderMap, query: &Query
         (["apis", group, version], _) => discovery::resources(registry, group, version),
         _ => None,
     };
-    Ok(tagged(&found.ok_or_else(ApiError::no_such_path)?, accepted, headers, query.flag("pretty")))
+    Ok(tagged(found.ok_or_else(ApiError::no_such_path)?, accepted, headers, query.flag("pretty")))
 }
 
 /// An answer that clients may keep: with an ETag, and 304 if they have it already.
-fn tagged(value: &Value, accepted: Accepted, headers: &HeaderMap, pretty: bool) -> Response<Body> {
-    let mut response = respond(StatusCode::OK, value, accepted, pretty, &[]);
+fn tagged(value: Value, accepted: Accepted, headers: &HeaderMap, pretty: bool) -> Response<Body> {
     let hash = Sha256::digest(format!("{accepted:?}{pretty}{value}"));
+    let mut response = respond(StatusCode::OK, value.into(), accepted, pretty, &[]);
     let tag: String = hash.iter().map(|byte| format!("{byte:02X}")).collect();
     let tag = format!("\"{tag}\"");
     let known = headers.get_all(IF_NONE_MATCH).iter().filter_map(|v| v.to_str().ok()).any(|v| v.contains(&tag));
@@ -315,7 +315,7 @@ async fn read_all(body: Body) -> ApiResult<Bytes> {
 
 fn answer(request: &Request, answer: Answer) -> Response<Body> {
     let status = StatusCode::from_u16(answer.code).unwrap_or(StatusCode::OK);
-    respond(status, &answer.value, request.accepted, request.pretty, &answer.warnings)
+    respond(status, answer.content, request.accepted, request.pretty, &answer.warnings)
 }
 
 /// One line per write.

@@ -25,6 +25,7 @@ use crate::flow::Flow;
 use crate::identity::{Acceptor, Connection, Identity};
 use crate::keys::Keys;
 use crate::openapi::Documents;
+use crate::probe::Probe;
 use crate::registry::{DefinitionError, Registry};
 use crate::state::State;
 use crate::{bootstrap, gc, router, upkeep};
@@ -104,6 +105,7 @@ impl Server {
             registry,
             feed,
             flow: Flow::default(),
+            probe: Probe::default(),
             stopping,
         });
         let shared = || Arc::clone(&state);

@@ -13,9 +13,11 @@ use crate::error::{ApiError, ApiResult};
 use crate::feed::Feed;
 use crate::flow::Flow;
 use crate::identity::Identity;
+use crate::kept::Kept;
 use crate::keys::Keys;
 use crate::object::Object;
 use crate::openapi::Documents;
+use crate::probe::Probe;
 use crate::query::Freshness;
 use crate::rbac::{self, Rule};
 use crate::registry::{Registry, ResourceDef};
@@ -24,6 +26,9 @@ use crate::registry::{Registry, ResourceDef};
 const FUTURE_PATIENCE: Duration = Duration::from_secs(3);
 /// How long the caches may lag behind a linearizable read before the store is asked directly.
 const LAG_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The field of a group that names its sub-cluster; one of its selectable fields.
+const SUB_CLUSTER: &str = "spec.subCluster";
 
 /// The shared state.
 pub(crate) struct State {
@@ -39,6 +44,8 @@ pub(crate) struct State {
     pub(crate) openapi: Documents,
     /// The caches.
     pub(crate) feed: Feed,
+    /// Which revision is the newest.
+    pub(crate) probe: Probe,
     /// Who asks how much.
     pub(crate) flow: Flow,
     /// Becomes true when streams should end.
@@ -60,7 +67,7 @@ impl State {
     /// What was applied, and then the newest revision: never less, unless the store was restored from a backup.
     async fn newest_revision(&self) -> store::Result<(store::Revision, store::Revision)> {
         let applied = self.feed.applied();
-        Ok((applied, self.store.revision().await?))
+        Ok((applied, self.probe.revision(&*self.store).await?))
     }
 
     /// Decides where a read of this freshness is answered from, waiting for the caches if needed.
@@ -96,19 +103,22 @@ impl State {
         namespace: &str,
         name: &str,
         freshness: Freshness,
-    ) -> ApiResult<(Option<Arc<Object>>, Option<String>)> {
+    ) -> ApiResult<(Option<Arc<Kept>>, Option<String>)> {
         let key = def.key(namespace, name);
         let cached = || self.feed.cache(def).and_then(|cache| cache.get(&key));
-        if freshness != Freshness::Newest && self.source(freshness).await? == Source::Memory {
-            return Ok((cached(), None));
+        let source = self.source(freshness).await?;
+        if source == Source::Memory
+            && let Some(object) = cached()
+        {
+            return Ok((Some(object), None));
         }
-        match self.newest(def, namespace, name).await {
-            Ok(object) => Ok((object.map(Arc::new), None)),
-            Err(error) if error.code == 503 && self.feed.applied() > 0 => {
-                let warning = format!("{}; this is the state of revision {}", error.message, self.feed.applied());
-                Ok((cached(), Some(warning)))
+        match source {
+            Source::Stale(warning) => Ok((cached(), Some(warning))),
+            // What the caches could not read is not in them, and there all the same.
+            Source::Memory | Source::Store => {
+                let object = self.newest(def, namespace, name).await?;
+                Ok((object.map(|object| Arc::new(Kept::of(self.stored_def(def), &object))), None))
             }
-            Err(error) => Err(error),
         }
     }
 
@@ -123,32 +133,37 @@ impl State {
         Object::decode(self.stored_def(def), entry).map_err(ApiError::internal)
     }
 
+    /// As [`State::decode`], in the form of the caches.
+    pub(crate) fn keep(&self, def: &ResourceDef, entry: &store::Entry) -> ApiResult<Arc<Kept>> {
+        Kept::decode(self.stored_def(def), entry).map(Arc::new).map_err(ApiError::internal)
+    }
+
     /// The definition of the stored form: for a view that of the kind that it shows.
     pub(crate) fn stored_def<'a>(&'a self, def: &'a ResourceDef) -> &'a ResourceDef {
         self.registry.stored().find(|other| other.prefix() == def.prefix()).map_or(def, |other| other)
     }
 
     /// All objects of a kind (in the stored form), as new as the newest; for decisions over several objects.
-    pub(crate) async fn all(&self, def: &ResourceDef) -> ApiResult<Vec<Arc<Object>>> {
+    pub(crate) async fn all(&self, def: &ResourceDef) -> ApiResult<Vec<Arc<Kept>>> {
         match self.source(Freshness::Newest).await? {
             Source::Memory => Ok(self.feed.snapshot(def, &def.prefix()).0),
             Source::Stale(why) => Err(ApiError::unavailable(why)),
             Source::Store => {
                 let page = self.store.list(&def.prefix(), None, 0, None).await?;
-                page.entries.iter().map(|entry| self.decode(def, entry).map(Arc::new)).collect()
+                page.entries.iter().map(|entry| self.keep(def, entry)).collect()
             }
         }
     }
 
-    /// An object of our kinds as the caches show it.
-    pub(crate) fn cached(&self, kind: &str, namespace: &str, name: &str) -> Option<Arc<Object>> {
+    /// An object of our kinds as the caches show it, with its definition.
+    pub(crate) fn cached(&self, kind: &str, namespace: &str, name: &str) -> Option<(&Arc<ResourceDef>, Arc<Kept>)> {
         let def = self.registry.find_kind(holdfast_api::API_VERSION, kind)?;
-        self.feed.cache(def)?.get(&def.key(namespace, name))
+        Some((def, self.feed.cache(def)?.get(&def.key(namespace, name))?))
     }
 }
 
 impl State {
-    fn cached_all(&self, plural: &str, namespace: &str) -> Vec<Arc<Object>> {
+    fn cached_all(&self, plural: &str, namespace: &str) -> Vec<Arc<Kept>> {
         let Some(def) = self.registry.find(rbac::GROUP, "v1", plural) else { return Vec::new() };
         let prefix = if def.namespaced { format!("{}{namespace}/", def.prefix()) } else { def.prefix() };
         self.feed.snapshot(def, &prefix).0
@@ -159,7 +174,7 @@ impl State {
         let plural = if reference["kind"] == "ClusterRole" { "clusterroles" } else { "roles" };
         let def = self.registry.find(rbac::GROUP, "v1", plural)?;
         let role = self.feed.cache(def)?.get(&def.key(namespace, reference["name"].as_str()?))?;
-        Some(Rule::all_of(&role.value))
+        Some(Rule::all_of(role.tree()))
     }
 }
 
@@ -169,18 +184,18 @@ impl Facts for State {
         if !namespace.is_empty() {
             bindings.extend(self.cached_all("rolebindings", namespace));
         }
-        let mine = bindings.iter().filter(|binding| rbac::binds(&binding.value, identity));
-        mine.filter_map(|binding| self.role(namespace, &binding.value["roleRef"])).flatten().collect()
+        let mine = bindings.iter().filter(|binding| rbac::binds(binding.tree(), identity));
+        mine.filter_map(|binding| self.role(namespace, &binding.tree()["roleRef"])).flatten().collect()
     }
 
     fn secrets(&self, namespace: &str, sub_cluster: &str) -> BTreeSet<String> {
         let object = self.cached("SubCluster", namespace, sub_cluster);
-        let mut names = object.map(|object| named_secrets(sub_cluster, &object.value["spec"])).unwrap_or_default();
-        let groups = self.registry.find_kind(holdfast_api::API_VERSION, "FailoverGroup");
-        for group in groups.map(|def| self.feed.snapshot(def, &def.prefix()).0).into_iter().flatten() {
-            let ours = crate::object::meta(&group.value, "namespace") == namespace
-                && group.value["spec"]["subCluster"] == sub_cluster;
-            if ours && let Ok(spec) = serde_json::from_value(group.value["spec"].clone()) {
+        let spec = object.map(|(_, object)| object.value()["spec"].take());
+        let mut names = spec.map(|spec| named_secrets(sub_cluster, &spec)).unwrap_or_default();
+        let Some(groups) = self.registry.find_kind(holdfast_api::API_VERSION, "FailoverGroup") else { return names };
+        for group in self.feed.snapshot(groups, &groups.key(namespace, "")).0 {
+            let ours = group.field(groups, SUB_CLUSTER) == sub_cluster;
+            if ours && let Ok(spec) = serde_json::from_value(group.value()["spec"].take()) {
                 names.extend(holdfast_api::references::of_group(&spec).secrets);
             }
         }
@@ -188,13 +203,13 @@ impl Facts for State {
     }
 
     fn sub_cluster_of(&self, namespace: &str, group: &str) -> Option<String> {
-        let object = self.cached("FailoverGroup", namespace, group)?;
-        object.value.pointer("/spec/subCluster")?.as_str().map(str::to_owned)
+        let (def, group) = self.cached("FailoverGroup", namespace, group)?;
+        Some(group.field(def, SUB_CLUSTER)).filter(|name| !name.is_empty())
     }
 
     fn lock_of(&self, namespace: &str, sub_cluster: &str) -> Option<(String, String)> {
-        let object = self.cached("SubCluster", namespace, sub_cluster)?;
-        let lease = object.value.pointer("/spec/quorum/quorumServer/lease")?;
+        let object = self.cached("SubCluster", namespace, sub_cluster)?.1.value();
+        let lease = object.pointer("/spec/quorum/quorumServer/lease")?;
         Some((lease["namespace"].as_str()?.to_owned(), lease["name"].as_str()?.to_owned()))
     }
 }

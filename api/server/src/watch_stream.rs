@@ -21,8 +21,8 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::cache::{Change, KindCache, TooOld};
 use crate::error::{ApiError, ApiResult};
+use crate::kept::Kept;
 use crate::negotiation::{Shape, add_warnings};
-use crate::object::Object;
 use crate::ops::now;
 use crate::ops::read::Filter;
 use crate::query::{Freshness, ListOptions};
@@ -53,7 +53,7 @@ struct Watcher {
     include: Include,
     headings: bool,
     position: Revision,
-    initial: VecDeque<Arc<Object>>,
+    initial: VecDeque<Arc<Kept>>,
     /// The end of the initial objects must still be announced.
     announce_end: bool,
     bookmarks: bool,
@@ -95,7 +95,7 @@ pub(crate) async fn watch(state: &Arc<State>, request: &Request) -> ApiResult<Re
         Some(revision) => (Vec::new(), revision),
         None => {
             let (mut objects, revision) = state.feed.snapshot(def, &scope);
-            objects.retain(|object| filter.matches(def, &object.value));
+            objects.retain(|object| filter.matches(def, object));
             (objects, revision)
         }
     };
@@ -173,7 +173,7 @@ impl Watcher {
     fn write_initial(&mut self, out: &mut Vec<u8>) {
         for _ in 0..BATCH {
             let Some(object) = self.initial.pop_front() else { break };
-            self.write(out, "ADDED", &object.value);
+            self.write(out, "ADDED", &object);
         }
         if self.initial.is_empty() && self.announce_end {
             self.announce_end = false;
@@ -214,21 +214,35 @@ impl Watcher {
     }
 
     fn write_change(&mut self, out: &mut Vec<u8>, change: &Change) {
-        let wanted = |object: &Option<Arc<Object>>| {
+        let wanted = |object: &Option<Arc<Kept>>| {
             object
                 .as_ref()
-                .filter(|o| o.key.starts_with(&self.scope) && self.filter.matches(&self.request.def, &o.value))
+                .filter(|o| o.key.starts_with(&self.scope) && self.filter.matches(&self.request.def, o))
                 .cloned()
         };
         match (wanted(&change.before), wanted(&change.now)) {
-            (Some(_), Some(now)) => self.write(out, "MODIFIED", &now.value),
-            (None, Some(now)) => self.write(out, "ADDED", &now.value),
-            (Some(before), None) => self.write(out, "DELETED", &before.at(change.revision).value),
+            (Some(_), Some(now)) => self.write(out, "MODIFIED", &now),
+            (None, Some(now)) => self.write(out, "ADDED", &now),
+            (Some(before), None) => self.write_tree(out, "DELETED", &before.at(change.revision)),
             (None, None) => {}
         }
     }
 
-    fn write(&mut self, out: &mut Vec<u8>, kind: &str, stored: &Value) {
+    /// Most watchers want what is kept, and as text.
+    fn write(&mut self, out: &mut Vec<u8>, kind: &str, object: &Kept) {
+        match object.served(&self.request.def) {
+            Some(text) if self.request.accepted.shape == Shape::Full => {
+                out.extend_from_slice(b"{\"type\":\"");
+                out.extend_from_slice(kind.as_bytes());
+                out.extend_from_slice(b"\",\"object\":");
+                out.extend_from_slice(&text);
+                out.extend_from_slice(b"}\n");
+            }
+            _ => self.write_tree(out, kind, &object.value()),
+        }
+    }
+
+    fn write_tree(&mut self, out: &mut Vec<u8>, kind: &str, stored: &Value) {
         let served = self.request.def.present(stored);
         let object = match self.request.accepted.shape {
             Shape::Table => {

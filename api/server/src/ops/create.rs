@@ -88,7 +88,7 @@ pub(crate) async fn create_object(
         match result {
             Ok(revision) => {
                 set_revision(&mut stored, revision);
-                return Ok(Answer { code: 201, value: def.present(&stored), warnings });
+                return Ok(Answer { code: 201, content: def.present(&stored).into(), warnings });
             }
             Err(Error::Conflict { .. }) if attempts > 0 => {}
             Err(Error::Conflict { .. }) => return Err(ApiError::already_exists(def.target(&name))),
@@ -136,7 +136,7 @@ async fn check_namespace(state: &State, request: &Request, name: &str) -> ApiRes
     };
     match found {
         None => Err(ApiError::not_found(namespaces.target(namespace))),
-        Some(found) if is_deleting(&found.value) => {
+        Some(found) if is_deleting(&found.head) => {
             Err(ApiError::namespace_terminating(request.def.target(name), namespace))
         }
         Some(_) => Ok(()),

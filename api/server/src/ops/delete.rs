@@ -71,7 +71,7 @@ pub(crate) async fn delete_collection(state: &State, request: &Request) -> ApiRe
     let options = options(request)?;
     let list = ListOptions { limit: 0, next: String::new(), ..ListOptions::of(&request.query, false)? };
     let chosen = read::select(state, request, &list).await?.objects;
-    let values: Vec<Value> = chosen.iter().map(|object| object.value.clone()).collect();
+    let values: Vec<Value> = chosen.iter().map(|object| object.value()).collect();
     guard(state, &request.def, &values).await?;
     for object in &values {
         let (namespace, name) = (meta(object, "namespace"), meta(object, "name"));
@@ -173,5 +173,5 @@ async fn guard_namespace(state: &State, namespaces: &Arc<ResourceDef>, name: &st
 }
 
 async fn values(state: &State, def: &ResourceDef) -> ApiResult<Vec<Value>> {
-    Ok(state.all(def).await?.iter().map(|object| object.value.clone()).collect())
+    Ok(state.all(def).await?.iter().map(|object| object.value()).collect())
 }

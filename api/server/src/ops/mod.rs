@@ -8,6 +8,7 @@ pub(crate) mod read;
 pub(crate) mod review;
 pub(crate) mod update;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -18,21 +19,42 @@ use crate::query::FieldValidation;
 use crate::registry::ResourceDef;
 use crate::schema;
 
+/// What stands in an answer.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// Something made for it.
+    Tree(Value),
+    /// What was kept as compact JSON.
+    Text(Bytes),
+}
+
+impl From<Value> for Content {
+    fn from(tree: Value) -> Content {
+        Content::Tree(tree)
+    }
+}
+
+impl From<Bytes> for Content {
+    fn from(text: Bytes) -> Content {
+        Content::Text(text)
+    }
+}
+
 /// What an operation answers with.
 #[derive(Debug)]
 pub(crate) struct Answer {
     /// HTTP status.
     pub(crate) code: u16,
     /// The object in its served form, or a Status.
-    pub(crate) value: Value,
+    pub(crate) content: Content,
     /// Texts for `Warning` headers.
     pub(crate) warnings: Vec<String>,
 }
 
 impl Answer {
     /// 200 with an object.
-    pub(crate) fn ok(value: Value) -> Answer {
-        Answer { code: 200, value, warnings: Vec::new() }
+    pub(crate) fn ok(content: impl Into<Content>) -> Answer {
+        Answer { code: 200, content: content.into(), warnings: Vec::new() }
     }
 }
 

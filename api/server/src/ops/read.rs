@@ -4,16 +4,18 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
 use holdfast_store::{Error, Revision};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Answer, now};
+use super::{Answer, Content, now};
 use crate::error::{ApiError, ApiResult};
+use crate::kept::Kept;
 use crate::negotiation::Shape;
-use crate::object::{Object, meta};
+use crate::object::meta;
 use crate::query::{Freshness, ListOptions, parse_revision};
-use crate::registry::ResourceDef;
+use crate::registry::{Form, ResourceDef};
 use crate::request::Request;
 use crate::selectors::{FieldSelector, LabelSelector};
 use crate::state::{Source, State};
@@ -45,21 +47,28 @@ impl Filter {
         self.labels.is_empty() && self.fields.is_empty()
     }
 
-    /// True if the object (stored form) is wanted.
-    pub(crate) fn matches(&self, def: &ResourceDef, stored: &Value) -> bool {
+    /// True if the object is wanted.
+    pub(crate) fn matches(&self, def: &ResourceDef, object: &Kept) -> bool {
         if self.is_empty() {
             return true;
         }
-        let served = def.present(stored);
-        self.labels.matches(&served) && self.fields.matches(|field| def.field(&served, field).unwrap_or_default())
+        let fields = || match def.form {
+            Form::Stored => self.fields.matches(|field| object.field(def, field)),
+            // Of another view of the object other fields can be asked.
+            Form::EventView | Form::Review => {
+                let served = def.present(&object.value());
+                self.fields.matches(|field| def.field(&served, field).unwrap_or_default())
+            }
+        };
+        self.labels.matches(&object.head) && (self.fields.is_empty() || fields())
     }
 }
 
 /// Objects of a list.
 #[derive(Debug)]
 pub(crate) struct Selection {
-    /// In their stored form.
-    pub(crate) objects: Vec<Arc<Object>>,
+    /// As they are kept.
+    pub(crate) objects: Vec<Arc<Kept>>,
     /// The state that they are from.
     pub(crate) revision: Revision,
     /// Token for the next page.
@@ -79,8 +88,11 @@ pub(crate) async fn get(state: &State, request: &Request) -> ApiResult<Answer> {
     };
     let (object, warning) = state.read(&request.def, &request.namespace, &request.name, freshness).await?;
     let object = object.ok_or_else(|| ApiError::not_found(request.target()))?;
-    let served = request.def.present(&object.value);
-    Ok(Answer { warnings: warning.into_iter().collect(), ..Answer::ok(shape_one(request, served)?) })
+    let content: Content = match object.served(&request.def) {
+        Some(text) if request.accepted.shape == Shape::Full => text.into(),
+        _ => shape_one(request, request.def.present(&object.value()))?.into(),
+    };
+    Ok(Answer { warnings: warning.into_iter().collect(), ..Answer::ok(content) })
 }
 
 /// One object in the shape that was asked for.
@@ -108,18 +120,40 @@ pub(crate) async fn list(state: &State, request: &Request) -> ApiResult<Answer> 
             metadata["remainingItemCount"] = remaining.into();
         }
     }
-    let items: Vec<Value> = selection.objects.iter().map(|object| def.present(&object.value)).collect();
-    let value = match request.accepted.shape {
+    let items = || selection.objects.iter().map(|object| def.present(&object.value())).collect::<Vec<Value>>();
+    let content: Content = match request.accepted.shape {
         Shape::Table => {
             let include = Include::parse(request.query.get("includeObject"))?;
-            table::table(def, metadata, &items, include, true, now())
+            table::table(def, metadata, &items(), include, true, now()).into()
         }
-        Shape::Metadata => table::metadata_list(metadata, &items),
+        Shape::Metadata => table::metadata_list(metadata, &items()).into(),
+        Shape::Full | Shape::Discovery(_) if def.form == Form::Stored => {
+            text_of_list(def, &metadata, &selection.objects).into()
+        }
         Shape::Full | Shape::Discovery(_) => {
-            json!({"kind": def.list_kind, "apiVersion": def.api_version(), "metadata": metadata, "items": items})
+            let kind =
+                json!({"kind": def.list_kind, "apiVersion": def.api_version(), "metadata": metadata, "items": items()});
+            kind.into()
         }
     };
-    Ok(Answer { warnings: selection.warning.into_iter().collect(), ..Answer::ok(value) })
+    Ok(Answer { warnings: selection.warning.into_iter().collect(), ..Answer::ok(content) })
+}
+
+/// A list put together from the texts of its objects.
+fn text_of_list(def: &ResourceDef, metadata: &Value, objects: &[Arc<Kept>]) -> Bytes {
+    let head = json!({"apiVersion": def.api_version(), "kind": def.list_kind, "metadata": metadata}).to_string();
+    let size = objects.iter().map(|object| object.json.len() + 1).sum::<usize>() + head.len() + 16;
+    let mut text = Vec::with_capacity(size);
+    text.extend_from_slice(&head.as_bytes()[..head.len() - 1]);
+    text.extend_from_slice(b",\"items\":[");
+    for (at, object) in objects.iter().enumerate() {
+        if at > 0 {
+            text.push(b',');
+        }
+        text.extend_from_slice(&object.json);
+    }
+    text.extend_from_slice(b"]}");
+    text.into()
 }
 
 /// The objects that a list or a deletion of a collection means.
@@ -147,7 +181,7 @@ pub(crate) async fn select(state: &State, request: &Request, options: &ListOptio
         Source::Memory => None,
     };
     let (mut objects, revision) = state.feed.snapshot(def, &scope);
-    objects.retain(|object| filter.matches(def, &object.value));
+    objects.retain(|object| filter.matches(def, object));
     let total = objects.len();
     let mut next = None;
     if options.limit > 0 && total > options.limit {
@@ -193,7 +227,7 @@ async fn pages(
     limit: usize,
     mut at: Token,
 ) -> ApiResult<Selection> {
-    let mut objects: Vec<Arc<Object>> = Vec::new();
+    let mut objects: Vec<Arc<Kept>> = Vec::new();
     loop {
         // One more than the page, so that a last page that is just full is known to be the last.
         let batch = if limit == 0 { 0 } else { BATCH.max(limit.saturating_add(1)) };
@@ -214,9 +248,9 @@ async fn pages(
         at.revision = Some(page.revision);
         at.after = page.entries.last().map(|entry| entry.key.clone()).or(at.after);
         for entry in &page.entries {
-            let object = state.decode(def, entry)?;
-            if filter.matches(def, &object.value) {
-                objects.push(Arc::new(object));
+            let object = state.keep(def, entry)?;
+            if filter.matches(def, &object) {
+                objects.push(object);
             }
         }
         let full = limit > 0 && objects.len() > limit;

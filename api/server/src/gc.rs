@@ -50,19 +50,18 @@ fn uid(owner: &Value) -> &str {
 
 /// What has to be done; the index is that of the item.
 pub(crate) fn plan(items: &[Item], registry: &Registry) -> Vec<(usize, Action)> {
-    let concerns = |object: &Kept| !owners(&object.head).is_empty() || is_deleting(&object.head);
-    if !items.iter().any(|(_, object)| concerns(object)) {
+    if !items.iter().any(|(_, object)| object.bound) {
         return Vec::new();
     }
     let by_uid: BTreeMap<&str, &Item> = items.iter().map(|item| (meta(&item.1.head, "uid"), item)).collect();
     let mut dependents: BTreeMap<&str, Vec<(usize, &Value)>> = BTreeMap::new();
-    for (index, (_, object)) in items.iter().enumerate() {
+    for (index, (_, object)) in items.iter().enumerate().filter(|(_, (_, object))| object.bound) {
         for owner in owners(&object.head) {
             dependents.entry(uid(owner)).or_default().push((index, owner));
         }
     }
     let mut actions = Vec::new();
-    for (index, (def, object)) in items.iter().enumerate() {
+    for (index, (def, object)) in items.iter().enumerate().filter(|(_, (_, object))| object.bound) {
         let value = &object.head;
         let own = meta(value, "uid");
         let has_dependents = dependents.contains_key(own);

@@ -25,6 +25,8 @@ pub(crate) struct Kept {
     pub(crate) json: Bytes,
     /// An object with the part of `metadata` by which objects are found, owned and collected, and nothing else.
     pub(crate) head: Value,
+    /// Whether the collector may have to do with it: it has an owner, or is being deleted.
+    pub(crate) bound: bool,
     /// The selectable fields, in the order of the definition.
     fields: Box<[String]>,
     tree: OnceLock<Value>,
@@ -44,12 +46,14 @@ impl Kept {
                 head.insert(field.to_owned(), value.clone());
             }
         }
+        let bound = head.contains_key("ownerReferences") || head.contains_key("deletionTimestamp");
         let field = |field: &String| def.field(&object.value, field).unwrap_or_default();
         Kept {
             key: object.key.clone(),
             revision: object.revision,
             json: object.value.to_string().into(),
             head: Value::Object(Map::from_iter([("metadata".to_owned(), Value::Object(head))])),
+            bound,
             fields: def.selectable_fields.keys().map(field).collect(),
             tree: OnceLock::new(),
         }

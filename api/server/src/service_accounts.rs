@@ -28,9 +28,9 @@ pub(crate) async fn ensure_all(state: &State) {
         return;
     };
     for namespace in state.feed.snapshot(namespaces, &namespaces.prefix()).0 {
-        let name = meta(&namespace.value, "name");
+        let name = meta(&namespace.head, "name");
         let there = state.feed.cache(accounts).is_some_and(|cache| cache.get(&accounts.key(name, DEFAULT)).is_some());
-        if there || is_deleting(&namespace.value) {
+        if there || is_deleting(&namespace.head) {
             continue;
         }
         let object =

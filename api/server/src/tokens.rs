@@ -109,7 +109,7 @@ pub(crate) fn accounts(state: &State) -> Option<&ResourceDef> {
 async fn exists(state: &State, def: &ResourceDef, claims: &Claims) -> ApiResult<bool> {
     let is = |object: &Value| meta(object, "uid") == claims.uid && !is_deleting(object);
     let cached = state.feed.cache(def).and_then(|cache| cache.get(&def.key(&claims.namespace, &claims.name)));
-    if cached.is_some_and(|object| is(&object.value)) {
+    if cached.is_some_and(|object| is(&object.head)) {
         return Ok(true);
     }
     let newest = state.newest(def, &claims.namespace, &claims.name).await?;

@@ -37,7 +37,7 @@ impl Rules {
             .get("x-kubernetes-validations")
             .and_then(Value::as_array)
             .filter(|rules| !rules.is_empty())
-            .map(|_| compile_schema(&only_own_rules(schema, true)));
+            .map(|_| compile_schema(&only_own_rules(schema)));
         let properties: Vec<(String, Self)> = schema
             .get("properties")
             .and_then(Value::as_object)
@@ -72,7 +72,8 @@ impl Rules {
     }
 
     fn walk(&self, value: &Value, old: Option<&Value>, path: &str, errors: &mut Vec<Judgement>) {
-        if value.is_null() {
+        // What has not changed was judged when it was written; should it break a newer rule, that is no fault of this write.
+        if value.is_null() || old == Some(value) {
             return;
         }
         if let Some(own) = &self.own {
@@ -111,33 +112,46 @@ impl Rules {
     }
 }
 
-/// The schema with the rules of its top only; the types below stay, because values are converted by them. Defaults go: the
-/// object has its defaults already.
-fn only_own_rules(schema: &Value, top: bool) -> Value {
-    match schema {
-        Value::Object(map) => {
-            let mut kept = Map::new();
-            for (key, value) in map {
-                let value = match key.as_str() {
-                    "x-kubernetes-validations" if top => value.clone(),
-                    "x-kubernetes-validations" | "default" | "description" | "allOf" | "anyOf" | "oneOf" | "not" => {
-                        continue;
-                    }
-                    "properties" => match value {
-                        Value::Object(properties) => Value::Object(
-                            properties.iter().map(|(name, s)| (name.clone(), only_own_rules(s, false))).collect(),
-                        ),
-                        other => other.clone(),
-                    },
-                    "items" | "additionalProperties" => only_own_rules(value, false),
-                    _ => value.clone(),
-                };
-                kept.insert(key.clone(), value);
-            }
-            Value::Object(kept)
-        }
-        other => other.clone(),
+/// The schema with the rules of its top only, and of what is below it just what values are converted by: the library
+/// converts, and goes through, every level that it is given. Defaults go: the object has its defaults already.
+fn only_own_rules(schema: &Value) -> Value {
+    let mut kept = converts_by(schema).unwrap_or_else(|| Value::Object(Map::new()));
+    if let Some(rules) = schema.get("x-kubernetes-validations") {
+        kept["x-kubernetes-validations"] = rules.clone();
     }
+    kept
+}
+
+/// What of a schema makes its values other CEL values than their JSON does: times, maps whose keys are data, embedded
+/// objects; none if it is nothing.
+fn converts_by(schema: &Value) -> Option<Value> {
+    let map = schema.as_object()?;
+    let mut kept = Map::new();
+    for (key, value) in map {
+        match key.as_str() {
+            "format" if matches!(value.as_str(), Some("int32" | "int64" | "float" | "double")) => {}
+            "format" | "x-kubernetes-int-or-string" | "x-kubernetes-embedded-resource" => {
+                kept.insert(key.clone(), value.clone());
+            }
+            "additionalProperties" if value != false => {
+                let below = converts_by(value).unwrap_or_else(|| Value::Object(Map::new()));
+                kept.insert(key.clone(), below);
+            }
+            "items" => kept.extend(converts_by(value).map(|items| (key.clone(), items))),
+            "properties" => {
+                let below = value.as_object().into_iter().flatten();
+                let below: Map<String, Value> =
+                    below.filter_map(|(name, schema)| Some((name.clone(), converts_by(schema)?))).collect();
+                kept.extend((!below.is_empty()).then(|| (key.clone(), Value::Object(below))));
+            }
+            _ => {}
+        }
+    }
+    if kept.is_empty() {
+        return None;
+    }
+    kept.extend(map.get("type").map(|kind| ("type".to_owned(), kind.clone())));
+    Some(Value::Object(kept))
 }
 
 /// What came of a rule that did not pass.

@@ -48,15 +48,16 @@ fuzz: ## Mutated input for every parser of bytes from networks and disks, and fo
 	FUZZ_SECONDS=$(or $(SECONDS),60) FUZZ_SEED=$(or $(SEED),1) cargo test --quiet --locked -p holdfast-apiserver --test fuzz -- --nocapture
 
 .PHONY: bench
-bench: ## Measure outages, cold start, idle cost, decisions, large groups, plans and the simulator, ten runs each, beside the targets (needs root)
+bench: ## Measure outages, cold start, idle cost, decisions, large groups, plans, the simulator and the API server, beside the targets (RUNS=10; needs root)
 	@scripts/need-root.sh bench
-	scripts/setup.sh demo
+	scripts/setup.sh test
 	cargo build --release --locked -p holdfast
 	$(RELEASE_BIN) lab bench examples/two-servers $(if $(RUNS),--runs $(RUNS))
 	$(RELEASE_BIN) lab bench examples/two-servers --decisions $(if $(RUNS),--runs $(RUNS))
 	$(RELEASE_BIN) lab bench examples/two-servers --groups $(if $(RUNS),--runs $(RUNS))
 	cargo bench --quiet --locked -p holdfast-planner --bench plan
 	cargo run --quiet --release --locked -p holdfast-sim -- --seconds 20 --servers 3
+	cargo bench --quiet --locked -p holdfast-apiserver --bench api $(if $(RUNS),-- $(RUNS))
 
 .PHONY: chaos
 chaos: ## Random sequences of faults on real hosts, each checked for overlap (SEQUENCES=100, SEED=1; needs root)

@@ -39,20 +39,27 @@ struct Control {
     url: String,
 }
 
+/// Starts a server on a free port and gives its first line.
+fn ready(command: &[&str], directory: &Path) -> (Running, String) {
+    let mut process = holdfast()
+        .args(command)
+        .args(["--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(directory)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the server starts");
+    let mut line = String::new();
+    BufReader::new(process.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
+    (Running(process), line)
+}
+
 impl Control {
     fn start(life: &str) -> Control {
         let directory = tempfile::tempdir().expect("a directory");
-        let mut process = holdfast()
-            .args(["server", "--listen", "127.0.0.1:0", "--agent-certificate-life", life, "--data-dir"])
-            .arg(directory.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the server starts");
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
+        let (process, line) = ready(&["server", "--agent-certificate-life", life], directory.path());
         let url = line.strip_prefix("ready: ").and_then(|rest| rest.split(',').next()).expect("ready").to_owned();
-        Control { _process: Running(process), directory, url }
+        Control { _process: process, directory, url }
     }
 
     /// A command of the administrator, which must succeed; its standard output.
@@ -230,16 +237,7 @@ fn what_init_prepares_is_what_the_server_then_uses() {
     let (text, ca) = init();
     assert!(text.contains("holdfast server --data-dir") && text.contains("holdfast token create"), "{text}");
     assert_eq!(init().1, ca, "given again it keeps what is there");
-    let mut process = holdfast()
-        .args(["apiserver", "--listen", "127.0.0.1:0", "--data-dir"])
-        .arg(directory.path())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the server starts");
-    let mut line = String::new();
-    BufReader::new(process.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
-    let _process = Running(process);
+    let (_process, line) = ready(&["apiserver"], directory.path());
     assert!(line.starts_with("ready: "), "{line}");
     assert_eq!(std::fs::read(directory.path().join("pki/ca.crt")).expect("a CA"), ca);
 }

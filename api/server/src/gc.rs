@@ -255,7 +255,7 @@ mod tests {
         );
         assert_eq!(plan(&[item("a", None, Some(ORPHAN))]), [(0, Action::Release(ORPHAN))]);
         let (def, b) = item("b", Some("a"), None);
-        let mut pod = Object::from(&*b);
+        let mut pod = Object { key: b.key.clone(), revision: b.revision, value: b.value() };
         pod.value["metadata"]["ownerReferences"][0]["kind"] = "Pod".into();
         let foreign = Arc::new(Kept::of(&def, &pod));
         assert_eq!(plan(&[(def, foreign)]), [], "owners of kinds that are not served are not taken for gone");

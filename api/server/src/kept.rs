@@ -90,9 +90,3 @@ impl Kept {
         (def.form == Form::Stored).then(|| self.json.clone())
     }
 }
-
-impl From<&Kept> for Object {
-    fn from(kept: &Kept) -> Object {
-        Object { key: kept.key.clone(), revision: kept.revision, value: kept.value() }
-    }
-}

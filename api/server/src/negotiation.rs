@@ -149,22 +149,21 @@ pub(crate) fn respond(
     pretty: bool,
     warnings: &[String],
 ) -> Response<Body> {
-    let tree = |content| match content {
-        Content::Tree(value) => Ok(value),
-        Content::Text(text) => serde_json::from_slice(&text),
+    let content = match content {
+        Content::Text(text) if accepted.yaml || pretty => match serde_json::from_slice(&text) {
+            Ok(value) => Content::Tree(value),
+            Err(error) => return respond_error(&ApiError::internal(error.to_string())),
+        },
+        other => other,
     };
     let (body, kind) = match content {
-        content if accepted.yaml => match tree(content).map(|value| serde_yaml::to_string(&value)) {
-            Ok(Ok(text)) => (text.into(), "application/yaml"),
-            Ok(Err(error)) => return respond_error(&ApiError::internal(error.to_string())),
-            Err(error) => return respond_error(&ApiError::internal(error.to_string())),
-        },
-        content if pretty => match tree(content) {
-            Ok(value) => (Bytes::from(format!("{value:#}\n")), "application/json"),
-            Err(error) => return respond_error(&ApiError::internal(error.to_string())),
-        },
-        Content::Tree(value) => (format!("{value}\n").into(), "application/json"),
         Content::Text(text) => (text, "application/json"),
+        Content::Tree(value) if accepted.yaml => match serde_yaml::to_string(&value) {
+            Ok(text) => (text.into(), "application/yaml"),
+            Err(error) => return respond_error(&ApiError::internal(error.to_string())),
+        },
+        Content::Tree(value) if pretty => (Bytes::from(format!("{value:#}\n")), "application/json"),
+        Content::Tree(value) => (format!("{value}\n").into(), "application/json"),
     };
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;

@@ -118,6 +118,32 @@ fn rules_know_the_old_entry_of_the_same_key() {
     assert_eq!(errors(json!({"list": [{"name": "b", "id": 1}]})), ["list[0].id: Invalid value: 1: is fixed"]);
 }
 
+/// The second rule tells apart what the values below a rule are converted by, a time and a map, from what they are not.
+#[test]
+fn a_write_is_judged_by_what_it_changes_and_times_and_maps_are_what_they_are() {
+    let schema = json!({"type": "object", "properties": {
+        "a": {"type": "object", "properties": {"n": {"type": "integer"}},
+            "x-kubernetes-validations": [{"rule": "self.n < 5", "message": "n is too large"}]},
+        "b": {"type": "object",
+            "properties": {
+                "at": {"type": "string", "format": "date-time"},
+                "deep": {"type": "object", "properties": {"map": {"type": "object", "additionalProperties": {"type": "string"}}}},
+            },
+            "x-kubernetes-validations": [
+                {"rule": "self.at < timestamp('2026-01-01T00:00:00Z') && self.deep.map['a-b'] == 'c'", "message": "b is wrong"},
+            ]},
+    }});
+    let object = |n: i32, at: &str| json!({"a": {"n": n}, "b": {"at": at, "deep": {"map": {"a-b": "c"}}}});
+    let texts = |new: &Value, old: Option<&Value>| -> Vec<String> {
+        evaluate_rules(&schema, new, old).iter().map(|error| error.field.clone()).collect()
+    };
+    let old = object(9, "2025-12-31T23:00:00-00:30");
+    assert_eq!(texts(&old, None), ["a"], "stored before there was the rule");
+    assert_eq!(texts(&object(9, "2025-12-01T00:00:00Z"), Some(&old)), Vec::<String>::new());
+    assert_eq!(texts(&object(9, "2026-12-01T00:00:00Z"), Some(&old)), ["b"]);
+    assert_eq!(texts(&object(8, "2025-12-31T23:00:00-00:30"), Some(&old)), ["a"]);
+}
+
 #[test]
 fn rules_have_the_libraries_of_kubernetes() {
     let check = |rule: &str, value: Value| -> Vec<String> {

@@ -17,7 +17,6 @@ pub(crate) use operations::*;
 #[command(
     name = "holdfast",
     version,
-    about,
     disable_help_subcommand = true,
     arg_required_else_help = true,
     after_help = "Exit status: 0 done, 1 refused (wrong input, or the cluster's state forbids it), 2 unexpected.\n\
@@ -84,6 +83,10 @@ pub(crate) enum Command {
     Timing(TimingArgs),
     /// Print the custom resource definitions
     Crds,
+    /// Print the completion script of a shell: all commands and flags; each script says at its beginning where it belongs
+    Completion(CompletionArgs),
+    /// Write the manual pages: holdfast.1 and one for each command
+    Man(ManArgs),
     /// Prepare a control plane without running it: its data directory, certificates, keys and admin.kubeconfig
     Init(PlaceArgs),
     /// Make tokens with which servers join
@@ -353,6 +356,22 @@ pub(crate) struct LockCredentialsArgs {
     pub(crate) out: PathBuf,
 }
 
+/// `holdfast completion`.
+#[derive(Debug, Args)]
+pub(crate) struct CompletionArgs {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `holdfast man`.
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Directory to write them into, for example /usr/local/share/man/man1; made if absent
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+}
+
 /// `holdfast lab …`; the lab has its own flags.
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
@@ -380,4 +399,22 @@ pub(crate) struct TimingArgs {
     pub(crate) files: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) client: ClientArgs,
+}
+
+/// The name under which kubectl finds the program as its plugin `kubectl holdfast`.
+const PLUGIN: &str = "kubectl-holdfast";
+
+/// Reads the command line. Called as kubectl's plugin, the program shows itself as that in its usage.
+///
+/// # Errors
+/// Help and version, and a command line that is none.
+pub(crate) fn parse() -> Result<Cli, clap::Error> {
+    use clap::{CommandFactory, FromArgMatches};
+    let program = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    let mut command = Cli::command();
+    if program.file_name().is_some_and(|name| name == PLUGIN) {
+        command = command.bin_name("kubectl holdfast");
+    }
+    let mut matches = command.try_get_matches()?;
+    Cli::from_arg_matches_mut(&mut matches)
 }

@@ -7,17 +7,14 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
-
 mod args;
 mod client;
 mod commands;
 mod errors;
-mod logging;
 mod manifest;
 mod printer;
 
-use args::{AgentsCommand, Cli, Command, FenceCommand};
+use args::{AgentsCommand, Command, FenceCommand};
 use commands::server::Parts;
 use errors::{Failure, Result};
 use printer::Printer;
@@ -36,7 +33,7 @@ fn main() -> ExitCode {
     };
     let outcome = match inner {
         Some(outcome) => outcome.map_err(Failure::from),
-        None => match Cli::try_parse() {
+        None => match args::parse() {
             Ok(cli) => run(cli.command),
             Err(error) => {
                 // Help and version are what was asked for; anything else is the user's input.
@@ -86,6 +83,8 @@ fn run(command: Command) -> Result {
         Command::Validate(args) => commands::validate::run(&args, printer),
         Command::Timing(args) => short(commands::timing::run(args, printer)),
         Command::Crds => commands::crds::run(printer),
+        Command::Completion(args) => commands::shell::completion(&args, printer),
+        Command::Man(args) => commands::shell::manual(&args, printer),
         Command::Disk(command) => commands::disk::run(command, printer),
         Command::Lock(command) => commands::quorum_lock::run(command, printer),
         Command::Fence(FenceCommand::List(args)) => short(commands::fence::list(args, printer)),
@@ -106,6 +105,6 @@ fn short(command: impl Future<Output = Result>) -> Result {
 
 /// Runs a command that serves: logs, and as many threads as processors.
 fn long(command: impl Future<Output = Result>) -> Result {
-    logging::start()?;
+    holdfast_telemetry::logs::start().map_err(Failure::refused_by)?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
 }

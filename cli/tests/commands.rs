@@ -254,3 +254,85 @@ fn a_user_may_do_what_a_role_says_and_nothing_else() {
         &["cannot forcereinstate"],
     );
 }
+
+#[test]
+fn a_shell_and_man_learn_every_command_from_the_flags_themselves() {
+    let home = tempfile::tempdir().expect("a directory");
+    let none = home.path().join("none");
+    let script = home.path().join("completion");
+    std::fs::write(&script, check(&none, &["completion", "bash"], 0, &[])).expect("written");
+    // What bash would offer after `holdfast clear-f` and `holdfast get --out`.
+    let offered = |line: &str, word: &str| {
+        let ask = format!(
+            "source {}; COMP_WORDS=({line} {word}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _holdfast holdfast {word}; \
+             echo \"${{COMPREPLY[@]}}\"",
+            script.display()
+        );
+        let output = Command::new("bash").args(["-c", &ask]).output().expect("bash runs");
+        outcome(&output).1.trim().to_owned()
+    };
+    assert_eq!(offered("holdfast", "clear-f"), "clear-failures");
+    assert_eq!(offered("holdfast get", "--out"), "--output");
+    check(&none, &["completion", "tcsh"], 1, &["[possible values: bash, elvish, fish, powershell, zsh]"]);
+    let pages = home.path().join("man1");
+    check(&none, &["man", "--out", pages.to_str().expect("UTF-8")], 0, &["manual pages written to"]);
+    for (page, says) in [("holdfast.1", "Failover clusters for Linux servers"), ("holdfast-detach.1", "reinstated")] {
+        let text = std::fs::read_to_string(pages.join(page)).expect("a page");
+        assert!(text.contains(says), "{page}: {text}");
+    }
+    check(&none, &["man", "--out", "/proc/none"], 1, &["can't be written into /proc/none", "hint: name a directory"]);
+}
+
+#[test]
+fn kubectl_runs_it_as_its_plugin() {
+    let home = tempfile::tempdir().expect("a directory");
+    let server = Server::start(&home.path().join("data"));
+    let programs = home.path().join("bin");
+    std::fs::create_dir(&programs).expect("a directory");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_holdfast"), programs.join("kubectl-holdfast")).expect("a link");
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").expect("a PATH"));
+    let kubectl = |args: &[&str]| {
+        let mut command = Command::new("kubectl");
+        command.arg("holdfast").args(args).env("PATH", &path).env("KUBECONFIG", &server.kubeconfig);
+        outcome(&command.output().expect("kubectl runs"))
+    };
+    let (code, out, err) = kubectl(&["apply", "-f", EXAMPLE]);
+    assert_eq!(code, Some(0), "{out}{err}");
+    let (code, out, err) = kubectl(&["get", "hsub", "-n", "ha", "-o", "name"]);
+    assert_eq!((code, out.trim()), (Some(0), "subcluster.holdfast.dev/shop"), "{err}");
+    let (code, _, err) = kubectl(&["detach"]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("Usage: kubectl holdfast detach"), "{err}");
+}
+
+#[test]
+fn logs_are_objects_on_request() {
+    let home = tempfile::tempdir().expect("a directory");
+    let run = |format: &str| {
+        Command::new(env!("CARGO_BIN_EXE_holdfast"))
+            .args(["server", "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(home.path().join("data"))
+            .env("HOLDFAST_LOG_FORMAT", format)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the server starts")
+    };
+    let mut child = run("json");
+    let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+    let mut object = || -> serde_json::Value {
+        serde_json::from_str(&lines.next().expect("another line").expect("a line")).expect("an object")
+    };
+    let audited = std::iter::repeat_with(&mut object).find(|object| object["target"] == "audit").expect("a write");
+    let said = std::iter::repeat_with(object).find(|object| object["message"].is_string()).expect("a message");
+    let _ = child.kill();
+    let _ = child.wait();
+    for field in ["timestamp", "level", "user", "verb", "resource"] {
+        assert!(audited[field].is_string(), "no {field} in {audited}");
+    }
+    assert!(said["timestamp"].is_string() && said["target"].is_string(), "{said}");
+    let refused = run("xml").wait_with_output().expect("it ends");
+    let (code, _, err) = outcome(&refused);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("HOLDFAST_LOG_FORMAT=xml: no such form; allowed: text, json"), "{err}");
+}

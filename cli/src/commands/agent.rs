@@ -6,14 +6,13 @@ use holdfast_agent::join::{self, Joined};
 
 use crate::args::AgentArgs;
 use crate::errors::{Failure, Result};
-use crate::logging;
 
 /// Runs the agent.
 ///
 /// # Errors
 /// When it can't start (file, directories, rights) or can't go on.
 pub(crate) fn run(args: &AgentArgs) -> Result {
-    logging::start()?;
+    holdfast_telemetry::logs::start().map_err(Failure::refused_by)?;
     if let (Some(url), Some(token)) = (&args.join, &args.token) {
         let config = AgentConfig::load(&args.config).map_err(Failure::refused_by)?;
         match join::join(&config, url, token).map_err(Failure::refused_by)? {

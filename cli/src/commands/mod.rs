@@ -20,6 +20,7 @@ pub(crate) mod operation;
 pub(crate) mod quorum_lock;
 pub(crate) mod quorum_server;
 pub(crate) mod server;
+pub(crate) mod shell;
 pub(crate) mod status;
 pub(crate) mod table;
 pub(crate) mod timing;

@@ -66,6 +66,8 @@ if [ "$purpose" = test ]; then
     need kubectl kubernetes-client
     # What examples/gitops gives to Argo CD is a script of it.
     need lua5.4 lua5.4
+    # Reads the metrics, and checks the alerts of manifests/monitoring.
+    need prometheus prometheus
     # The Python client, as its users have it; Debian's own interpreter has the packages of Debian.
     if ! [ -d /usr/lib/python3/dist-packages/kubernetes ]; then
         programs+=(python3-kubernetes)
@@ -134,7 +136,7 @@ if [ ${#packages[@]} -gt 0 ]; then
     fi
     # Nor at the next boot.
     if [ -d /run/systemd/system ]; then
-        for pair in nginx-light:nginx etcd-server:etcd redis-server:redis-server apache2:apache2 frr:frr; do
+        for pair in nginx-light:nginx etcd-server:etcd redis-server:redis-server apache2:apache2 frr:frr prometheus:prometheus; do
             [[ " $wanted " != *" ${pair%%:*} "* ]] || "${as_root[@]}" systemctl disable --quiet "${pair##*:}" 2>/dev/null || true
         done
     fi

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use holdfast_api::{crds, schema_of};
+use holdfast_telemetry::metrics::{Described, OF_EVERY_PROCESS};
 use serde_json::Value;
 
 fn directory() -> PathBuf {
@@ -98,6 +99,32 @@ fn page(kind: &str, plural: &str, short: &str) -> String {
     out
 }
 
+/// The page of the metrics.
+fn metrics() -> String {
+    let mut out = String::from(
+        "# Metrics\n\nGenerated from the code by `make docs`. How to let Prometheus have them, and alerts and a dashboard about \
+         them: [Metrics and logs](../operations.md#metrics-and-logs).\n",
+    );
+    let parts: [(&str, Vec<&Described>); 4] = [
+        ("API server: `GET /metrics` at its own address", holdfast_apiserver::metrics::LIST.to_vec()),
+        (
+            "Controller: there, too, with `holdfast server`; else `--metrics`",
+            holdfast_controller::metrics::LIST.to_vec(),
+        ),
+        ("Agent: `metrics` in its file", holdfast_agent::metrics::LIST.to_vec()),
+        ("Every process", OF_EVERY_PROCESS.iter().collect()),
+    ];
+    for (title, list) in parts {
+        writeln!(out, "\n## {title}\n\n| metric | type | labels | meaning |\n|---|---|---|---|").expect("a string");
+        for metric in list {
+            let kind = format!("{:?}", metric.kind).to_lowercase();
+            let labels = metric.labels.join(", ");
+            writeln!(out, "| `{}` | {kind} | {labels} | {} |", metric.name, line(metric.help)).expect("a string");
+        }
+    }
+    out
+}
+
 #[test]
 fn the_reference_says_what_the_schemas_say() {
     let mut pages = Vec::new();
@@ -112,6 +139,8 @@ fn the_reference_says_what_the_schemas_say() {
         writeln!(index, "- [{}]({}.md): {}", names.kind, names.plural, line(text(&schema, "description")))
             .expect("a string");
     }
+    index.push_str("\n[Metrics](metrics.md): what the processes answer to Prometheus.\n");
+    pages.push(("metrics.md".into(), metrics()));
     pages.push(("README.md".into(), index));
     let update = std::env::var_os("UPDATE_DOCS").is_some();
     if update {

@@ -16,6 +16,7 @@ use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::{Api, Client, Resource, ResourceExt};
 
+use crate::metrics::Measured;
 use crate::reconcilers::failover_group::claims::Held;
 use crate::reconcilers::operation::carry_out::is_final;
 use crate::reconcilers::operation::clear_failures;
@@ -45,6 +46,7 @@ pub(crate) struct Writers {
 pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) settings: Settings,
+    pub(crate) measured: Measured,
     pub(crate) stores: Stores,
     pub(crate) recorder: Recorder,
     /// Claims of groups accepted by this process, by uid: the observed objects may not show them yet.
@@ -56,7 +58,7 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) fn new(client: Client, settings: Settings) -> (Self, Writers) {
+    pub(crate) fn new(client: Client, settings: Settings, measured: Measured) -> (Self, Writers) {
         let (super_clusters, super_clusters_writer) = store();
         let (sub_clusters, sub_clusters_writer) = store();
         let (servers, servers_writer) = store();
@@ -71,6 +73,7 @@ impl Context {
             recorder: Recorder::new(client.clone(), reporter),
             client,
             settings,
+            measured,
             stores: Stores { super_clusters, sub_clusters, servers, groups, data_services, operations },
             accepted_claims: Mutex::default(),
             keys_seen: Mutex::default(),

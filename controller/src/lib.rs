@@ -9,15 +9,17 @@
 mod context;
 mod election;
 mod error;
+pub mod metrics;
 mod reconcilers;
 mod watch;
 mod write;
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures::FutureExt;
+use holdfast_telemetry::metrics::Metrics;
 use kube::Client;
 
 pub use election::{Election, Identity, NAMESPACE as LEASE_NAMESPACE};
@@ -35,6 +37,8 @@ pub struct Settings {
     pub resync: Duration,
     /// Name of this process in Events; default: the name of the host.
     pub instance: Option<String>,
+    /// The metrics of the process. Default: with those of the controller alone.
+    pub metrics: Metrics,
     /// With it only one of several controllers acts; without it this one acts whatever others do. Default: without.
     pub election: Option<Election>,
 }
@@ -45,6 +49,7 @@ impl Default for Settings {
             report_timeout: Duration::from_secs(150),
             resync: Duration::from_secs(60),
             instance: None,
+            metrics: Metrics::default(),
             election: None,
         }
     }
@@ -61,10 +66,24 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
     let election = settings.election.clone();
+    let measured = metrics::Measured::new(&settings.metrics);
+    let acting = Arc::new(Mutex::new(Weak::new()));
+    settings.metrics.state({
+        let acting = Arc::clone(&acting);
+        move || metrics::samples(&acting.lock().unwrap_or_else(PoisonError::into_inner))
+    });
     // Each term begins with an empty memory: what was seen before may be old.
     let work = |client, stop| {
-        let (context, writers) = context::Context::new(client, settings.clone());
-        watch::run(Arc::new(context), writers, stop)
+        let (context, writers) = context::Context::new(client, settings.clone(), measured.clone());
+        let context = Arc::new(context);
+        *acting.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&context);
+        let measured = measured.clone();
+        async move {
+            measured.leads(true);
+            let outcome = watch::run(context, writers, stop).await;
+            measured.leads(false);
+            outcome
+        }
     };
     let stop: election::Stop = shutdown.boxed().shared();
     match election {

@@ -184,7 +184,17 @@ fn reconcile<K, F>(
         future::select(Box::pin(seen), stop.clone()).await;
         let queue = queue.map(Ok::<_, std::convert::Infallible>).take_until(stop);
         applier(
-            move |object, context| reconciler(object, context).boxed(),
+            move |object, context| {
+                let measured = context.measured.clone();
+                let work = reconciler(object, context);
+                async move {
+                    let begun = std::time::Instant::now();
+                    let outcome = work.await;
+                    measured.looked(&K::kind(&()), begun, outcome.is_ok());
+                    outcome
+                }
+                .boxed()
+            },
             |object: Arc<K>, error: &Error, _| {
                 tracing::warn!(kind = %K::kind(&()), object = %crate::write::full_name(object.as_ref()), %error, "trying again");
                 Action::requeue(RETRY)

@@ -257,6 +257,7 @@ stringData: {'1': sixteen-bytes-or-more}
             data_dir: dir.path().to_owned(),
             run_dir: "/r".into(),
             cgroup: None,
+            metrics: None,
             power_off: vec!["true".into()],
         };
         let mut cache = SpecCache::open(dir.path()).unwrap();

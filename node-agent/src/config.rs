@@ -3,6 +3,7 @@
 //! Everything that can be declared in the API is not here. Unknown fields are refused: a misspelt one would otherwise
 //! be ignored.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use holdfast_core::names::ServerName;
@@ -33,6 +34,9 @@ pub struct AgentConfig {
     /// Cgroup (v2) under which groups and helpers run. Absent: the agent's own.
     #[serde(default)]
     pub cgroup: Option<PathBuf>,
+    /// Address and port at which `GET /metrics` is answered over plain HTTP, for Prometheus. Absent: nowhere.
+    #[serde(default)]
+    pub metrics: Option<SocketAddr>,
     /// The command that shuts this machine down, for `ServerDown`. Default: systemctl poweroff.
     #[serde(default = "power_off")]
     pub power_off: Vec<String>,
@@ -56,7 +60,7 @@ pub enum ConfigError {
     /// It is no YAML of the right shape.
     #[error(
         "the agent file {path} is not valid: {source}; it takes api, namespace, subCluster, server, credentials, \
-         bootstrapManifest, dataDir, runDir, cgroup, powerOff"
+         bootstrapManifest, dataDir, runDir, cgroup, metrics, powerOff"
     )]
     Shape {
         /// The file.

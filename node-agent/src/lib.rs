@@ -26,6 +26,7 @@ pub mod join;
 pub mod ledger;
 pub mod local_socket;
 pub mod metadata;
+pub mod metrics;
 pub mod monitors;
 pub mod notes;
 pub mod nursery;

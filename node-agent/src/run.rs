@@ -13,6 +13,7 @@ use std::time::Duration;
 use holdfast_core::durable::Durable;
 use holdfast_core::names::{AcceptorId, ClusterId};
 use holdfast_core::{Boot, Core, Input};
+use holdfast_telemetry::endpoint;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
@@ -35,7 +36,7 @@ use crate::notes::Notes;
 use crate::paths::seen::{self, Seen};
 use crate::paths::{Paths, keys::Keys};
 use crate::spec_cache::SpecCache;
-use crate::{bootstrap, clock, local_socket, realtime};
+use crate::{bootstrap, clock, local_socket, metrics, realtime};
 
 /// How long the last report may take.
 const LAST_REPORT: Duration = Duration::from_secs(3);
@@ -203,6 +204,10 @@ fn serve(
             listener,
             local_socket::Sources { snapshots, guard, facts, inbox: inbox.clone() },
         ));
+        if let Some(address) = config.metrics {
+            let metrics = metrics::of(&config, sources.snapshots.clone(), sources.guard.clone(), sources.facts.clone());
+            tokio::spawn(endpoint::serve_at(address, metrics));
+        }
         let mut term = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let ending = sources.ending.clone();

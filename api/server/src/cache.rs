@@ -116,6 +116,16 @@ impl KindCache {
         self.changed.send_replace(revision);
     }
 
+    /// How many objects there are.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().objects.len()
+    }
+
+    /// How many watches are open.
+    pub(crate) fn watchers(&self) -> usize {
+        self.changed.receiver_count()
+    }
+
     /// One object.
     pub(crate) fn get(&self, key: &str) -> Option<Arc<Kept>> {
         self.lock().objects.get(key).cloned()

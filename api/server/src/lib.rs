@@ -35,6 +35,7 @@ pub mod jsonpath;
 mod kept;
 pub mod keys;
 mod managed;
+pub mod metrics;
 mod names;
 mod namespaces;
 mod negotiation;

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::authz::{self, Attributes};
 use crate::error::{ApiError, ApiResult};
 use crate::identity::Identity;
+use crate::metrics::Asked;
 use crate::negotiation::{self, Accepted, BODY_LIMIT, Offer, Shape, accept, respond, respond_error};
 use crate::ops::{Answer, apply, create, delete, now, read, review, update};
 use crate::patch::APPLY;
@@ -32,10 +33,12 @@ pub(crate) async fn handle(
 ) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let headers = parts.headers.clone();
-    let response = match route(&state, identity, parts, body).await {
+    let mut asked = Asked::now();
+    let response = match route(&state, identity, parts, body, &mut asked).await {
         Ok(response) => response,
         Err(error) => respond_error(&error),
     };
+    state.measured.note(&asked, response.status().as_u16());
     negotiation::compress(&headers, response).await
 }
 
@@ -44,6 +47,7 @@ async fn route(
     identity: Option<Identity>,
     parts: http::request::Parts,
     body: Body,
+    asked: &mut Asked,
 ) -> ApiResult<Response<Body>> {
     let path = parts.uri.path().to_owned();
     let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
@@ -66,6 +70,9 @@ async fn route(
         }
         if !reads {
             return Err(ApiError::method_not_allowed(format!("{} is not possible on {path}", parts.method)));
+        }
+        if segments == ["metrics"] {
+            return Ok(state.measured.answer());
         }
         if segments.first() == Some(&"openapi") {
             return Ok(state.openapi.answer(&path, parts.uri.query(), &parts.headers)?.map(Body::from));
@@ -98,7 +105,12 @@ async fn route(
         headers: parts.headers,
         def: Arc::clone(def),
     };
-    operate(state, request, &parts.method, body).await
+    let verb = verb(&request, &parts.method).ok_or_else(|| {
+        let message = format!("the server does not allow the method {} on the requested resource", parts.method);
+        ApiError::method_not_allowed(message)
+    })?;
+    asked.about(verb, &request.def.group, &request.def.plural);
+    operate(state, request, verb, body).await
 }
 
 /// The identity that the credentials of the request prove.
@@ -261,12 +273,12 @@ fn verb(request: &Request, method: &Method) -> Option<&'static str> {
     offered.then_some(verb)
 }
 
-async fn operate(state: &Arc<State>, mut request: Request, method: &Method, body: Body) -> ApiResult<Response<Body>> {
-    let Some(verb) = verb(&request, method) else {
-        return Err(ApiError::method_not_allowed(format!(
-            "the server does not allow the method {method} on the requested resource"
-        )));
-    };
+async fn operate(
+    state: &Arc<State>,
+    mut request: Request,
+    verb: &'static str,
+    body: Body,
+) -> ApiResult<Response<Body>> {
     let mut action = request.action(verb);
     if action.name.is_empty() && matches!(verb, "list" | "watch") {
         // A list of one name needs no more rights than a get of it.

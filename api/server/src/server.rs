@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use holdfast_store::Store;
+use holdfast_telemetry::metrics::Metrics;
 use http::{Request, Response};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -24,6 +25,7 @@ use crate::feed::Feed;
 use crate::flow::Flow;
 use crate::identity::{Acceptor, Connection, Identity};
 use crate::keys::Keys;
+use crate::metrics::Measured;
 use crate::openapi::Documents;
 use crate::probe::Probe;
 use crate::registry::{DefinitionError, Registry};
@@ -59,6 +61,8 @@ pub struct Settings {
     pub crds: Vec<Value>,
     /// Plurals of the built-in kinds to serve; none: all of them.
     pub builtin: Option<&'static [&'static str]>,
+    /// The metrics of the process, which `GET /metrics` answers. Default: with those of the server alone.
+    pub metrics: Metrics,
 }
 
 /// What a quorum server needs: Leases, the namespaces that they are in, and who may do what.
@@ -69,12 +73,13 @@ impl Settings {
     /// Serves the kinds of `holdfast.dev` beside the built-in ones.
     pub fn new(store: Arc<dyn Store>, keys: Keys) -> Result<Settings, serde_json::Error> {
         let crds = holdfast_api::crds().iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
-        Ok(Settings { store, keys, agent_life: AGENT_LIFE, crds, builtin: None })
+        Ok(Settings { store, keys, agent_life: AGENT_LIFE, crds, builtin: None, metrics: Metrics::default() })
     }
 
     /// Serves what a quorum server needs, and nothing else.
     pub fn locks(store: Arc<dyn Store>, keys: Keys) -> Settings {
-        Settings { store, keys, agent_life: AGENT_LIFE, crds: Vec::new(), builtin: Some(LOCKS) }
+        let (crds, metrics) = (Vec::new(), Metrics::default());
+        Settings { store, keys, agent_life: AGENT_LIFE, crds, builtin: Some(LOCKS), metrics }
     }
 }
 
@@ -105,9 +110,11 @@ impl Server {
             registry,
             feed,
             flow: Flow::default(),
+            measured: Measured::new(settings.metrics),
             probe: Probe::default(),
             stopping,
         });
+        state.measured.watch(&state);
         let shared = || Arc::clone(&state);
         let tasks = vec![
             tokio::spawn({

@@ -15,6 +15,7 @@ use crate::flow::Flow;
 use crate::identity::Identity;
 use crate::kept::Kept;
 use crate::keys::Keys;
+use crate::metrics::Measured;
 use crate::object::Object;
 use crate::openapi::Documents;
 use crate::probe::Probe;
@@ -48,6 +49,8 @@ pub(crate) struct State {
     pub(crate) probe: Probe,
     /// Who asks how much.
     pub(crate) flow: Flow,
+    /// What is counted.
+    pub(crate) measured: Measured,
     /// Becomes true when streams should end.
     pub(crate) stopping: watch::Receiver<bool>,
 }

@@ -182,6 +182,10 @@ pub(crate) struct ControllerArgs {
     /// Kubeconfig of the API server, with the rights of the role holdfast-controller
     #[arg(long, value_name = "FILE")]
     pub(crate) kubeconfig: PathBuf,
+    /// Address and port at which `GET /metrics` is answered over plain HTTP, for Prometheus; without it nowhere. `holdfast
+    /// server` answers at its own address
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) metrics: Option<SocketAddr>,
     #[command(flatten)]
     pub(crate) election: ElectionArgs,
 }

@@ -16,6 +16,8 @@ use holdfast_apiserver::tls::Tls;
 use holdfast_apiserver::{Server, Settings};
 use holdfast_controller::{Election, Identity};
 use holdfast_store::{Store, TlsFiles};
+use holdfast_telemetry::endpoint;
+use holdfast_telemetry::metrics::Metrics;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -53,8 +55,12 @@ pub(crate) async fn run(args: ServerArgs, parts: Parts, printer: Printer) -> Res
     let ServerArgs { place: args, agent_certificate_life } = args;
     let stopping = stop_signals()?;
     make_directory(&args.data_dir)?;
+    let metrics = Metrics::default();
     let controller = match &parts {
-        Parts::ApiAndController(election) => Some(candidate(election, &args.data_dir)?),
+        Parts::ApiAndController(election) => {
+            let settings = candidate(election, &args.data_dir)?;
+            Some(holdfast_controller::Settings { metrics: metrics.clone(), ..settings })
+        }
         Parts::Api | Parts::Locks => None,
     };
     let store = open_store(&args.store, &args.data_dir)?;
@@ -74,7 +80,7 @@ pub(crate) async fn run(args: ServerArgs, parts: Parts, printer: Printer) -> Res
         Parts::Locks => Settings::locks(store, keys),
         Parts::Api | Parts::ApiAndController(_) => Settings::new(store, keys).map_err(anyhow::Error::from)?,
     };
-    let settings = Settings { agent_life: agent_certificate_life, ..settings };
+    let settings = Settings { agent_life: agent_certificate_life, metrics, ..settings };
     let server = Arc::new(Server::new(settings).map_err(anyhow::Error::from)?);
 
     let (controller_ended, ended) = watch::channel(controller.is_none());
@@ -153,8 +159,11 @@ pub(crate) async fn controller(args: ControllerArgs, printer: Printer) -> Result
         kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(unusable)?;
     let url = config.cluster_url.clone();
     let client = kube::Client::try_from(config)?;
-    printer.data(&format!("ready: controller of {url}"))?;
     let settings = in_election(&args.election, Identity::fresh());
+    if let Some(address) = args.metrics {
+        tokio::spawn(endpoint::serve_at(address, settings.metrics.clone()));
+    }
+    printer.data(&format!("ready: controller of {url}"))?;
     holdfast_controller::run(client, settings, stopped(stopping))
         .await
         .map_err(|error| anyhow::Error::from(error).context("the controller ended").into())

@@ -401,6 +401,7 @@ fn write_agent_file(host: &Host, blueprint: &Blueprint, server: &str, api: Socke
         "dataDir": format!("{STATE_DIR}/agent"),
         "runDir": "/run/holdfast",
         "cgroup": "/sys/fs/cgroup/holdfast",
+        "metrics": "127.0.0.1:9797",
         // Its power is the lab's: what it wants is seen in a file.
         "powerOff": ["/bin/sh", "-c", format!("echo off > {STATE_DIR}/{POWERED_OFF}")],
     });

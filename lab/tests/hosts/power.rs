@@ -1,6 +1,6 @@
 //! A server loses its power.
 
-use holdfast_lab::boottime_ns;
+use holdfast_lab::{boottime_ns, wait_for};
 
 use crate::harness::{GROUP, LIMIT, Trial};
 
@@ -14,7 +14,23 @@ fn power_cut_of_the_standby_server_does_not_touch_the_group() {
     trial.cluster.power_cut(&standby[0]).expect("a power cut");
     trial.members_become(std::slice::from_ref(&active), epoch);
     trial.undisturbed_since(before);
-    assert_eq!(trial.history(), [active]);
+    assert_eq!(trial.history(), std::slice::from_ref(&active));
+    // What the agent answers to Prometheus on that server is the same story.
+    let other = &standby[0];
+    for line in [
+        format!("holdfast_path_up{{path=\"ic\",peer=\"{other}\"}} 0.0"),
+        "holdfast_lease_held 1.0".to_owned(),
+        "holdfast_coordinator 1.0".to_owned(),
+        format!("holdfast_agent_group_phase{{group=\"{GROUP}\",phase=\"Online\"}} 1.0"),
+        format!("holdfast_group_transitions_total{{group=\"{GROUP}\"}} 1.0"),
+    ] {
+        wait_for(&line, LIMIT, |seen| {
+            *seen =
+                trial.host(&active).exec(&["curl", "--silent", "--max-time", "2", "http://127.0.0.1:9797/metrics"])?;
+            Ok(seen.lines().any(|shown| shown == line).then_some(()))
+        })
+        .expect("a metric");
+    }
     trial.cluster.close().expect("the lab goes");
 }
 

@@ -3,6 +3,7 @@
 mod control_plane;
 mod on_server;
 mod operations;
+mod questions;
 
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use control_plane::*;
 pub(crate) use on_server::*;
 pub(crate) use operations::*;
+pub(crate) use questions::*;
 
 /// Failover clusters for Linux servers, declared in YAML.
 #[derive(Debug, Parser)]
@@ -53,6 +55,8 @@ pub(crate) enum Command {
     Delete(DeleteArgs),
     /// Show the whole tree: super-clusters, sub-clusters, servers with their heartbeat paths, groups with their resources
     Status(StatusArgs),
+    /// Tell why a group is where it is or a server as it is, what happened last, and what would change it
+    Why(WhyArgs),
     /// Move a failover group to another server and wait until it is there
     Move(MoveArgs),
     /// Start a failover group, and release what holds it

@@ -26,3 +26,4 @@ pub(crate) mod table;
 pub(crate) mod timing;
 pub(crate) mod token;
 pub(crate) mod validate;
+pub(crate) mod why;

@@ -175,7 +175,7 @@ pub(crate) async fn carry_out(
 }
 
 /// The name of a server's object: as given, or of the one server of the namespace that is called so.
-async fn object_name(api: &Api, given: &str) -> Result<String> {
+pub(crate) async fn object_name(api: &Api, given: &str) -> Result<String> {
     if given.contains('.') {
         return Ok(given.to_owned());
     }

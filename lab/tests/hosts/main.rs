@@ -36,3 +36,4 @@ mod two_way;
 mod up;
 mod virtual_ip;
 mod watchdog;
+mod why;

@@ -1,0 +1,25 @@
+//! The flags of commands that ask and change nothing.
+
+use clap::{Args, ValueEnum};
+
+use super::ClientArgs;
+
+/// `holdfast why`.
+#[derive(Debug, Args)]
+pub(crate) struct WhyArgs {
+    /// group/NAME (or fog/NAME), or server/SUBCLUSTER.SERVER; SERVER alone if only one of the namespace is called so
+    #[arg(value_name = "OBJECT")]
+    pub(crate) object: String,
+    /// Instead of sentences
+    #[arg(long, short, value_enum)]
+    pub(crate) output: Option<WhyOutput>,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// How an answer is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WhyOutput {
+    /// JSON
+    Json,
+}

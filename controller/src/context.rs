@@ -153,6 +153,16 @@ impl Context {
         )
     }
 
+    /// All Server objects of the namespace of `object`, by name.
+    pub(crate) fn servers_beside<O: Resource>(&self, object: &O) -> Vec<Arc<Server>> {
+        sorted(self.stores.servers.state_filter(|server| server.meta().namespace == object.meta().namespace))
+    }
+
+    /// All data services of the namespace of `object`, by name.
+    pub(crate) fn services_beside<O: Resource>(&self, object: &O) -> Vec<Arc<DataService>> {
+        sorted(self.stores.data_services.state_filter(|service| service.meta().namespace == object.meta().namespace))
+    }
+
     /// All sub-clusters that name the super-cluster, by namespace and name.
     pub(crate) fn sub_clusters_of(&self, super_cluster: &SuperCluster) -> Vec<Arc<SubCluster>> {
         sorted(

@@ -246,6 +246,10 @@ fn sub_cluster_changed(context: &Context, wake: &Wake, sub_cluster: &SubCluster)
 
 fn server_changed(context: &Context, wake: &Wake, server: &Server) {
     send(&wake.servers, ObjectRef::from_obj(server));
+    // It may have found other programs.
+    for service in context.services_beside(server) {
+        send(&wake.data_services, ObjectRef::from_obj(service.as_ref()));
+    }
     // The owner undoes an edit that names another sub-cluster.
     let owners = server.owner_references().iter().filter(|owner| owner.kind == SubCluster::kind(&()));
     let names: BTreeSet<&str> =

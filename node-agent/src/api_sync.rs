@@ -22,6 +22,7 @@ use crate::convert::server_status::{Facts, GuardView};
 use crate::driver_loop::Snapshot;
 use crate::join::renewal;
 use crate::notes::Notes;
+use crate::programs;
 
 pub use history::History;
 pub use report::Reporter;
@@ -151,6 +152,7 @@ pub struct Sources {
 
 /// Follows and reports until one last report was given after `ending`.
 pub async fn run(config: AgentConfig, mut follower: Follower, sources: Sources) {
+    let programs = programs::follow(follower.programs());
     tokio::spawn(history::keep(sources.snapshots.clone(), sources.history.clone()));
     let renewed = Arc::new(Notify::new());
     tokio::spawn({
@@ -165,7 +167,7 @@ pub async fn run(config: AgentConfig, mut follower: Follower, sources: Sources) 
         let connected = client(&config, url.as_deref()).await;
         let began = tokio::time::Instant::now();
         let ended = match connected {
-            Ok(client) => session::run(client, &config, &mut follower, &sources, &renewed).await,
+            Ok(client) => session::run(client, &config, &mut follower, &sources, programs.clone(), &renewed).await,
             Err(e) => Err(e),
         };
         let error = match ended {

@@ -55,7 +55,7 @@ fn bound(duration: Duration) -> Text {
 }
 
 /// A text that fits into a message field.
-fn clip(text: &str) -> String {
+pub(crate) fn clip(text: &str) -> String {
     if text.len() <= MAX_MESSAGE {
         return text.to_owned();
     }

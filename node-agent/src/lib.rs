@@ -31,6 +31,7 @@ pub mod monitors;
 pub mod notes;
 pub mod nursery;
 pub mod paths;
+pub mod programs;
 pub mod quorum;
 pub mod realtime;
 mod redact;

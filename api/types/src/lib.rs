@@ -10,6 +10,7 @@ pub mod crds;
 pub mod duration;
 pub mod error;
 pub mod placement;
+pub mod programs;
 pub mod reasons;
 pub mod references;
 pub mod schema;

@@ -8,7 +8,7 @@ use holdfast_api::v1::DataService;
 use kube::runtime::controller::Action;
 use kube::{Api, Resource, ResourceExt};
 
-use super::{Rejection, deletion_confirmed, list, set_accepted};
+use super::{Rejection, contents, deletion_confirmed, list, set_accepted};
 use crate::context::Context;
 use crate::error::Error;
 use crate::write;
@@ -33,10 +33,14 @@ pub(crate) async fn reconcile(service: Arc<DataService>, context: Arc<Context>) 
         write::add_finalizer(&api, service.as_ref(), FINALIZER).await?;
     }
     let now = context.now();
+    let servers = context.servers_beside(service.as_ref());
+    let found = contents::of_service(&service.spec, &context.groups_with(&service), &servers);
     write::status(&api, service.as_ref(), |fresh| {
         let status = fresh.status.get_or_insert_default();
         status.observed_generation = service.metadata.generation;
         status.used_by.clone_from(&used_by);
+        status.servers.clone_from(&found.servers);
+        contents::set(&mut status.conditions, &found.mismatch, service.metadata.generation, now);
         set_accepted(&mut status.conditions, service.meta(), &verdict, now);
         if deleting {
             let message = format!(

@@ -1,5 +1,6 @@
 //! One file per kind with the reading and writing; what is decided stands in pure functions beside it.
 
+mod contents;
 pub(crate) mod data_service;
 pub(crate) mod failover_group;
 pub(crate) mod operation;

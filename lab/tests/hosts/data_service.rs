@@ -9,6 +9,13 @@ use serde_yaml::Value;
 
 use crate::harness::{GROUP, LIMIT, LogsOnPanic};
 
+/// A service whose method is a file, and a group that would use it on either server.
+const TOOLS: &str = "{apiVersion: v1, kind: List, items: [\
+    {apiVersion: holdfast.dev/v1, kind: DataService, metadata: {name: tools, namespace: ha}, \
+    spec: {methods: [{name: start, path: STATE/tool}]}}, \
+    {apiVersion: holdfast.dev/v1, kind: FailoverGroup, metadata: {name: third, namespace: ha}, \
+    spec: {subCluster: shop, state: Offline, placement: {servers: [alder, birch]}, \
+    resources: [{name: tools, dataService: {name: tools}}]}}]}";
 /// Each method's log on the host's own disk, which survives a power cut.
 const CALLS: &str = "calls";
 /// A second group with the same service, on birch only.
@@ -116,6 +123,28 @@ fn methods_are_called_around_mount_and_address_wherever_the_group_goes() {
     assert_eq!(logged(&alder, 11, 3), down("", "spare,web", "address"));
     cluster.holdfast(&["start", "--data-service", "www", "--namespace", "ha"]).expect("it is started");
     assert_eq!(logged(&alder, 14, 4), up("web", "spare", "address"));
+
+    // Methods that are files: what differs between the servers is said before a takeover finds out.
+    for (host, text) in [(&alder, "#!/bin/sh\n"), (&birch, "#!/bin/sh\nexit 1\n")] {
+        let tool = host.state_dir().join("tool");
+        std::fs::write(&tool, text).expect("a file");
+        std::fs::set_permissions(&tool, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("executable");
+    }
+    apply(&cluster, &serde_yaml::from_str(&TOOLS.replace("STATE", holdfast_lab::STATE_DIR)).expect("YAML"));
+    let unlike = format!("{}/tool is not the same on ", holdfast_lab::STATE_DIR);
+    wait_for("the difference to be seen", LIMIT, |last| {
+        *last = cluster.holdfast(&["get", "hds", "tools", "-n", "ha", "-o", "yaml"])?;
+        let status: Value = serde_yaml::from_str(last).unwrap_or_default();
+        let servers = status["status"]["servers"].as_sequence().cloned().unwrap_or_default();
+        let installed = servers.iter().filter(|server| server["installed"] == Value::Bool(true)).count();
+        Ok((installed == 2 && last.contains("type: ContentMismatch") && last.contains(&unlike)).then_some(()))
+    })
+    .expect("status.servers and the condition");
+    wait_for("the group to say so", LIMIT, |last| {
+        *last = cluster.holdfast(&["status", "--namespace", "ha"])?;
+        Ok(last.contains(&unlike).then_some(()))
+    })
+    .expect("it needs attention");
 
     // Moved: what the group of the other server is told, it tells, too.
     cluster.holdfast(&["move", GROUP, "--to", "birch", "--namespace", "ha"]).expect("it is moved");

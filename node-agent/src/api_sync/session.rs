@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::stream::SelectAll;
 use futures::{Stream, StreamExt};
-use holdfast_api::v1::{DataService, FailoverGroup, SubCluster};
+use holdfast_api::v1::{DataService, FailoverGroup, ProgramStatus, SubCluster};
 use holdfast_core::Input;
 use holdfast_core::orders::Order;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -29,7 +29,7 @@ use crate::paths::keys::Keys;
 use crate::paths::seal::Keyring;
 use crate::resources::ocf::agents;
 use crate::spec_cache::{SpecCache, quorum_secret_name};
-use crate::{boot, clock};
+use crate::{boot, clock, programs};
 
 /// Time between two complete reports.
 const FULL: Duration = Duration::from_secs(60);
@@ -53,6 +53,8 @@ pub struct Follower {
     guard: GuardKeeper,
     /// What OCF agents of this server propose.
     agents: agents::Known,
+    /// Programs that resources run.
+    programs: watch::Sender<BTreeSet<String>>,
     /// Groups that the API has; unknown before it was asked.
     present: Option<BTreeSet<String>>,
     /// Orders that were handed on.
@@ -74,7 +76,26 @@ impl Follower {
     ) -> Follower {
         let (orders, refused) = (BTreeSet::new(), BTreeMap::new());
         let agents = agents::Known::default();
-        Follower { config, cache, keys, inbox, running, watchdog, guard, agents, present: None, orders, refused }
+        let programs = watch::Sender::new(programs::wanted(cache.specs()));
+        Follower {
+            config,
+            cache,
+            keys,
+            inbox,
+            running,
+            watchdog,
+            guard,
+            agents,
+            programs,
+            present: None,
+            orders,
+            refused,
+        }
+    }
+
+    /// The programs that resources run, whenever others do.
+    pub fn programs(&self) -> watch::Receiver<BTreeSet<String>> {
+        self.programs.subscribe()
     }
 
     fn knows_sub_cluster(&self) -> bool {
@@ -121,6 +142,12 @@ impl Follower {
         if !self.knows_sub_cluster() {
             return;
         }
+        self.programs.send_if_modified(|before| {
+            let now = programs::wanted(self.cache.specs());
+            let differs = *before != now;
+            *before = now;
+            differs
+        });
         // The guard first: the times depend on the watchdog that it can arm.
         let watchdog = self.cache.specs().sub_cluster.clone().and_then(|spec| self.guard.configure(&spec));
         let me = self.config.server_name();
@@ -241,13 +268,14 @@ pub(super) async fn run(
     config: &AgentConfig,
     follower: &mut Follower,
     sources: &Sources,
+    programs: watch::Receiver<Vec<ProgramStatus>>,
     renewed: &Notify,
 ) -> Result<(), ApiError> {
     let sub_clusters: Api<SubCluster> = Api::namespaced(client.clone(), &config.namespace);
     let groups: Api<FailoverGroup> = Api::namespaced(client.clone(), &config.namespace);
     let services: Api<DataService> = Api::namespaced(client.clone(), &config.namespace);
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &config.namespace);
-    let mut reporter = Reporter::new(client.clone(), config.clone(), sources.clone());
+    let mut reporter = Reporter::new(client.clone(), config.clone(), sources.clone(), programs.clone());
     let mut poster = events::Poster::new(client.clone(), config.clone(), sources.notes.clone());
 
     let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
@@ -270,6 +298,7 @@ pub(super) async fn run(
     let mut snapshots = sources.snapshots.clone();
     let mut guard = sources.guard.clone();
     let mut watchdog = follower.watchdog.clone();
+    let mut programs = programs;
     let (mut next_full, mut earliest, mut changed) = (Instant::now(), Instant::now(), true);
     let mut spent_until = Instant::now();
     loop {
@@ -354,6 +383,7 @@ pub(super) async fn run(
             }
             result = snapshots.changed(), if !changed => changed = result.is_ok(),
             result = guard.changed(), if !changed => changed = result.is_ok(),
+            result = programs.changed(), if !changed => changed = result.is_ok(),
             () = tokio::time::sleep_until(report_at) => {
                 let full = Instant::now() >= next_full;
                 let wrote = reporter.report(&follower.present(), follower.problem().as_deref(), full).await?;

@@ -65,6 +65,8 @@ pub struct Machine<'a> {
     pub facts: &'a Facts,
     /// The guard.
     pub guard: &'a GuardView,
+    /// Programs that resources run.
+    pub programs: &'a [api::ProgramStatus],
     /// Why this server can't act on the newest specification, if it can't.
     pub problem: Option<&'a str>,
 }
@@ -120,6 +122,7 @@ pub fn server_status(
             .iter()
             .map(|(name, report)| super::group_status::monitor(name, Some(report)))
             .collect(),
+        programs: machine.programs.to_vec(),
         holds: holds(snapshot, facts, old, now),
         conditions: old.conditions.clone(),
     };

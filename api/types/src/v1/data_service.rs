@@ -143,7 +143,7 @@ pub struct DataServiceStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub holds: Vec<Hold>,
-    /// Its methods on the servers. Not reported by this version.
+    /// Its methods on the servers of the namespace, as their agents found them within the last minute.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2048), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["server"]))]
     pub servers: Vec<DataServiceServer>,
@@ -160,10 +160,11 @@ pub struct DataServiceServer {
     /// Name of the Server object.
     #[schemars(length(max = 253))]
     pub server: String,
-    /// Whether every method is there.
+    /// Whether every method is there and can be run.
     #[serde(default)]
     pub installed: bool,
-    /// Digest of the methods' content.
+    /// Digest of what all methods are: the content of their files, or their text, and their arguments. Absent if one is not
+    /// there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub digest: Option<String>,

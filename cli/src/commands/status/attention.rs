@@ -84,6 +84,10 @@ fn complaints(kind: &str, name: &str, list: &[Condition], note: &mut impl FnMut(
     if let Some(unknown) = conditions::get(list, condition::UNKNOWN_GROUP).filter(|unknown| unknown.status == "True") {
         note(Tone::Warn, format!("{kind} {name}"), unknown.message.clone());
     }
+    if let Some(differs) = conditions::get(list, condition::CONTENT_MISMATCH).filter(|differs| differs.status == "True")
+    {
+        note(Tone::Warn, format!("{kind} {name}"), differs.message.clone());
+    }
     if let Some(lock) = conditions::get(list, condition::LOCK_REACHABLE).filter(|lock| lock.status == "False") {
         note(Tone::Warn, format!("{kind} {name}"), format!("the lock is out of reach: {}", lock.message));
     }

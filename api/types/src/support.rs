@@ -7,8 +7,8 @@
 use crate::{
     error::{ErrorKind, FieldError},
     v1::{
-        ControllerBrakes, ExecPolicy, FailoverGroupSpec, OperationMode, OperationSpec, OperationType, Reservation,
-        Resource, SubClusterBrakes, SubClusterSpec, SubClusterState, SuperClusterSpec,
+        ControllerBrakes, ExecPolicy, FailoverGroupSpec, OperationSpec, OperationType, Reservation, Resource,
+        SubClusterBrakes, SubClusterSpec, SubClusterState, SuperClusterSpec,
     },
 };
 
@@ -90,7 +90,5 @@ pub fn unsupported_operation(spec: &OperationSpec) -> Vec<FieldError> {
     let built = on_group || on_server || alone;
     let all = "use Move, Stop, Start, ClearFailures, Detach, Reinstate, ForceReinstate, ConfirmStopped or RotateKey";
     r.add(!built, "spec.type", spec.type_, all);
-    r.add(spec.mode == OperationMode::Plan, "spec.mode", spec.mode, "use Execute");
-    r.add(spec.plan_digest.is_some(), "spec.planDigest", "", REMOVE);
     r.0
 }

@@ -22,6 +22,12 @@ pub(crate) struct WaitArgs {
     /// Why, for the record
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
+    /// Only tell what it would do: its steps, which groups it interrupts and for how long; nothing is done
+    #[arg(long)]
+    pub(crate) plan: bool,
+    /// Do it only if its plan still has this digest, as --plan shows it
+    #[arg(long, value_name = "DIGEST", conflicts_with = "plan")]
+    pub(crate) plan_digest: Option<String>,
     /// How long to wait for the end, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub(crate) timeout: u64,
@@ -55,7 +61,7 @@ pub(crate) struct ClearFailuresArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) resource: Option<String>,
     /// On a server itself, without API: through its agent
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["plan", "plan_digest"])]
     pub(crate) local: bool,
     #[command(flatten)]
     pub(crate) agent: LocalArgs,

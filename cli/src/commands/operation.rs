@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use holdfast_api::v1::{Operation, OperationPhase, StepState};
+use holdfast_api::v1::{Operation, OperationMode, OperationPhase, OperationPlan, StepState};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -164,6 +164,12 @@ pub(crate) async fn carry_out(
     if wanted.kind == "Server" {
         operation["spec"]["requestedBy"] = json!(user(&api).await?);
     }
+    if wait.plan {
+        operation["spec"]["mode"] = json!("Plan");
+    }
+    if let Some(digest) = &wait.plan_digest {
+        operation["spec"]["planDigest"] = json!(digest);
+    }
     if confirmed.is_some() {
         operation["spec"]["confirm"] = json!(target);
     }
@@ -202,6 +208,26 @@ async fn user(api: &Api) -> Result<String> {
     user.map(str::to_owned).ok_or_else(|| Failure::refused("the API server does not say who you are".to_owned()))
 }
 
+/// What would be done, for people; the last line is what `--plan-digest` takes.
+fn plan_text(plan: &OperationPlan) -> String {
+    let mut text = String::new();
+    for action in &plan.actions {
+        text.push_str(&format!("{}\n", action.step));
+    }
+    for one in &plan.disruption {
+        let time = one.outage.as_ref().map_or("see below".to_owned(), ToString::to_string);
+        text.push_str(&format!("interrupts {} for {time}\n", one.group));
+    }
+    for server in &plan.fences {
+        text.push_str(&format!("fences {server}\n"));
+    }
+    for warning in &plan.warnings {
+        text.push_str(&format!("note: {warning}\n"));
+    }
+    text.push_str(&format!("digest {}\n", plan.digest));
+    text
+}
+
 async fn follow(api: &Api, wanted: &Wanted<'_>, timeout: u64, path: &str, name: &str, printer: Printer) -> Result {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(timeout);
     let words = &wanted.words;
@@ -223,6 +249,10 @@ async fn follow(api: &Api, wanted: &Wanted<'_>, timeout: u64, path: &str, name: 
         let ready = status.conditions.iter().map(|condition| condition.message.as_str()).find(|text| !text.is_empty());
         let ready = ready.unwrap_or("");
         match phase {
+            OperationPhase::Succeeded if operation.spec.mode == OperationMode::Plan => {
+                printer.note(ready);
+                return printer.data(&status.plan.as_ref().map(plan_text).unwrap_or_default());
+            }
             OperationPhase::Succeeded => return printer.data(ready),
             OperationPhase::Failed
             | OperationPhase::Cancelled

@@ -8,6 +8,7 @@
 mod board;
 mod check;
 mod decide;
+mod predict;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use check::{Violation, check};
 use decide::exclusions_alone;
 pub use decide::{exclusions, plan};
+pub use predict::{Does, Forecast, Interruption, Losses, Measured, Step, Times, forecast, outage};
 
 /// Everything the planner knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

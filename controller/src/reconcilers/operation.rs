@@ -6,6 +6,9 @@ pub(crate) mod carry_out;
 pub(crate) mod clear_failures;
 pub(crate) mod on_server;
 pub(crate) mod on_service;
+mod planned;
+#[cfg(test)]
+mod planned_tests;
 pub(crate) mod rotate_key;
 #[cfg(test)]
 mod tests;
@@ -15,7 +18,10 @@ use std::time::Duration;
 
 use holdfast_api::conditions;
 use holdfast_api::reasons::condition;
-use holdfast_api::v1::{FailoverGroup, Operation, OperationPhase, OperationType, Server, SubCluster, TargetKind};
+use holdfast_api::v1::{
+    FailoverGroup, Operation, OperationMode, OperationPhase, OperationPlan, OperationType, Server, SubCluster,
+    TargetKind,
+};
 use kube::api::{DeleteParams, ListParams, Preconditions};
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType};
@@ -84,6 +90,10 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
         OperationPhase::Pending if sub.is_some() || on_service.is_some() => ahead(&api, &operation).await?,
         _ => None,
     };
+    let planned = match (phase_of(&operation), &operation.spec.plan_digest) {
+        (OperationPhase::Pending, Some(digest)) => planned_as(&api, digest).await?,
+        _ => None,
+    };
     let now = context.now();
     let servers = sub.as_ref().map(|sub| context.servers_of(sub)).unwrap_or_default();
     let reporting = Reporting::of(servers.iter().map(AsRef::as_ref), now, context.settings.report_timeout).is_fresh();
@@ -115,6 +125,7 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
         beside: &beside,
         reporting,
         ahead: ahead.as_deref(),
+        planned: planned.as_ref(),
         began: &context.steps_began(&operation.uid().unwrap_or_default()),
         now,
     };
@@ -180,10 +191,18 @@ async fn ahead(api: &Api<Operation>, operation: &Operation) -> Result<Option<Str
         .iter()
         .filter(|other| other.uid() != operation.uid())
         .filter(|other| other.spec.target == operation.spec.target && !is_final(phase_of(other)))
+        .filter(|other| other.spec.mode == OperationMode::Execute)
         .filter(|other| phase_of(other) == OperationPhase::Running || age_order(*other) < age_order(operation))
         .collect();
     others.sort_by_key(|other| (phase_of(other) != OperationPhase::Running, age_order(*other)));
     Ok(others.first().map(|other| other.name_any()))
+}
+
+/// The plan with this digest, if an Operation of mode Plan is left that has it: to say what differs.
+async fn planned_as(api: &Api<Operation>, digest: &str) -> Result<Option<OperationPlan>, Error> {
+    let all = api.list(&ListParams::default()).await.map_err(Error::api("list Operations"))?;
+    let mut plans = all.items.into_iter().filter_map(|operation| operation.status?.plan);
+    Ok(plans.find(|plan| plan.digest == digest))
 }
 
 /// It is over: lets it go when it is being deleted, and deletes it when its time has come.

@@ -1,4 +1,4 @@
-//! `holdfast why`, read like an operator reads it after the night.
+//! `holdfast why` and plans, read like an operator reads them.
 
 use holdfast_lab::{boottime_ns, wait_for};
 
@@ -43,5 +43,32 @@ fn after_a_takeover_why_tells_who_was_lost_how_that_was_known_and_what_brings_it
     assert_eq!(json["about"], format!("group ha/{GROUP}"));
     let topics = json["statements"].as_array().expect("statements");
     assert!(topics.iter().any(|one| one["topic"] == "NotElsewhere" && one["server"] == victim.as_str()), "{json}");
+    trial.cluster.close().expect("the lab goes");
+}
+
+#[test]
+fn a_planned_move_does_nothing_tells_how_long_and_runs_by_its_digest_only_while_nothing_has_changed() {
+    let trial = Trial::two("plan");
+    let (here, there) = (trial.active(), trial.others(&trial.active())[0].clone());
+    let plan = |to: &str| trial.cluster.holdfast(&["move", GROUP, "--to", to, "-n", "ha", "--plan"]).expect("a plan");
+    let digest =
+        |plan: &str| plan.lines().last().and_then(|line| line.strip_prefix("digest ")).expect("its digest").to_owned();
+    let first = plan(&there);
+    assert!(first.starts_with(&format!("stop {GROUP} on {here}\nstart {GROUP} on {there}\n")), "{first}");
+    assert!(first.contains(&format!("how long {GROUP} is away is not known")), "its stop was never seen: {first}");
+    assert_eq!(trial.history(), std::slice::from_ref(&here), "nothing was done");
+
+    let by_plan = |to: &str, digest: &str| {
+        trial.cluster.holdfast(&["move", GROUP, "--to", to, "-n", "ha", "--plan-digest", digest])
+    };
+    by_plan(&there, &digest(&first)).expect("nothing has changed");
+    trial.cluster.wait_online(GROUP, Some(&there), LIMIT).expect("it is there");
+    let second = plan(&here);
+    let promised =
+        second.lines().find_map(|line| line.strip_prefix(&format!("interrupts {GROUP} for "))).expect("a time");
+    assert!(promised.ends_with("ms"), "measured by now: {second}");
+    let old = by_plan(&here, &digest(&first)).expect_err("another plan").to_string();
+    assert!(old.contains("spec.planDigest: asked for") && old.contains("nothing was done"), "{old}");
+    assert_eq!(trial.history(), [here, there]);
     trial.cluster.close().expect("the lab goes");
 }

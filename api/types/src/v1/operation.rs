@@ -333,9 +333,10 @@ pub struct Disruption {
     /// Name of the group.
     #[schemars(length(max = 253))]
     pub group: String,
-    /// For how long.
+    /// For how long. Absent: until it is started again, or a part of it was never measured; warnings say which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::reported_duration")]
-    pub outage: Duration,
+    pub outage: Option<Duration>,
 }
 
 /// One step of a plan.

@@ -49,7 +49,7 @@ fn server_state(sub: &SubCluster, name: &str, declared: ServerDeclaredState) -> 
 }
 
 fn current(group: &FailoverGroup) -> Current {
-    let status = group.status.clone().unwrap_or_default();
+    let Some(status) = &group.status else { return Current::Offline };
     let on = |phase| match &status.server {
         Some(server) => Current::On { server: server.clone(), phase },
         None => Current::Unknown { servers: BTreeSet::new() },
@@ -63,19 +63,20 @@ fn current(group: &FailoverGroup) -> Current {
         Some(GroupPhase::Online) => on(Phase::Online),
         Some(GroupPhase::Stopping) => on(Phase::Stopping),
         Some(GroupPhase::Stuck) => on(Phase::Stuck),
-        Some(GroupPhase::Unknown) => Current::Unknown { servers: status.server.into_iter().collect() },
+        Some(GroupPhase::Unknown) => Current::Unknown { servers: status.server.iter().cloned().collect() },
     }
 }
 
 /// Servers that the coordinator excludes because the group failed there.
 fn failed_on(group: &FailoverGroup) -> impl Iterator<Item = (String, String)> {
-    let status = group.status.clone().unwrap_or_default();
-    let candidates = status.decision.map(|decision| decision.candidates).unwrap_or_default();
-    let failed = candidates.into_iter().filter(|candidate| candidate.reasons.contains(&ExclusionReason::Failed));
+    let status = group.status.iter();
+    let candidates = status.flat_map(|status| &status.decision).flat_map(|decision| &decision.candidates);
+    let failed = candidates.filter(|candidate| candidate.reasons.contains(&ExclusionReason::Failed));
     failed.map(move |candidate| {
-        let failure = status.failures.iter().find(|failure| failure.server == candidate.server);
+        let mut failures = group.status.iter().flat_map(|status| &status.failures);
+        let failure = failures.find(|failure| failure.server == candidate.server);
         let message = failure.map(|failure| format!("{}: {}", failure.resource, failure.message)).unwrap_or_default();
-        (candidate.server, message)
+        (candidate.server.clone(), message)
     })
 }
 
@@ -105,7 +106,20 @@ fn planned(sub: &SubCluster, group: &FailoverGroup, ask: Option<&Ask>, offline: 
 }
 
 /// The planner's question about one group, among those beside it.
-fn question(sub: &SubCluster, group: &FailoverGroup, beside: &Beside, ask: Option<&Ask>, offline: bool) -> Input {
+pub(crate) fn question(
+    sub: &SubCluster,
+    group: &FailoverGroup,
+    beside: &Beside,
+    ask: Option<&Ask>,
+    offline: bool,
+) -> Input {
+    let mut input = whole(sub, beside);
+    input.groups.insert(group.name_any(), planned(sub, group, ask, offline));
+    input
+}
+
+/// The planner's question about a whole sub-cluster.
+pub(crate) fn whole(sub: &SubCluster, beside: &Beside) -> Input {
     let servers = sub.spec.servers.iter();
     let has = |server: &Arc<Server>| {
         let has = server.status.as_ref()?.capacity.as_ref()?;
@@ -113,12 +127,11 @@ fn question(sub: &SubCluster, group: &FailoverGroup, beside: &Beside, ask: Optio
         let all = capacity(Some(has.cpu.as_ref()?), Some(has.memory.as_ref()?));
         Some((server.spec.server.clone(), all))
     };
-    let others = beside.groups.iter().map(|other| (other.name_any(), planned(sub, other, None, false)));
-    let itself = (group.name_any(), planned(sub, group, ask, offline));
+    let groups = beside.groups.iter().map(|other| (other.name_any(), planned(sub, other, None, false)));
     Input {
         servers: servers.map(|s| (s.name.clone(), server_state(sub, &s.name, s.state))).collect(),
         capacity: beside.servers.iter().filter_map(has).collect(),
-        groups: others.chain([itself]).collect(),
+        groups: groups.collect(),
     }
 }
 

@@ -10,8 +10,8 @@ use holdfast_api::conditions;
 use holdfast_api::duration;
 use holdfast_api::reasons::{accepted, condition};
 use holdfast_api::v1::{
-    FailoverGroup, GroupPhase, Operation, OperationOrigin, OperationPhase, OperationStatus, OperationStep,
-    OperationType, StepState, SubCluster, Transition, TransitionType,
+    FailoverGroup, GroupPhase, Operation, OperationOrigin, OperationPhase, OperationPlan, OperationStatus,
+    OperationStep, OperationType, StepState, SubCluster, Transition, TransitionType,
 };
 use holdfast_planner::Reason;
 use jiff::Timestamp;
@@ -22,6 +22,7 @@ use super::super::failover_group::target::{Beside, exclusions};
 use super::super::{failover_group, list};
 
 /// Everything that the next status depends on.
+#[derive(Clone, Copy)]
 pub(crate) struct Facts<'a> {
     /// The Operation.
     pub(crate) operation: &'a Operation,
@@ -41,6 +42,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) reporting: bool,
     /// Another Operation on the same group that goes first.
     pub(crate) ahead: Option<&'a str>,
+    /// The plan that has the digest of `spec.planDigest`, if an Operation of mode Plan has it.
+    pub(crate) planned: Option<&'a OperationPlan>,
     /// When steps began, by name, as far as this process saw it: times in a status have whole seconds.
     pub(crate) began: &'a BTreeMap<String, Timestamp>,
     /// The present time.
@@ -53,6 +56,7 @@ pub(super) mod reason {
     pub(in super::super) const WAITING_FOR_AGENTS: &str = "WaitingForAgents";
     pub(in super::super) const WAITING_FOR_GROUP: &str = "WaitingForGroup";
     pub(in super::super) const PRECONDITION_FAILED: &str = "PreconditionFailed";
+    pub(in super::super) const PLAN_DIFFERS: &str = "PlanDiffers";
     pub(in super::super) const NOT_ELIGIBLE: &str = "NotEligible";
     pub(in super::super) const REFUSED: &str = "Refused";
     pub(in super::super) const STOP_UNPROVEN: &str = "StopUnproven";
@@ -108,7 +112,7 @@ pub(crate) fn next(facts: &Facts<'_>) -> OperationStatus {
     next.status.origin.get_or_insert(OperationOrigin::Api);
     match phase {
         OperationPhase::Running => go_on(facts, &mut next),
-        _ => super::begin::begin(facts, &mut next),
+        _ => super::planned::begin(facts, &mut next),
     }
     next.status
 }
@@ -121,7 +125,40 @@ pub(super) struct Next<'a> {
     now: Timestamp,
 }
 
-impl Next<'_> {
+impl<'a> Next<'a> {
+    /// The same, to think something through that is not written.
+    pub(super) fn thought(&self) -> Next<'a> {
+        Next { status: self.status.clone(), generation: self.generation, began: self.began, now: self.now }
+    }
+
+    /// What was thought through is so.
+    pub(super) fn take(&mut self, thought: Next<'a>) {
+        self.status = thought.status;
+    }
+
+    pub(super) fn status(&self) -> &OperationStatus {
+        &self.status
+    }
+
+    pub(super) fn phase(&self) -> OperationPhase {
+        self.status.phase.unwrap_or_default()
+    }
+
+    /// Why it is as it is.
+    pub(super) fn message(&self) -> String {
+        let ready = conditions::get(&self.status.conditions, condition::READY);
+        ready.map(|ready| ready.message.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn set_plan(&mut self, plan: OperationPlan) {
+        self.status.plan = Some(plan);
+    }
+
+    /// None of them was begun.
+    pub(super) fn forget_steps(&mut self) {
+        self.status.steps.clear();
+    }
+
     fn set(&mut self, type_: &str, state: bool, reason: &str, message: &str) {
         conditions::set(&mut self.status.conditions, type_, state, reason, message, self.generation, self.now);
     }

@@ -386,6 +386,7 @@ mod tests {
                 beside: &self.beside,
                 reporting: true,
                 ahead: None,
+                planned: None,
                 keys: None,
                 began: &BTreeMap::new(),
                 now: "2026-03-01T00:00:01Z".parse().unwrap(),

@@ -211,6 +211,7 @@ mod tests {
             beside: &Beside::default(),
             reporting: false,
             ahead: None,
+            planned: None,
             keys: None,
             began: &BTreeMap::new(),
             now: "2026-03-01T00:00:01Z".parse().unwrap(),

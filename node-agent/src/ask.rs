@@ -10,6 +10,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::cgroup::Cgroup;
+use crate::said;
 use crate::spawn::{self, Child, Exit, Spawn};
 
 /// What is read of the output; the rest is dropped. Metadata of the largest agent has about 50 KiB.
@@ -20,8 +21,6 @@ pub const INPUT: usize = 60 << 10;
 const KILL_WAIT: Duration = Duration::from_secs(2);
 /// How often a program that says nothing is looked at.
 const LOOK: Duration = Duration::from_millis(50);
-/// Longest text about a run, in characters.
-const SAID: usize = 300;
 
 /// One run.
 #[derive(Debug)]
@@ -49,8 +48,8 @@ pub struct Answer {
     pub exit: Exit,
     /// What it printed on standard output, as it is.
     pub output: String,
-    /// The last line that says something, of its errors first, then of its output; at most 300 characters.
-    pub last_line: String,
+    /// The last lines that say something, of its errors if there are any, else of its output.
+    pub last_lines: String,
 }
 
 /// Why there is no answer.
@@ -59,12 +58,12 @@ pub struct Silence {
     /// A sentence.
     pub problem: String,
     /// As in [`Answer`].
-    pub last_line: String,
+    pub last_lines: String,
 }
 
 impl Silence {
     fn of(problem: impl ToString) -> Silence {
-        Silence { problem: problem.to_string(), last_line: String::new() }
+        Silence { problem: problem.to_string(), last_lines: String::new() }
     }
 }
 
@@ -113,12 +112,12 @@ pub fn ask(ask: &Ask<'_>) -> Result<Answer, Silence> {
         }
         cgroup.remove();
     }
-    let last_line = collected.last_line();
+    let last_lines = collected.last_lines();
     match exit {
-        Some(exit) => Ok(Answer { exit, output: String::from_utf8_lossy(&collected.output).into_owned(), last_line }),
+        Some(exit) => Ok(Answer { exit, output: String::from_utf8_lossy(&collected.output).into_owned(), last_lines }),
         None => {
             child.wait(None);
-            Err(Silence { problem, last_line })
+            Err(Silence { problem, last_lines })
         }
     }
 }
@@ -187,15 +186,10 @@ impl Collected {
         }
     }
 
-    /// The last line that says something, errors first.
-    pub(crate) fn last_line(&self) -> String {
-        [&self.errors, &self.output]
-            .into_iter()
-            .find_map(|text| {
-                let text = String::from_utf8_lossy(text).into_owned();
-                let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty());
-                line.map(|line| line.chars().filter(|c| !c.is_control()).take(SAID).collect())
-            })
-            .unwrap_or_default()
+    /// The last lines that say something: of the errors if there are any.
+    pub(crate) fn last_lines(&self) -> String {
+        let mut each =
+            [&self.errors, &self.output].into_iter().map(|text| said::last_lines(&String::from_utf8_lossy(text)));
+        each.find(|lines| !lines.is_empty()).unwrap_or_default()
     }
 }

@@ -37,6 +37,7 @@ pub mod realtime;
 mod redact;
 pub mod resources;
 pub mod run;
+pub mod said;
 pub mod spawn;
 pub mod spec_cache;
 pub mod watchdog;

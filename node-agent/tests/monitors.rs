@@ -71,14 +71,14 @@ fn a_program_passes_by_exit_code_and_output_and_fails_when_it_hangs() {
     let server = Server::new();
     assert_eq!(check(&server, shell("exit 0"), LIMIT), Outcome::Running);
     let message = failed(check(&server, shell("echo stale; echo no rows >&2; exit 3"), LIMIT));
-    assert_eq!(message, "exit 3; last line: no rows");
+    assert_eq!(message, "exit 3; it printed: no rows");
     let mut other = shell("echo primary; exit 3");
     other["exec"]["exitCodes"] = json!([0, 3]);
     other["exec"]["output"] = "^prim".into();
     assert_eq!(check(&server, other.clone(), LIMIT), Outcome::Running);
     other["exec"]["output"] = "^standby".into();
     let message = failed(check(&server, other, LIMIT));
-    assert!(message.contains("does not match \"^standby\"; last line: primary"), "{message}");
+    assert!(message.contains("does not match \"^standby\"; it printed: primary"), "{message}");
     // More than a pipe holds must not make it wait; what it leaves running is ended.
     assert_eq!(check(&server, shell("yes | head -c 3000000; sleep 300 & exit 0"), LIMIT), Outcome::Running);
     let told = shell("test $HOLDFAST_GROUP.$HOLDFAST_MONITOR.$HOLDFAST_SERVER = ledger.answers.db1");
@@ -86,7 +86,7 @@ fn a_program_passes_by_exit_code_and_output_and_fails_when_it_hangs() {
 
     let began = Instant::now();
     let message = failed(check(&server, shell("echo asking; sleep 300 & wait"), Duration::from_millis(500)));
-    assert_eq!(message, "the program did not end within 500ms; last line: asking");
+    assert_eq!(message, "the program did not end within 500ms; it printed: asking");
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     assert_eq!(server.cgroups.helpers().pids(), [] as [i32; 0], "nothing of any check is left");
 }

@@ -143,11 +143,12 @@ fn a_method_that_fails_ends_the_step_and_a_stop_goes_on_where_it_failed() {
     let trial = Trial::new(&ALL, &[("fmInit", server_says), ("stopNet", server_says)]);
     assert_eq!(trial.run(Action::Start, "db"), Outcome::Running);
     let message = failed(trial.run(Action::Start, "db.net"));
-    assert_eq!(message, "FM_INIT of data service db2: exit 4; last line: no licence");
+    let printed = "its start failed: FM_INIT of data service db2: exit 4; it printed: no licence; all of it: ";
+    assert!(message.starts_with(printed), "{message}");
     assert!(failed(trial.run(Action::Probe, "db.net")).contains("did not complete"));
     trial.calls();
     let message = failed(trial.run(Action::Stop, "db.net"));
-    assert!(message.starts_with("STOP_NET of data service db2: exit 4"), "{message}");
+    assert!(message.starts_with("its stop failed: STOP_NET of data service db2: exit 4"), "{message}");
     std::fs::write(trial.server.state(&step_of("db.net")).join("stopNet.ok"), "").unwrap();
     assert_eq!(trial.run(Action::Stop, "db.net"), Outcome::Stopped);
     let names: Vec<String> = trial.calls().iter().map(|call| call.split('(').next().unwrap().to_owned()).collect();
@@ -160,13 +161,15 @@ fn a_method_that_hangs_is_killed_when_its_own_time_is_over() {
         Trial::new(&ALL, &[("start", "sleep 300 & sleep 300"), ("fmCheck", "sleep 300"), ("stopNet", "sleep 300")]);
     let began = Instant::now();
     let message = failed(trial.run(Action::Start, "db"));
-    assert_eq!(message, "START of data service db2: it took longer than 2s and was killed; it printed nothing");
+    let wanted = "its start failed: START of data service db2: it took longer than 2s and was killed; it printed nothing; \
+                  if it needs longer, raise its timeout in the DataService";
+    assert_eq!(message, wanted);
     assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
     assert_eq!(trial.server.cgroups.groups().pids(), [] as [i32; 0]);
     assert_eq!(trial.run(Action::Start, "db.net"), Outcome::Running);
     for (action, name) in [(Action::Monitor, "FM_CHECK"), (Action::Stop, "STOP_NET")] {
         let message = failed(trial.run(action, "db.net"));
-        assert!(message.starts_with(&format!("{name} of data service db2: it took longer than 2s")), "{message}");
+        assert!(message.contains(&format!("failed: {name} of data service db2: it took longer than 2s")), "{message}");
     }
 }
 
@@ -175,11 +178,17 @@ fn what_is_not_there_is_named() {
     let trial = Trial::new(&["start"], &[]);
     trial.register(json!({"methods": [{"name": "start", "path": "/opt/db2/start"}], "runAs": {"user": "nobody"}}));
     let message = failed(trial.run(Action::Start, "db"));
-    assert!(message.starts_with("START of data service db2: ") && message.contains("/opt/db2/start"), "{message}");
+    assert!(
+        message.starts_with("its start failed: START of data service db2: ") && message.contains("/opt/db2/start"),
+        "{message}"
+    );
     *trial.server.sources.borrow_mut() = Arc::default();
     let other = resource(json!({"name": "other", "dataService": {"name": "db2"}}));
     let message = failed(trial.server.run(Action::Start, &other));
-    assert_eq!(message, "resource other: dataService.name: DataService db2 is not known on this server");
+    assert_eq!(
+        message,
+        "its start failed: resource other: dataService.name: DataService db2 is not known on this server"
+    );
 }
 
 /// Ends the guard with the test.

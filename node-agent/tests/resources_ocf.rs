@@ -169,7 +169,11 @@ fn an_agent_that_fails_is_quoted_and_a_stop_that_fails_is_no_stop() {
     says("stop", 6);
     assert_eq!(server.run(Action::Probe, &spec), Outcome::Stopped);
     let message = failed(server.run(Action::Start, &spec));
-    assert!(message.contains("start failed: exit 6, not configured") && message.ends_with("no licence"), "{message}");
+    assert!(
+        message.contains("its start failed: the agent's start: exit 6, not configured")
+            && message.contains("no licence; all that it printed: "),
+        "{message}"
+    );
     assert_eq!(server.run(Action::Stop, &spec), Outcome::Stopped);
     // It broke half way: what it says afterwards proves nothing.
     says("start", 1);
@@ -179,7 +183,7 @@ fn an_agent_that_fails_is_quoted_and_a_stop_that_fails_is_no_stop() {
     for code in [1, 3, 5, 6] {
         says("stop", code);
         let message = failed(server.run(Action::Stop, &spec));
-        assert!(message.contains(&format!("stop failed: exit {code}")), "{message}");
+        assert!(message.contains(&format!("its stop failed: the agent's stop: exit {code}")), "{message}");
     }
     says("monitor", 5);
     assert!(failed(server.run(Action::Probe, &spec)).contains("exit 5, not installed"), "it may run");

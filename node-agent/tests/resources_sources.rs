@@ -78,13 +78,13 @@ fn what_a_program_prints_of_a_secret_is_told_to_nobody() {
         resource(json!({"name": "app", "process": {"command": ["/bin/sh", "-c", script], "environmentFrom": ["s"]}}))
     };
     let at_once = failed(server.run(Action::Start, &app("echo no $PASSWORD here; exit 3")));
-    assert!(at_once.contains("last line: no *** here"), "{at_once}");
+    assert!(at_once.contains("it printed: no *** here"), "{at_once}");
     let go = server.run_dir.path().join("go");
     let later = app(&format!("until [ -e {} ]; do sleep 0.01; done; echo bad $PASSWORD; exit 3", go.display()));
     assert_eq!(server.run(Action::Start, &later), Outcome::Running);
     std::fs::write(&go, "").unwrap();
     let message = server.failure(Duration::from_secs(10));
-    assert!(message.contains("last line: bad ***"), "{message}");
+    assert!(message.contains(" / bad ***; all of it: "), "{message}");
 }
 
 #[test]
@@ -95,19 +95,22 @@ fn what_is_missing_is_named_and_nothing_of_the_group_is_started() {
     let process = |secret: &str| json!({"name": "app", "process": {"command": ["/bin/sleep", "300"], "environmentFrom": [secret]}});
     let unknown =
         "in namespace ha is not known on this server; create it there, or see in the agent's log why it can't be read";
-    assert_eq!(refused(process("none")), format!("resource app: process.environmentFrom: Secret none {unknown}"));
+    assert_eq!(
+        refused(process("none")),
+        format!("its start failed: resource app: process.environmentFrom: Secret none {unknown}")
+    );
     let text = refused(process("s"));
     assert!(
-        text.starts_with("resource app: process.environmentFrom: key PASSWORD of Secret s in namespace ha is no text"),
+        text.starts_with("its start failed: resource app: process.environmentFrom: key PASSWORD of Secret s in namespace ha is no text"),
         "{text}"
     );
     let script = |key: &str| json!({"name": "hook", "script": {"start": {"configMap": {"name": "c", "key": key}}, "stop": {"inline": "true"}}});
     let text = refused(script("begin"));
-    let named =
-        "resource hook: script.start.configMap: ConfigMap c in namespace ha has no key begin; it has: start, stop. ";
+    let named = "its start failed: resource hook: script.start.configMap: ConfigMap c in namespace ha has no key begin; it has: start, stop. ";
     assert!(text.starts_with(named), "{text}");
     let agent = json!({"name": "note", "ocf": {"type": "Dummy", "parametersFrom": ["none"]}});
-    assert_eq!(refused(agent.clone()), format!("resource note: ocf.parametersFrom: Secret none {unknown}"));
+    let text = refused(agent.clone());
+    assert!(text.contains(&format!("failed: resource note: ocf.parametersFrom: Secret none {unknown}")), "{text}");
     assert_eq!(server.cgroups.groups().pids(), [] as [i32; 0]);
 
     // The whole group is looked at before its first resource is started.

@@ -192,7 +192,7 @@ fn what_can_not_or_must_not_be_started_is_refused_with_the_reason_and_the_way_ou
     assert!(message.contains("exit-code, exit 7 of its main process"), "{message}");
     // What it printed is quoted as far as the journal, which is written beside, has it by then.
     eventually("its last lines are quoted", LIMIT, || {
-        failed(server.run(Action::Start, &spec)).ends_with("its last lines: the port is busy")
+        failed(server.run(Action::Start, &spec)).contains("its last lines: the port is busy; journalctl -u ")
     });
 }
 

@@ -347,7 +347,7 @@ fn backups() {
     while Instant::now() < deadline {
         let mut input = if count == 0 { seeds[0].clone() } else { random.input(&seeds) };
         let bare = Backup::parse(&input);
-        assert!(bare.is_err(), "taken without its last line: {input:?}");
+        assert!(bare.is_err(), "taken without its it printed: {input:?}");
         let sum: String = Sha256::digest(&input).iter().map(|byte| format!("{byte:02x}")).collect();
         input.extend(format!("{{\"entries\":1,\"files\":1,\"sha256\":\"{sum}\"}}\n").into_bytes());
         if let Ok(read) = Backup::parse(&input) {

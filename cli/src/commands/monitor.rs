@@ -67,8 +67,8 @@ fn check(program: &PathBuf, args: &[String], timeout: u32) -> std::result::Resul
     let run = Ask { program, args, environment: &environment, input: "", timeout, cgroup: None, cancel: &never };
     let (problem, said) = match ask(&run) {
         Ok(answer) if answer.exit == Exit::Code(0) => return Ok(()),
-        Ok(answer) => (answer.exit.to_string(), answer.last_line),
-        Err(silence) => (silence.problem, silence.last_line),
+        Ok(answer) => (answer.exit.to_string(), answer.last_lines),
+        Err(silence) => (silence.problem, silence.last_lines),
     };
     Err(if said.is_empty() { problem } else { format!("{problem}: {said}") })
 }

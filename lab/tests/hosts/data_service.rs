@@ -220,14 +220,18 @@ fn a_method_that_fails_or_hangs_is_named_with_what_it_said_and_the_group_runs_el
     // The service dies, and can't be started here again.
     std::fs::write(host("alder").path("/run/broken").expect("it is on"), "").expect("broken");
     host("alder").signal(&with("alder", "nginx"), nix::sys::signal::Signal::SIGKILL).expect("killed");
-    told(&cluster, "alder", "START_NET of data service www: exit 3; last line: cannot open the journal");
+    told(
+        &cluster,
+        "alder",
+        "START_NET of data service www: exit 3; it printed: opening / cannot open the journal; all of it: ",
+    );
     cluster.wait_online(GROUP, Some("birch"), LIMIT).expect("the other server has it");
     // It dies there, too, and hangs when it is started: it is killed, named, and goes back to the repaired server.
     std::fs::remove_file(host("alder").path("/run/broken").expect("it is on")).expect("repaired");
     std::fs::write(host("birch").path("/run/hangs").expect("it is on"), "").expect("broken");
     host("birch").signal(&with("birch", "nginx"), nix::sys::signal::Signal::SIGKILL).expect("killed");
     let hung =
-        "FM_START of data service www: it took longer than 2s and was killed; last line: waiting for the licence";
+        "FM_START of data service www: it took longer than 2s and was killed; it printed: waiting for the licence";
     told(&cluster, "birch", hung);
     cluster.wait_online(GROUP, Some("alder"), LIMIT).expect("it is good again");
     assert!(with("birch", "777703").is_empty() && with("birch", "nginx").is_empty(), "nothing is left of it");

@@ -24,6 +24,8 @@ use crate::resources::plan::data_service::declared_name;
 
 /// Transitions kept in status; the rest is in Events and logs.
 const TRANSITIONS: usize = 10;
+/// What to do about a group that failed everywhere.
+const CLEAR: &str = "remove the cause, then: holdfast clear-failures";
 /// Failures kept in status.
 const FAILURES: usize = 16;
 
@@ -317,7 +319,8 @@ fn set_conditions(
             (State::False, ready::HELD, format!("held: {holds}"))
         }
         GroupPhase::Offline if declared && no_server => {
-            let text = if failed.is_empty() { left_out(placed) } else { failed.join("; ") };
+            // Where it failed comes first: a condition's message is bounded, the advice is short.
+            let text = if failed.is_empty() { left_out(placed) } else { format!("{CLEAR}. {}", failed.join("; ")) };
             (State::False, ready::NO_SERVER_LEFT, text)
         }
         GroupPhase::Offline if declared && rule == Some(planner::Rule::WaitForGroup) => {
@@ -393,7 +396,13 @@ fn stalled_by(placed: &PlacedGroup, message: &str) -> Option<(String, String)> {
         return Some((stalled::STOP_UNPROVEN.to_owned(), message.to_owned()));
     }
     let limit = placed.holds.contains(stalled::FAILURE_LIMIT);
-    limit.then(|| (stalled::FAILURE_LIMIT.to_owned(), "it failed too often on every server".to_owned()))
+    let each: Vec<String> = placed
+        .failures
+        .iter()
+        .map(|(server, failure)| format!("{} on {server}: {}", failure.part, failure.message))
+        .collect();
+    let text = format!("it failed too often on every server; {CLEAR}. {}", each.join("; "));
+    limit.then(|| (stalled::FAILURE_LIMIT.to_owned(), clip(text.trim_end_matches(['.', ' ']))))
 }
 
 #[cfg(test)]

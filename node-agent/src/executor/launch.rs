@@ -17,6 +17,7 @@ use crate::cgroup::Cgroup;
 use crate::helper::{Question, Request, Verb};
 use crate::monitors;
 use crate::resources::{Plan, Verdict, execute};
+use crate::said;
 use crate::spawn::{self, Child, Exit};
 
 /// How long the kernel may take to end a killed helper.
@@ -61,13 +62,19 @@ pub(super) async fn helper(inner: &Inner, request: Request, until: Instant) -> V
     let cgroup = inner.settings.cgroups.helper(request.op);
     let victims = killed_on_timeout(inner, &request);
     let limit = request.timeout;
+    let field = match request.verb {
+        Verb::Start => "timeouts.start of the resource",
+        Verb::Stop => "timeouts.stop of the resource",
+        Verb::Probe => "timeouts.probe of the resource",
+        Verb::Monitor => "monitor.timeout of the resource",
+    };
     let question = Question::Operation(Box::new(request));
     let verdict = match timeout_at(until, talk(inner, &cgroup, &question)).await {
         Ok(Ok(verdict)) => verdict,
         Ok(Err(problem)) => Verdict::unknown(format!("the helper could not be run: {problem}")),
         Err(_) => {
             let rest = kill(victims).await;
-            Verdict::unknown(format!("it took longer than {limit:?} and was killed{rest}"))
+            Verdict::unknown(format!("{}{rest}", said::too_long(limit, field)))
         }
     };
     // What may still act decides: whatever it said, nobody knows what is left of it.
@@ -90,7 +97,7 @@ pub(super) async fn check(
         answer = timeout_at(until, talk(inner, &cgroup, &question)) => match answer {
             Ok(Ok(verdict)) => verdict,
             Ok(Err(problem)) => Verdict::unknown(format!("the helper could not be run: {problem}")),
-            Err(_) => Verdict::failed(format!("it took longer than {limit:?} and was killed")),
+            Err(_) => Verdict::failed(said::too_long(limit, "timeout of the monitor")),
         },
         _ = called_back.wait_for(|end| *end) => Verdict::unknown("it was called back"),
     };

@@ -30,6 +30,7 @@ use crate::nursery::Nursery;
 use crate::resources::data_service::Abort;
 use crate::resources::plan::data_service::declared_name;
 use crate::resources::{Network, Plan, Sources, State, Told, Verdict, process};
+use crate::said;
 
 pub use checks::Check;
 pub use records::{RecordError, RunningGroup, RunningResource};
@@ -192,9 +193,12 @@ impl Executor {
             let _turn = turn.lock().await;
             let (action, group, resource) = (operation.action, operation.group.clone(), operation.resource.clone());
             let mut verdict = inner.perform(operation).await;
-            if let Some(known) = inner.records.resource(&group, &resource) {
+            let known = inner.records.resource(&group, &resource);
+            if let Some(known) = &known {
                 verdict.message = known.plan.redacted(&verdict.message);
             }
+            let state = state_dir(&inner.settings.run_dir, &key.0, &key.1);
+            let verdict = said::worded(action, known.as_ref().map(|known| &known.plan), &state, verdict);
             let took = clock::now().since(began);
             if verdict.state == State::Running || action != Action::Stop && verdict.state == State::Unknown {
                 Inner::watch(&inner, &key);
@@ -379,6 +383,7 @@ impl Inner {
             let state = state_dir(&inner.settings.run_dir, &group, &resource);
             let cgroup = inner.settings.cgroups.resource(&group, &resource);
             let message = plan.redacted(&watch::end_of(&state, &cgroup).await);
+            let message = said::with_advice(Some(&plan), &state, message);
             tracing::warn!(%group, %resource, %message, "a program has ended by itself");
             (inner.inputs)(Input::ResourceFailed {
                 group: GroupName(group),

@@ -9,8 +9,8 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use super::launch::watched;
 use crate::cgroup::Cgroup;
 use crate::deadline::process_start;
-use crate::resources::process::{Record, last_line, record};
-use crate::spawn;
+use crate::resources::process::{Record, last_lines, record};
+use crate::{said, spawn};
 
 /// Returns when nothing of the program is left, with a sentence about its end.
 pub(super) async fn end_of(state: &Path, cgroup: &Cgroup) -> String {
@@ -28,8 +28,8 @@ pub(super) async fn end_of(state: &Path, cgroup: &Cgroup) -> String {
         // Without notice of its end, the resource's own check will find it.
         Err(error) => return format!("{how}; its control group can't be watched: {error}"),
     }
-    let last = last_line(state, 0);
-    if last.is_empty() { how } else { format!("{how}; last line: {last}") }
+    let last = last_lines(state, 0);
+    if last.is_empty() { how } else { format!("{how}; {}", said::heard(&last)) }
 }
 
 /// Waits for the end of the program; says how it ended if that is known.

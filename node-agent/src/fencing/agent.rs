@@ -93,11 +93,11 @@ pub fn run(run: &Run<'_>) -> Result<Ran, String> {
         cancel: run.cancel,
     })
     .map_err(|silence| {
-        let line = redact(&silence.last_line, run.secrets);
-        let said = if line.is_empty() { String::new() } else { format!("; last line: {line}") };
+        let line = redact(&silence.last_lines, run.secrets);
+        let said = if line.is_empty() { String::new() } else { format!("; it printed: {line}") };
         format!("{}{said}", silence.problem)
     })?;
-    let (exit, line) = (answer.exit, redact(&answer.last_line, run.secrets));
+    let (exit, line) = (answer.exit, redact(&answer.last_lines, run.secrets));
     let said = if line.is_empty() { exit.to_string() } else { format!("{exit}: {line}") };
     let code = if let Exit::Code(code) = exit { Some(code) } else { None };
     Ok(Ran { code, output: answer.output, said })

@@ -8,6 +8,7 @@ use holdfast_api::v1::ExecCheck;
 use super::{Request, late, pattern};
 use crate::ask::Collected;
 use crate::resources::{Verdict, account};
+use crate::said;
 use crate::spawn::{self, Exit, Spawn};
 
 /// Output that counts, per stream.
@@ -75,6 +76,5 @@ fn judge(check: &ExecCheck, exit: Exit, collected: &Collected) -> Verdict {
 }
 
 fn last(collected: &Collected) -> String {
-    let line = collected.last_line();
-    if line.is_empty() { "; it printed nothing".to_owned() } else { format!("; last line: {line}") }
+    format!("; {}", said::heard(&collected.last_lines()))
 }

@@ -20,6 +20,7 @@ use super::plan::data_service::{DataServicePlan, MethodPlan, ServiceStep, classi
 use super::{Job, Verdict, account, script};
 use crate::cgroup::Cgroup;
 use crate::helper::state_dir;
+use crate::said;
 use crate::spawn::{self, DEFAULT_PATH, Exit, Identity, Spawn};
 
 /// How long what a successful stop leaves behind may take to end by itself.
@@ -227,7 +228,7 @@ fn seconds(time: Duration) -> u128 {
     time.as_millis().div_ceil(1000)
 }
 
-/// Calls a method and waits for its end; gives its last line. Within its own time: what takes longer is killed.
+/// Calls a method and waits for its end; gives its last lines. Within its own time: what takes longer is killed.
 fn call(
     plan: &DataServicePlan,
     method: MethodName,
@@ -261,14 +262,16 @@ fn call(
         state: &job.state,
     };
     let (exit, tail) = execute::within(&call, Some(limit)).map_err(of)?;
-    let said = execute::last_line(&tail);
-    let heard = if said.is_empty() { "it printed nothing".to_owned() } else { format!("last line: {said}") };
+    let said = said::last_lines(&tail);
+    let heard = said::heard(&said);
     match exit {
         Some(Exit::Code(0)) => Ok(said),
         Some(exit) => Err(of(format!("{exit}; {heard}"))),
         None => {
             cgroup.kill(KILL_WAIT).map_err(|e| of(e.to_string()))?;
-            Err(of(format!("it took longer than {limit:?} and was killed; {heard}")))
+            Err(of(format!(
+                "it took longer than {limit:?} and was killed; {heard}; if it needs longer, raise its timeout in the DataService"
+            )))
         }
     }
 }

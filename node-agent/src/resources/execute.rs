@@ -95,12 +95,6 @@ pub fn within(run: &Execute<'_>, limit: Option<Duration>) -> Result<(Option<Exit
     Ok((exit, String::from_utf8_lossy(&tail).into_owned()))
 }
 
-/// The last line that says something, at most 300 characters.
-pub fn last_line(text: &str) -> String {
-    let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-    last.trim().chars().take(300).collect()
-}
-
 /// What a program left running in a control group after it said that all is stopped is ended. Gives a sentence about it.
 ///
 /// # Errors

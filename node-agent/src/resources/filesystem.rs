@@ -19,9 +19,9 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use super::holders::Holder;
 use super::mounts::{self, Mount};
 use super::plan::FilesystemPlan;
-use super::tool::last_lines;
 use super::{Job, Verdict, holders};
 use crate::cgroup::{Cgroup, Hierarchy};
+use crate::said::last_lines;
 use crate::spawn::Exit;
 
 /// Carries an operation out.

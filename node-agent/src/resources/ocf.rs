@@ -22,6 +22,7 @@ use super::execute::{self, Execute, RUN, operation_group};
 use super::plan::OcfPlan;
 use super::{Job, Verdict, account};
 use crate::cgroup::Cgroup;
+use crate::said;
 use crate::spawn::{self, DEFAULT_PATH, Exit, Spawn};
 
 /// How long what a successful stop leaves behind may take to end by itself.
@@ -200,10 +201,10 @@ fn stop(plan: &OcfPlan, job: &Job) -> Verdict {
     Verdict::stopped().with(message)
 }
 
-/// The reason that the agent gives, else the last line that it printed.
+/// The reason that the agent gives, else the last lines that it printed.
 fn reason(said: &str) -> String {
     let given = said.lines().rev().find_map(|line| line.trim().strip_prefix(REASON));
-    given.map_or_else(|| execute::last_line(said), |reason| reason.trim().chars().take(300).collect())
+    given.map_or_else(|| said::last_lines(said), |reason| reason.trim().chars().take(300).collect())
 }
 
 fn sentence(action: &str, exit: Exit, said: &str) -> String {
@@ -213,7 +214,7 @@ fn sentence(action: &str, exit: Exit, said: &str) -> String {
     };
     let reason = reason(said);
     let said = if reason.is_empty() { "it printed nothing".to_owned() } else { reason };
-    format!("the agent's {action} failed: {how}; {said}")
+    format!("the agent's {action}: {how}; {said}")
 }
 
 fn call(

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::plan::ProcessPlan;
 use super::{Job, Verdict, account};
 use crate::deadline::process_start;
+use crate::said;
 use crate::spawn::{self, Exit, Spawn};
 
 /// How long a program has to survive before its start counts: most wrong arguments and busy ports show within it.
@@ -143,8 +144,7 @@ fn launch(plan: &ProcessPlan, job: &Job) -> Result<Verdict, String> {
     if let Some(exit) = ended {
         let forked_away = exit == Exit::Code(0) && cgroup.populated().unwrap_or(true);
         if !forked_away {
-            let last = last_line(&job.state, before);
-            let said = if last.is_empty() { "it printed nothing".to_owned() } else { format!("last line: {last}") };
+            let said = said::heard(&last_lines(&job.state, before));
             return Err(format!("{} ended at once: {exit}; {said}", program.display()));
         }
     }
@@ -209,8 +209,8 @@ pub fn bound_log(state: &Path) -> std::io::Result<()> {
     file.set_len(0)
 }
 
-/// Last line of the log that was written after `from`, at most 300 characters.
-pub fn last_line(state: &Path, from: u64) -> String {
+/// Last lines of the log that were written after `from`.
+pub fn last_lines(state: &Path, from: u64) -> String {
     let Ok(mut file) = File::open(log_file(state)) else { return String::new() };
     let length = file.metadata().map(|m| m.len()).unwrap_or(0);
     let begin = from.min(length).max(length.saturating_sub(4096));
@@ -218,7 +218,5 @@ pub fn last_line(state: &Path, from: u64) -> String {
     if file.seek(SeekFrom::Start(begin)).is_err() || file.take(4096).read_to_end(&mut tail).is_err() {
         return String::new();
     }
-    let text = String::from_utf8_lossy(&tail);
-    let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-    line.trim().chars().take(300).collect()
+    said::last_lines(&String::from_utf8_lossy(&tail))
 }

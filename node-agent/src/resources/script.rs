@@ -14,6 +14,7 @@ use super::plan::{Program, ScriptPlan, Source};
 use super::{Job, State, Verdict, account};
 use crate::cgroup::Cgroup;
 use crate::helper::state_dirs;
+use crate::said;
 use crate::spawn::{Exit, Identity};
 
 /// Exit code of a check: not running.
@@ -142,11 +143,10 @@ fn stop(plan: &ScriptPlan, job: &Job) -> Verdict {
 }
 
 fn sentence(what: &str, exit: Exit, said: &str) -> String {
-    let said = if said.is_empty() { "it printed nothing".to_owned() } else { format!("last line: {said}") };
-    format!("the {what} script failed: {exit}; {said}")
+    format!("the {what} script: {exit}; {}", said::heard(said))
 }
 
-/// Runs one script to its end; gives how it ended and the last line that it printed.
+/// Runs one script to its end; gives how it ended and the last lines that it printed.
 fn script(
     plan: &ScriptPlan,
     program: &Program,
@@ -172,7 +172,7 @@ fn script(
         cgroup,
         state: &job.state,
     })?;
-    Ok((exit, execute::last_line(&tail)))
+    Ok((exit, said::last_lines(&tail)))
 }
 
 /// Puts an inline script into the run directory, for its user's eyes only, and says what to execute, with the first

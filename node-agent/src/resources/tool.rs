@@ -7,6 +7,7 @@ use std::path::Path;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use crate::said;
 use crate::spawn::{self, Exit, Spawn};
 
 /// Most that is kept of each output.
@@ -39,18 +40,8 @@ impl Done {
         if self.exit == Exit::Code(0) {
             return Ok(self.output);
         }
-        Err(format!("`{}`: {}: {}", self.command, self.exit, last_lines(&self.text())))
+        Err(format!("`{}`: {}; {}", self.command, self.exit, said::heard(&said::last_lines(&self.text()))))
     }
-}
-
-/// The last three lines that say something, at most 300 characters.
-pub fn last_lines(text: &str) -> String {
-    let mut lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).rev().take(3).collect();
-    lines.reverse();
-    if lines.is_empty() {
-        return "it printed nothing".to_owned();
-    }
-    lines.join("; ").chars().take(300).collect()
 }
 
 /// Runs a tool; `advice` says what to do when it is not installed.
@@ -93,7 +84,7 @@ mod tests {
     fn a_failure_names_command_exit_code_and_last_lines() {
         let done = run("sh", &["-c", "echo one; echo two; echo three; echo four >&2; exit 5"], "").unwrap();
         let text = done.succeeded().unwrap_err();
-        assert!(text.starts_with("`sh -c ") && text.ends_with("`: exit 5: two; three; four"), "{text}");
+        assert!(text.starts_with("`sh -c ") && text.ends_with("`: exit 5; it printed: two / three / four"), "{text}");
         assert_eq!(run("sh", &["-c", "echo one; echo two >&2"], "").unwrap().succeeded().unwrap(), "one\n");
         let text = run("no-such-tool", &[], "install it").unwrap_err();
         assert_eq!(text, "no-such-tool is not installed on this server; install it");

@@ -118,7 +118,7 @@ pub fn describe(name: &Name) -> Result<Metadata, String> {
     })
     .map_err(|silence| format!("{name} does not describe itself: {}", silence.problem))?;
     if answer.exit != Exit::Code(0) {
-        return Err(format!("{name} does not describe itself: {}: {}", answer.exit, answer.last_line));
+        return Err(format!("{name} does not describe itself: {}: {}", answer.exit, answer.last_lines));
     }
     Metadata::parse(&answer.output).map_err(|e| format!("{name}: {e}"))
 }

@@ -95,11 +95,11 @@ fn talk(sockets: &Path, command: &str, limit: Duration) -> Result<Value, String>
         cgroup: None,
         cancel: &AtomicBool::new(false),
     })
-    .map_err(|silence| silent(&format!("{} {}", silence.problem, silence.last_line).trim_end()))?;
+    .map_err(|silence| silent(&format!("{} {}", silence.problem, silence.last_lines).trim_end()))?;
     if answer.exit != Exit::Code(0) {
-        return Err(silent(&format!("`{command}`: {}: {}", answer.exit, answer.last_line)));
+        return Err(silent(&format!("`{command}`: {}: {}", answer.exit, answer.last_lines)));
     }
-    serde_json::from_str(&answer.output).map_err(|_| silent(&format!("`{command}`: {}", answer.last_line)))
+    serde_json::from_str(&answer.output).map_err(|_| silent(&format!("`{command}`: {}", answer.last_lines)))
 }
 
 #[cfg(test)]

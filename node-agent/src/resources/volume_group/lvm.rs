@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use super::tool::{self, Done};
 use super::{dashed, title};
 use crate::resources::plan::VolumeGroupPlan;
+use crate::said;
 use holdfast_api::v1::VolumeGroupExclusive;
 
 /// What a tag begins with that says to whom Holdfast has given a volume group.
@@ -89,7 +90,7 @@ struct VolumeRow {
 
 fn parse<T: DeserializeOwned>(text: &str) -> Result<Vec<T>, String> {
     let report: Report<T> = serde_json::from_str(text)
-        .map_err(|e| format!("LVM's report is not understood ({e}): {}", tool::last_lines(text)))?;
+        .map_err(|e| format!("LVM's report is not understood ({e}): {}", said::last_lines(text)))?;
     Ok(report.report)
 }
 

@@ -8,7 +8,14 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::v1::{FailoverGroupSpec, FilesystemType};
+use crate::v1::{FailoverGroupSpec, Filesystem, FilesystemType, Resource};
+
+/// Whether another server can write to what it stands for. What an agent of another maker writes to nobody knows here: it
+/// counts as shared.
+pub fn is_shared_data(resource: &Resource) -> bool {
+    let on_disk = |f: &Filesystem| f.disk.is_some() || f.type_ == FilesystemType::Nfs;
+    resource.ocf.is_some() || resource.volume_group.is_some() || resource.filesystem.as_ref().is_some_and(on_disk)
+}
 
 /// One thing that a group has exclusively. Its text form stands in `status.claims`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -142,7 +142,7 @@ pub fn guarantee(view: &View, config: Option<&Config>) -> api::Guarantee {
     api::Guarantee { level, reason: reason.to_owned(), message: clip(&told.join("; ")) }
 }
 
-fn timing(adoption: &Adoption, status: &Status) -> Option<api::TimingStatus> {
+pub(super) fn timing(adoption: &Adoption, status: &Status) -> Option<api::TimingStatus> {
     let watchdog = adoption.config.watchdog.then(|| adoption.config.reset / 2);
     let mut shown = Timing::of(&adoption.sub_cluster.spec, watchdog).ok()?.status();
     let gaps = status.peers.values().flat_map(|peer| peer.paths.values()).map(|path| path.longest_gap);

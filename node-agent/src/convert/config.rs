@@ -25,7 +25,7 @@ use sha2::{Digest, Sha256};
 
 use super::monitors;
 use crate::convert::data_services;
-use crate::convert::storage::{is_shared_data, needs};
+use crate::convert::storage::needs;
 use crate::executor::RunningGroup;
 use crate::inbox::Adoption;
 use crate::paths::quorum::QuorumWiring;
@@ -337,7 +337,7 @@ pub fn group_config(object: &api::FailoverGroup, sub_cluster: &api::SubCluster) 
         resources: resources(spec)?,
         monitors: monitors::of_group(spec, api::MonitorScope::Online),
         everywhere: monitors::of_group(spec, api::MonitorScope::Everywhere),
-        shared_data: spec.resources.iter().any(is_shared_data),
+        shared_data: spec.resources.iter().any(holdfast_api::claims::is_shared_data),
         restart_on_change: spec.change.on_restart_needed == api::OnRestartNeeded::Restart,
         digest: digest(spec)?,
         stop_when_no_server_left: spec.recovery.no_server_left == api::NoServerLeftAction::Stop,

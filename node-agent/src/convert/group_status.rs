@@ -70,7 +70,8 @@ pub fn group_status(
     new.failures_cleared_by = cleared.map(|cleared| clip(&cleared.clear.by)).unwrap_or_default();
     new.decision = placed.decision.as_ref().map(decision);
     new.pending_changes = pending(placed, config);
-    new.transitions = merged(&placed.transitions, old, wall);
+    let takeover = || super::cluster_status::timing(adoption?, &snapshot.status)?.cluster_part.map(|part| part.get());
+    new.transitions = merged(&placed.transitions, old, wall, takeover);
     set_conditions(&mut new, snapshot, placed, config, now);
     new
 }
@@ -215,20 +216,27 @@ pub fn with_transitions(
     transitions: &[Transition],
     wall: Wall,
 ) -> api::FailoverGroupStatus {
-    api::FailoverGroupStatus { transitions: merged(transitions, old, wall), ..old.clone() }
+    // A coordinator of before does not know what the timing was then: it promises nothing of a loss.
+    api::FailoverGroupStatus { transitions: merged(transitions, old, wall, || None), ..old.clone() }
 }
 
 /// Those of earlier coordinators stay; one that is known is the same even if its number here was another.
-fn merged(transitions: &[Transition], old: &api::FailoverGroupStatus, wall: Wall) -> Vec<api::Transition> {
+fn merged(
+    transitions: &[Transition],
+    old: &api::FailoverGroupStatus,
+    wall: Wall,
+    takeover: impl Fn() -> Option<std::time::Duration>,
+) -> Vec<api::Transition> {
     let mut all = old.transitions.clone();
     for transition in transitions.iter().rev() {
         let mut new = one_transition(transition, wall);
         let same = |t: &api::Transition| t.epoch == new.epoch && t.type_ == new.type_ && near(&t.time, &new.time);
         if let Some(known) = all.iter_mut().find(|t| same(t)) {
-            (new.id, new.time) = (known.id, known.time.clone());
+            (new.id, new.time, new.predicted) = (known.id, known.time.clone(), known.predicted.clone());
             *known = new;
         } else {
             new.id = all.iter().map(|t| t.id).max().unwrap_or(0) + 1;
+            new.predicted = predicted(&new, &old.transitions, &takeover).map(reported);
             all.push(new);
         }
     }
@@ -236,6 +244,24 @@ fn merged(transitions: &[Transition], old: &api::FailoverGroupStatus, wall: Wall
     all.sort_by_key(|t| std::cmp::Reverse((t.time.as_ref().map(|time| time.0), t.id)));
     all.truncate(TRANSITIONS);
     all
+}
+
+/// The outage that was to be expected when it began, from what was measured before: by the function that plans use, too.
+fn predicted(
+    new: &api::Transition,
+    earlier: &[api::Transition],
+    takeover: impl Fn() -> Option<std::time::Duration>,
+) -> Option<std::time::Duration> {
+    use api::TransitionType as T;
+    if new.from.is_empty() || new.to.is_empty() {
+        return None;
+    }
+    let times = holdfast_api::measured::times(earlier);
+    match new.type_ {
+        T::Failover if new.cause == "ServerLost" => planner::outage(takeover(), times.start),
+        T::Failover | T::Move | T::Failback => planner::outage(times.stop, times.start),
+        T::Start | T::Stop | T::Restart | T::Recovery => None,
+    }
 }
 
 /// The wall time of one moment differs a little between reports when the wall clock is corrected.

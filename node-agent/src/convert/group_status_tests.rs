@@ -140,6 +140,26 @@ fn transitions_of_earlier_coordinators_stay_and_are_counted_on() {
 }
 
 #[test]
+fn the_outage_that_was_to_be_expected_stands_beside_what_happened_and_stays_as_it_was() {
+    let started: api::Transition = serde_json::from_value(serde_json::json!({
+        "id": 30, "type": "Move", "from": "b", "to": "a", "epoch": 5, "time": "2026-03-01T00:00:00Z", "actual": "150ms",
+        "chart": [{"step": "stop on b", "at": "0ms", "took": "40ms"}, {"step": "start data", "at": "40ms", "took": "100ms"}],
+    }))
+    .unwrap();
+    let old = api::FailoverGroupStatus { transitions: vec![started], ..api::FailoverGroupStatus::default() };
+    let mut group = placed(GroupPhase::Online, Some("b"));
+    group.transitions = vec![failover(80)];
+    let new = convert(&group, &old, "2026-03-02T01:00:05Z");
+    // The takeover wait of the sub-cluster's timing, and the start of 110 ms.
+    let predicted = new.transitions[0].predicted.clone().expect("a prediction").get();
+    let shown = snapshot(&group);
+    let timing = super::super::cluster_status::timing(shown.adoption.as_deref().unwrap(), &shown.status).unwrap();
+    let part = timing.cluster_part.unwrap().get();
+    assert_eq!(predicted, part + std::time::Duration::from_millis(110));
+    assert_eq!(convert(&group, &new, "2026-03-02T01:07:00Z").transitions[0].predicted, new.transitions[0].predicted);
+}
+
+#[test]
 fn what_a_former_coordinator_tells_late_stands_where_it_belongs() {
     let now = convert(&placed(GroupPhase::Online, Some("a")), &Default::default(), "2026-03-02T01:00:05Z");
     let newer = with_transitions(&now, &[failover(85)], wall_of_tests());

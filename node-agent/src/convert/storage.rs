@@ -4,13 +4,6 @@ use std::path::Path;
 
 use holdfast_api::v1 as api;
 
-/// Whether another server can write to what it stands for. What an agent of another maker writes to nobody knows here: it
-/// counts as shared.
-pub(super) fn is_shared_data(resource: &api::Resource) -> bool {
-    let on_disk = |f: &api::Filesystem| f.disk.is_some() || f.type_ == api::FilesystemType::Nfs;
-    resource.ocf.is_some() || resource.volume_group.is_some() || resource.filesystem.as_ref().is_some_and(on_disk)
-}
-
 /// Whether a resource can't go on while another one, which it starts after, is restarted: it names it, it lives in a file
 /// system of it, or it may be a file system in its volumes.
 pub(super) fn needs(spec: &api::FailoverGroupSpec, resource: &api::Resource, other: &str) -> bool {

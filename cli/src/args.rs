@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Tell why a group is where it is or a server as it is, what happened last, and what would change it
     Why(WhyArgs),
+    /// Tell what the loss of a server, site, path or disk would do: what stops, moves and starts, and what stays away
+    Plan(PlanArgs),
     /// Move a failover group to another server and wait until it is there
     Move(MoveArgs),
     /// Start a failover group, and release what holds it

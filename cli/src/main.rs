@@ -68,6 +68,7 @@ fn run(command: Command) -> Result {
         Command::Delete(args) => short(commands::delete::run(args, printer)),
         Command::Status(args) => short(commands::status::run(args, printer)),
         Command::Why(args) => short(commands::why::run(args, printer)),
+        Command::Plan(args) => short(commands::plan::run(args, printer)),
         Command::Move(args) => short(commands::move_group::run(args, printer)),
         Command::Start(args) => short(commands::operation::start(args, printer)),
         Command::Stop(args) => short(commands::operation::stop(args, printer)),

@@ -12,6 +12,7 @@ mod error;
 pub mod metrics;
 mod reconcilers;
 mod watch;
+pub mod what_if;
 mod write;
 
 use std::future::Future;

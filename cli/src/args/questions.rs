@@ -23,3 +23,19 @@ pub(crate) enum WhyOutput {
     /// JSON
     Json,
 }
+
+/// `holdfast plan`.
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// The sub-cluster; may be left out if the namespace has only one
+    #[arg(value_name = "SUBCLUSTER")]
+    pub(crate) sub_cluster: Option<String>,
+    /// What is lost at one moment: server=NAME, site=NAME, path=NAME, disk=NAME, lock, control-plane; several with commas
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) lose: String,
+    /// Instead of lines
+    #[arg(long, short, value_enum)]
+    pub(crate) output: Option<WhyOutput>,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}

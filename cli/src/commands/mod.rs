@@ -17,6 +17,7 @@ pub(crate) mod merge;
 pub(crate) mod monitor;
 pub(crate) mod move_group;
 pub(crate) mod operation;
+pub(crate) mod plan;
 pub(crate) mod quorum_lock;
 pub(crate) mod quorum_server;
 pub(crate) mod server;

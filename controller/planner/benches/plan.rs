@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use holdfast_planner::{
-    Action, AfterScope, Amount, Current, Declared, Group, Input, Phase, Relations, ServerState, Strength, plan,
+    Action, AfterScope, Amount, Current, Declared, Group, Input, Losses, Measured, Phase, Relations, ServerState,
+    Strength, Times, forecast, plan,
 };
 
 const SERVERS: usize = 16;
@@ -79,6 +80,40 @@ fn measure(name: &str, input: &Input, does: &str) {
     );
 }
 
+/// Issue: what the loss of a server would do, in less than this.
+const FORECAST_TARGET: Duration = Duration::from_millis(50);
+
+/// How long a prediction takes: every group with times of its own, so that their starts end one after the other.
+fn predict(calm: &Input) {
+    let times = |i: usize| Times {
+        stop: Some(Duration::from_millis(20 + i as u64 % 13)),
+        start: Some(Duration::from_millis(50 + i as u64 % 97)),
+    };
+    let groups = (0..GROUPS).map(|i| (group(i), times(i))).collect();
+    let measured = Measured { groups, takeover: Some(Duration::from_millis(1300)) };
+    let losses = Losses { servers: BTreeSet::from([server(3)]), ..Losses::default() };
+    let mut all: Vec<Duration> = (0..RUNS)
+        .map(|_| {
+            let begin = Instant::now();
+            std::hint::black_box(forecast(std::hint::black_box(calm), &losses, &measured));
+            begin.elapsed()
+        })
+        .collect();
+    all.sort();
+    let told = forecast(calm, &losses, &measured);
+    let (median, worst) = (all[RUNS / 2], all[RUNS - 1]);
+    let verdict = if median < FORECAST_TARGET { "reached" } else { "missed" };
+    println!(
+        "forecast, {:24} {:7.2} ms {:7.2} ms  target {} ms {verdict}  {} steps, {} interrupted",
+        "a server is lost",
+        median.as_secs_f64() * 1000.0,
+        worst.as_secs_f64() * 1000.0,
+        FORECAST_TARGET.as_millis(),
+        told.steps.len(),
+        told.interruptions.len()
+    );
+}
+
 /// What the plan does, so that nobody measures a plan that does nothing.
 fn counted(input: &Input) -> String {
     let plan = plan(input);
@@ -120,6 +155,7 @@ fn main() {
         }
     }
     measure("a server was lost", &lost, &counted(&lost));
+    predict(&calm);
     let mut leaving = calm;
     leaving.servers.insert(server(3), ServerState::Detached);
     measure("a server is taken out", &leaving, &counted(&leaving));

@@ -72,3 +72,31 @@ fn a_planned_move_does_nothing_tells_how_long_and_runs_by_its_digest_only_while_
     assert_eq!(trial.history(), [here, there]);
     trial.cluster.close().expect("the lab goes");
 }
+
+#[test]
+fn what_is_predicted_of_a_power_cut_is_what_happens() {
+    let trial = Trial::two("predict");
+    let (here, there) = (trial.active(), trial.others(&trial.active())[0].clone());
+    let plan =
+        |lose: &str| trial.cluster.holdfast(&["plan", "--lose", lose, "-n", "ha", "-o", "json"]).expect("a plan");
+    let calm: serde_json::Value = serde_json::from_str(&plan(&format!("server={there}"))).expect("JSON");
+    assert_eq!(calm["groups"], serde_json::json!([]), "nothing runs there");
+    let told: serde_json::Value = serde_json::from_str(&plan(&format!("server={here}"))).expect("JSON");
+    assert_eq!(told["groups"][0]["to"], there.as_str(), "{told}");
+    let predicted = told["groups"][0]["outage"].as_str().and_then(|text| text.strip_suffix("ms")).expect("a time");
+    let predicted: u128 = predicted.parse().expect("a number");
+    assert_eq!(trial.history(), std::slice::from_ref(&here), "nothing was done");
+
+    let before = boottime_ns();
+    trial.cluster.power_cut(&here).expect("a power cut");
+    assert_eq!(trial.served_by(std::slice::from_ref(&there), before), there);
+    trial.cluster.wait_online(GROUP, Some(&there), LIMIT).expect("the status follows");
+    let takeover = trial.status().transitions[0].clone();
+    let stands = takeover.predicted.expect("the prediction stands beside what happened").get().as_millis();
+    assert_eq!(stands, predicted, "one function predicts");
+    let actual = takeover.actual.expect("it has ended").get().as_millis();
+    println!("predicted {predicted} ms, actual {actual} ms");
+    // Beside the start, which a busy machine stretches, it is the takeover wait: never shorter than half of the whole.
+    assert!(actual >= predicted / 2, "predicted {predicted} ms, actual {actual} ms");
+    trial.cluster.close().expect("the lab goes");
+}

@@ -2,7 +2,7 @@
 //! `snapshot` reads, `tree` and `attention` decide what is shown, `text` draws it.
 
 mod attention;
-mod snapshot;
+pub(crate) mod snapshot;
 mod text;
 mod tree;
 

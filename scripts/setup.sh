@@ -5,7 +5,7 @@
 #
 # build  what compiling needs: a C toolchain (bundled SQLite) and protoc (etcd client)
 # demo   build, and what lab hosts are made of: namespaces, file systems, a web server, packet filters
-# test   demo, and what only tests need: etcd, kubectl, Redis, Apache, xfs and btrfs tools, systemd and D-Bus, BIRD, FRR, cargo-nextest; and
+# test   demo, and what only tests need: etcd, Prometheus, kubectl, Redis, Apache, xfs and btrfs tools, systemd and D-Bus, BIRD, FRR, cargo-nextest; and
 #        unpacked beside Cargo's artefacts, without being installed: QEMU, a kernel, LVM and the NFS server for tests in
 #        virtual machines
 #
@@ -57,6 +57,8 @@ if [ "$purpose" != build ]; then
 fi
 if [ "$purpose" = test ]; then
     need etcd etcd-server
+    # Takes and restores its snapshots.
+    need etcdctl etcd-client
     need ping iputils-ping
     # The journal that monitors read.
     need journalctl systemd

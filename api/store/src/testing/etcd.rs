@@ -82,8 +82,6 @@ impl EtcdCluster {
         if self.members[n].process.is_some() {
             return Ok(());
         }
-        let peers: Vec<String> =
-            self.members.iter().enumerate().map(|(n, m)| format!("m{n}=https://127.0.0.1:{}", m.peer)).collect();
         let member = &self.members[n];
         let (client, peer) =
             (format!("https://127.0.0.1:{}", member.client), format!("https://127.0.0.1:{}", member.peer));
@@ -92,7 +90,7 @@ impl EtcdCluster {
             .arg(self.data(n))
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &peers.join(",")])
+            .args(["--initial-cluster", &self.peers()])
             .args(["--heartbeat-interval", "50", "--election-timeout", "500"])
             .args(["--client-cert-auth", "--peer-client-cert-auth"])
             .args(["--trusted-ca-file".as_ref(), self.file("ca.pem").as_os_str()])
@@ -134,24 +132,37 @@ impl EtcdCluster {
         if done.success() { Ok(()) } else { Err(io::Error::other("the signal was not sent")) }
     }
 
-    /// Copies the data of all members, which must not run.
+    /// Takes a snapshot of the running cluster, as its administrators do.
     ///
     /// # Errors
-    /// When a file can't be copied.
+    /// When it can't be taken.
     pub fn save(&self, name: &str) -> io::Result<()> {
-        (0..self.members.len()).try_for_each(|n| copy(&self.data(n), &self.file(&format!("{name}-{n}"))))
+        let endpoint = format!("https://127.0.0.1:{}", self.members[0].client);
+        let mut command = Command::new("etcdctl");
+        command.args(["--endpoints", &endpoint, "--cacert"]).arg(self.file("ca.pem"));
+        command.arg("--cert").arg(self.file("client.pem")).arg("--key").arg(self.file("client.key"));
+        run(command.args(["snapshot", "save"]).arg(self.file(name)))
     }
 
-    /// Puts back what was saved under this name; the members must not run.
+    /// Makes all members anew from a snapshot, as a new cluster with their names and addresses; they must not run.
     ///
     /// # Errors
-    /// When a file can't be copied.
+    /// When it can't be restored.
     pub fn restore(&self, name: &str) -> io::Result<()> {
-        for n in 0..self.members.len() {
+        for (n, member) in self.members.iter().enumerate() {
             fs::remove_dir_all(self.data(n))?;
-            copy(&self.file(&format!("{name}-{n}")), &self.data(n))?;
+            let mut command = Command::new("etcdctl");
+            command.args(["snapshot", "restore"]).arg(self.file(name)).args(["--name", &format!("m{n}"), "--data-dir"]);
+            command.arg(self.data(n)).args(["--initial-cluster", &self.peers()]);
+            run(command.args(["--initial-advertise-peer-urls", &format!("https://127.0.0.1:{}", member.peer)]))?;
         }
         Ok(())
+    }
+
+    /// All members with their addresses, as they know each other.
+    fn peers(&self) -> String {
+        let peers = self.members.iter().enumerate().map(|(n, m)| format!("m{n}=https://127.0.0.1:{}", m.peer));
+        peers.collect::<Vec<_>>().join(",")
     }
 
     fn data(&self, n: usize) -> PathBuf {
@@ -165,20 +176,13 @@ impl Drop for EtcdCluster {
     }
 }
 
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir_all(to)?;
-    // etcd refuses a directory that others may read.
-    fs::set_permissions(to, fs::metadata(from)?.permissions())?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy(&entry.path(), &target)?
-        } else {
-            fs::copy(entry.path(), target).map(drop)?
-        }
+/// Runs a tool to its end.
+fn run(command: &mut Command) -> io::Result<()> {
+    let output = command.env("ETCDCTL_API", "3").output()?;
+    if output.status.success() {
+        return Ok(());
     }
-    Ok(())
+    Err(io::Error::other(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr))))
 }
 
 /// An authority with a certificate for the members and one for clients, and another authority with one for a client.

@@ -158,7 +158,7 @@ fn status(snapshot: Option<&Snapshot>, guard: &GuardView, facts: &Facts) -> Valu
         .iter()
         .flat_map(|c| &c.groups)
         .map(|(name, group)| {
-            let group = group_status::group_status(snapshot, name, group, &Default::default(), wall, now);
+            let group = group_status::group_status(snapshot, name, group, &Default::default(), None, wall, now);
             (name.0.clone(), json!(group))
         })
         .collect();

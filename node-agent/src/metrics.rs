@@ -118,7 +118,7 @@ fn of_snapshot(snapshot: &Snapshot, guard: &GuardView, facts: &Facts) -> Vec<Sam
         }
     }
     for (name, group) in snapshot.status.coordinator.iter().flat_map(|coordinator| &coordinator.groups) {
-        let status = group_status::group_status(snapshot, name, group, &Default::default(), wall, now);
+        let status = group_status::group_status(snapshot, name, group, &Default::default(), None, wall, now);
         samples.extend(of_group(&name.0, &status));
     }
     samples

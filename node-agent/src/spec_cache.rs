@@ -133,7 +133,7 @@ impl SpecCache {
     pub fn take_sub_cluster(&mut self, fresh: &SubCluster, in_force: Option<u64>) -> Result<bool, CacheError> {
         let accepted = fresh.status.as_ref().is_some_and(|s| is_accepted(&s.conditions, &fresh.metadata));
         let held = self.specs.sub_cluster.as_deref();
-        if !accepted || regressed(held.map(|h| &h.metadata), &fresh.metadata) {
+        if !accepted || regressed(held.map(|h| (&h.metadata, &h.spec)), (&fresh.metadata, &fresh.spec)) {
             return Ok(false);
         }
         let mut taken = SubCluster { metadata: trimmed(&fresh.metadata), spec: fresh.spec.clone(), status: None };
@@ -161,7 +161,7 @@ impl SpecCache {
         let Some(name) = fresh.metadata.name.clone() else { return Ok(false) };
         let status = fresh.status.clone().unwrap_or_default();
         let held = self.specs.groups.get(name.as_str());
-        if regressed(held.map(|h| &h.metadata), &fresh.metadata) {
+        if regressed(held.map(|h| (&h.metadata, &h.spec)), (&fresh.metadata, &fresh.spec)) {
             return Ok(false);
         }
         let accepted = is_accepted(&status.conditions, &fresh.metadata);
@@ -274,9 +274,14 @@ fn is_accepted(list: &[Condition], metadata: &ObjectMeta) -> bool {
     conditions::is_true_for(list, ACCEPTED, metadata.generation)
 }
 
-/// The same object with an older generation: the store was restored from a backup. What was acted on counts.
-fn regressed(held: Option<&ObjectMeta>, fresh: &ObjectMeta) -> bool {
-    held.is_some_and(|held| held.uid == fresh.uid && fresh.generation < held.generation)
+/// The same object with an older generation, or with another specification under the generation that is held: the store was
+/// restored from an older state, and may have been changed since. What was acted on counts: members compare generations
+/// only, so one generation must mean one specification, for all of them and for ever.
+fn regressed<S: PartialEq>(held: Option<(&ObjectMeta, &S)>, fresh: (&ObjectMeta, &S)) -> bool {
+    held.is_some_and(|(held, spec)| {
+        let older = fresh.0.generation < held.generation;
+        held.uid == fresh.0.uid && (older || fresh.0.generation == held.generation && fresh.1 != spec)
+    })
 }
 
 /// What of the metadata says something to an agent.
@@ -430,7 +435,13 @@ mod tests {
         assert_eq!(mount_point(&SpecCache::open(dir.path()).unwrap()), "/srv/a");
         assert!(cache.take_group(&group(2, 2, "/srv/b", json!({}))).unwrap());
         assert!(!cache.take_group(&group(1, 1, "/srv/a", json!({}))).unwrap(), "a restored backup");
-        assert_eq!(mount_point(&SpecCache::open(dir.path()).unwrap()), "/srv/b");
+        // And changed since: the same number, another specification. Whoever has not seen it would take them for one.
+        assert!(!cache.take_group(&group(2, 2, "/srv/c", json!({}))).unwrap());
+        assert!(cache.take_group(&group(3, 3, "/srv/c", json!({}))).unwrap());
+        let mut cache = SpecCache::open(dir.path()).unwrap();
+        assert_eq!(mount_point(&cache), "/srv/c");
+        assert!(!cache.take_group(&group(2, 2, "/srv/b", json!({}))).unwrap());
+        assert_eq!(mount_point(&SpecCache::open(dir.path()).unwrap()), "/srv/c");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use holdfast_lab::{AGENT, StoreKind, boottime_ns, wait_for};
+use holdfast_lab::{AGENT, CONTROL, STATE_DIR, StoreKind, boottime_ns, wait_for};
 
 use crate::harness::{GROUP, LIMIT, Trial};
 
@@ -24,6 +24,56 @@ fn a_takeover_needs_neither_api_server_nor_controller_nor_etcd() {
     assert_eq!(transitions.first().map(|t| t.from.as_str()), Some(victim.as_str()), "{transitions:?}");
     trial.pass(Duration::from_secs(2));
     assert_eq!(trial.history(), [victim, survivor]);
+    trial.cluster.close().expect("the lab goes");
+}
+
+#[test]
+fn an_etcd_that_is_restored_from_a_snapshot_changes_nothing_that_runs_and_the_group_says_so() {
+    let mut trial = Trial::two_with_etcd("snapshot");
+    let active = trial.active();
+    let standby = trial.others(&active);
+    let control = trial.host(CONTROL);
+    let etcdctl = |what: &str| {
+        let command = format!("cd {STATE_DIR} && ETCDCTL_API=3 etcdctl --endpoints http://127.0.0.1:2379 {what}");
+        control.exec(&["sh", "-c", &command]).expect("etcdctl does it")
+    };
+    etcdctl("snapshot save snapshot");
+    let declared = |trial: &Trial| trial.cluster.group(GROUP).expect("its object").metadata.generation;
+    let before = declared(&trial).expect("a generation");
+    trial
+        .cluster
+        .change(&|documents| {
+            let group = documents.iter_mut().find(|(_, document)| document["kind"] == "FailoverGroup");
+            group.expect("a group").1["spec"]["placement"]["priority"] = 7.into();
+        })
+        .expect("it is changed");
+    wait_for("the servers to act by it", LIMIT, |last| {
+        *last = format!("{:?}", trial.status().observed_generation);
+        Ok((trial.status().observed_generation == Some(before + 1)).then_some(()))
+    })
+    .expect("the change is taken");
+
+    let restored = boottime_ns();
+    trial.cluster.stop_control_plane(StoreKind::Etcd).expect("the control plane ends");
+    etcdctl("snapshot restore snapshot --data-dir restored && rm -rf etcd && mv restored etcd");
+    trial.cluster.start_control_plane(StoreKind::Etcd).expect("the control plane is back");
+    assert_eq!(declared(&trial), Some(before), "the store is that of before");
+    wait_for("the group to say what happened", LIMIT, |last| {
+        let conditions = trial.status().conditions;
+        *last = format!("{conditions:#?}");
+        Ok(conditions.iter().any(|one| one.type_ == "Stalled" && one.reason == "SpecRegressed").then_some(()))
+    })
+    .expect("condition Stalled");
+    assert_eq!(trial.status().observed_generation, Some(before + 1), "the servers act by what they had");
+    trial.undisturbed_since(restored);
+    assert_eq!(trial.history(), [active.clone()]);
+
+    // And a takeover is one as before.
+    let lost = boottime_ns();
+    trial.cluster.power_cut(&active).expect("a power cut");
+    let survivor = trial.served_by(&standby, lost);
+    trial.taken_over_since(lost);
+    assert_eq!(trial.history(), [active, survivor]);
     trial.cluster.close().expect("the lab goes");
 }
 

@@ -167,7 +167,15 @@ impl Reporter {
             let change = |object: &FailoverGroup| {
                 let old = object.status.clone().unwrap_or_default();
                 let name = GroupName(group.0.clone());
-                let new = group_status::group_status(snapshot, &name, placed, &old, wall, Timestamp::now());
+                let new = group_status::group_status(
+                    snapshot,
+                    &name,
+                    placed,
+                    &old,
+                    object.metadata.generation,
+                    wall,
+                    Timestamp::now(),
+                );
                 (new != old).then(|| FailoverGroup { status: Some(new), ..object.clone() })
             };
             let written = write(&self.groups, &group.0, Some(known), change).await?;

@@ -29,12 +29,14 @@ const CLEAR: &str = "remove the cause, then: holdfast clear-failures";
 /// Failures kept in status.
 const FAILURES: usize = 16;
 
-/// The status as it is to be, from what stands in the API and what the coordinator knows.
+/// The status as it is to be, from what stands in the API and what the coordinator knows. `stored`: the generation in the
+/// API, where that is asked.
 pub fn group_status(
     snapshot: &Snapshot,
     name: &GroupName,
     placed: &PlacedGroup,
     old: &api::FailoverGroupStatus,
+    stored: Option<i64>,
     wall: Wall,
     now: Timestamp,
 ) -> api::FailoverGroupStatus {
@@ -73,6 +75,25 @@ pub fn group_status(
     let takeover = || super::cluster_status::timing(adoption?, &snapshot.status)?.cluster_part.map(|part| part.get());
     new.transitions = merged(&placed.transitions, old, wall, takeover);
     set_conditions(&mut new, snapshot, placed, config, now);
+    if let (Some(held), Some(stored)) = (new.observed_generation, stored)
+        && held > stored
+        && conditions::get(&new.conditions, condition::STALLED).is_none()
+    {
+        let text = format!(
+            "the API has generation {stored} of the specification, the servers act by generation {held}: the store was \
+             restored from an older state. What runs goes on; look what differs, and apply the manifests again. A \
+             change is taken when its generation is above {held}"
+        );
+        conditions::set(
+            &mut new.conditions,
+            condition::STALLED,
+            State::True,
+            stalled::SPEC_REGRESSED,
+            &text,
+            Some(held),
+            now,
+        );
+    }
     new
 }
 

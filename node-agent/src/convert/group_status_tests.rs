@@ -100,7 +100,7 @@ fn failover(began: u64) -> Transition {
 fn convert(placed: &PlacedGroup, old: &api::FailoverGroupStatus, wall: &str) -> api::FailoverGroupStatus {
     let now: Timestamp = wall.parse().unwrap();
     let wall = Wall::new(Instant(90_000_000_000), "2026-03-02T01:00:00Z".parse().unwrap());
-    group_status(&snapshot(placed), &"pg".into(), placed, old, wall, now)
+    group_status(&snapshot(placed), &"pg".into(), placed, old, None, wall, now)
 }
 
 fn condition<'a>(status: &'a api::FailoverGroupStatus, type_: &str) -> (&'a str, &'a str) {

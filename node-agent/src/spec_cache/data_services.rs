@@ -37,7 +37,7 @@ impl SpecCache {
             return Ok(false);
         };
         let held = self.specs.data_services.get(&name);
-        if regressed(held.map(|h| &h.metadata), &fresh.metadata) {
+        if regressed(held.map(|h| (&h.metadata, &h.spec)), (&fresh.metadata, &fresh.spec)) {
             return Ok(false);
         }
         let mut taken = match held {

@@ -65,6 +65,8 @@ pub(crate) enum Command {
     Start(GroupArgs),
     /// Stop a failover group, and hold it until it is started
     Stop(GroupArgs),
+    /// Stop and start a failover group where it runs
+    Restart(RestartArgs),
     /// Take a server out of service: its groups move away, and it stays out until it is reinstated
     Detach(DetachArgs),
     /// Take a server back into service, as a standby

@@ -72,6 +72,7 @@ fn run(command: Command) -> Result {
         Command::Move(args) => short(commands::move_group::run(args, printer)),
         Command::Start(args) => short(commands::operation::start(args, printer)),
         Command::Stop(args) => short(commands::operation::stop(args, printer)),
+        Command::Restart(args) => short(commands::operation::restart(args, printer)),
         Command::Detach(args) => short(commands::operation::detach(args, printer)),
         Command::Reinstate(args) => short(commands::operation::reinstate(args, printer)),
         Command::ClearFailures(args) if args.local => commands::local::clear_failures(args, printer),

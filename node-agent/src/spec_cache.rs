@@ -182,10 +182,10 @@ impl SpecCache {
             Some(held) => held.status.as_ref().and_then(|s| s.phase),
             None => status.phase,
         };
-        let FailoverGroupStatus { target, clear_failures, .. } = status;
-        if target.is_some() || clear_failures.is_some() || phase.is_some() {
-            taken.status =
-                Some(FailoverGroupStatus { target, clear_failures, phase, ..FailoverGroupStatus::default() });
+        let FailoverGroupStatus { target, clear_failures, restart, .. } = status;
+        if target.is_some() || clear_failures.is_some() || restart.is_some() || phase.is_some() {
+            let rest = FailoverGroupStatus::default();
+            taken.status = Some(FailoverGroupStatus { target, clear_failures, restart, phase, ..rest });
         }
         if held.is_some_and(|held| **held == taken) {
             return Ok(false);

@@ -78,7 +78,8 @@ fn resource(resource: &Resource, at: &str, r: &mut Refusals) {
 /// Fields of an operation that this version does not carry out.
 pub fn unsupported_operation(spec: &OperationSpec) -> Vec<FieldError> {
     let mut r = Refusals(Vec::new());
-    let on_group = matches!(spec.type_, OperationType::Move | OperationType::Stop | OperationType::Start);
+    let on_group =
+        matches!(spec.type_, OperationType::Move | OperationType::Stop | OperationType::Start | OperationType::Restart);
     let on_server = matches!(
         spec.type_,
         OperationType::Detach
@@ -88,7 +89,10 @@ pub fn unsupported_operation(spec: &OperationSpec) -> Vec<FieldError> {
     );
     let alone = matches!(spec.type_, OperationType::ClearFailures | OperationType::RotateKey);
     let built = on_group || on_server || alone;
-    let all = "use Move, Stop, Start, ClearFailures, Detach, Reinstate, ForceReinstate, ConfirmStopped or RotateKey";
+    let all = "use Move, Stop, Start, Restart, ClearFailures, Detach, Reinstate, ForceReinstate, ConfirmStopped or \
+               RotateKey";
     r.add(!built, "spec.type", spec.type_, all);
+    let resource = spec.restart.as_ref().and_then(|restart| restart.resource.as_deref());
+    r.add(resource.is_some(), "spec.restart.resource", resource.unwrap_or_default(), "remove it to restart the group");
     r.0
 }

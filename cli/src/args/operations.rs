@@ -48,6 +48,15 @@ pub(crate) struct GroupArgs {
     pub(crate) wait: WaitArgs,
 }
 
+/// `holdfast restart`.
+#[derive(Debug, Args)]
+pub(crate) struct RestartArgs {
+    /// The failover group
+    pub(crate) group: String,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
 /// `holdfast clear-failures`.
 #[derive(Debug, Args)]
 pub(crate) struct ClearFailuresArgs {

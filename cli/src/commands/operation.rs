@@ -1,4 +1,4 @@
-//! Makes an Operation and shows its steps until it has ended: what `move`, `start`, `stop`, `clear-failures`, `detach`, `reinstate`,
+//! Makes an Operation and shows its steps until it has ended: what `move`, `start`, `stop`, `restart`, `clear-failures`, `detach`, `reinstate`,
 //! `force-reinstate` and `confirm-stopped` have in common. The controller and the agents carry it out; ending this command
 //! does not end it.
 
@@ -9,7 +9,7 @@ use holdfast_api::v1::{Operation, OperationMode, OperationPhase, OperationPlan, 
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::args::{ClearFailuresArgs, ConfirmArgs, DetachArgs, GroupArgs, ServerOperationArgs, WaitArgs};
+use crate::args::{ClearFailuresArgs, ConfirmArgs, DetachArgs, GroupArgs, RestartArgs, ServerOperationArgs, WaitArgs};
 use crate::client::{Api, Body};
 use crate::errors::{Failure, Result};
 use crate::printer::Printer;
@@ -45,6 +45,16 @@ pub(crate) async fn start(args: GroupArgs, printer: Printer) -> Result {
 /// As [`carry_out`].
 pub(crate) async fn stop(args: GroupArgs, printer: Printer) -> Result {
     on_group("Stop", &args, printer).await
+}
+
+/// Runs `holdfast restart`.
+///
+/// # Errors
+/// As [`carry_out`].
+pub(crate) async fn restart(args: RestartArgs, printer: Printer) -> Result {
+    let (target, words) = (args.group.as_str(), format!("the restart of {}", args.group));
+    let wanted = Wanted { type_: "Restart", kind: "FailoverGroup", target, parameters: None, words };
+    carry_out(&wanted, &args.wait, None, printer).await
 }
 
 async fn on_group(type_: &str, args: &GroupArgs, printer: Printer) -> Result {

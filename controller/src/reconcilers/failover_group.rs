@@ -50,7 +50,8 @@ pub(crate) async fn reconcile(group: Arc<FailoverGroup>, context: Arc<Context>) 
     let exists = |name: &str| groups.iter().any(|other| other.name_any() == name);
     let unknown = placement::unknown_groups(&group.spec, exists);
     let unknown = if sub.is_some() { unknown.join("; ") } else { String::new() };
-    let ask = asked(&context.operations_on(&group));
+    let operations = context.operations_on(&group);
+    let ask = asked(&operations);
     let clears = context.clears_of(&group);
     let beside = Beside { servers, groups };
     let claimed = api_claims::texts(&group.spec);
@@ -66,8 +67,10 @@ pub(crate) async fn reconcile(group: Arc<FailoverGroup>, context: Arc<Context>) 
         let wanted = sub.as_ref().and_then(|sub| target(sub, fresh, &beside, ask.as_ref(), accepted, offline));
         let ever_placed = deletion::ever_placed(fresh);
         let clear = super::operation::clear_failures::request(fresh, &clears);
+        let restart = super::operation::restart::request(fresh, &operations).filter(|_| accepted && !offline);
         let status = fresh.status.get_or_insert_default();
         status.target = wanted;
+        status.restart = restart;
         status.clear_failures = clear;
         set_accepted(&mut status.conditions, group.meta(), &verdict, now);
         reporting.set(&mut status.conditions, now);

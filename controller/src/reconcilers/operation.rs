@@ -9,6 +9,7 @@ pub(crate) mod on_service;
 mod planned;
 #[cfg(test)]
 mod planned_tests;
+pub(crate) mod restart;
 pub(crate) mod rotate_key;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,8 @@
 //! What an operator does about single servers, on real hosts: out of service and back, back after a power cut (C20), and
 //! the base after all were down (C21).
 
+use std::collections::BTreeSet;
+
 use holdfast_api::v1::{ServerState, ServerStatus, SubClusterPhase};
 use holdfast_lab::{boottime_ns, wait_for};
 use serde_yaml::Value;
@@ -81,6 +83,30 @@ fn every_server_is_taken_out_and_back_under_a_writing_client() {
     let standby = trial.others(&first);
     assert_eq!(trial.active(), standby[0], "the group moved once, and nothing moves it back");
     assert_eq!(trial.history(), [first, standby[0].clone()]);
+    trial.cluster.close().expect("the lab goes");
+}
+
+#[test]
+fn a_group_is_restarted_where_it_runs_and_stays_there() {
+    let trial = Trial::two("restart");
+    let server = trial.active();
+    let programs = || -> BTreeSet<i32> {
+        let all = trial.host(&server).processes().expect("its processes");
+        all.iter().filter(|process| process.args.concat().contains("nginx")).map(|process| process.pid).collect()
+    };
+    let (before, old) = (boottime_ns(), programs());
+    assert!(!old.is_empty(), "the service runs");
+    let said = run(&trial, &["restart", GROUP, "--reason", "a new library"]).expect("restarted");
+    assert!(said.contains(&format!("{GROUP} was restarted on {server}")), "{said}");
+    assert_eq!(trial.served_by(std::slice::from_ref(&server), before), server);
+    assert!(programs().is_disjoint(&old), "every program of it is a new one");
+    let status = trial.status();
+    let newest = status.transitions.first().expect("a transition");
+    assert_eq!((newest.cause.as_str(), &newest.from, &newest.to), ("Operation", &server, &server));
+    assert!(status.failures.is_empty() && status.holds.is_empty(), "{:?} {:?}", status.failures, status.holds);
+    run(&trial, &["stop", GROUP]).expect("stopped");
+    let refused = run(&trial, &["restart", GROUP]).expect_err("nothing to restart");
+    assert!(refused.to_string().contains("is held: Stopped"), "{refused}");
     trial.cluster.close().expect("the lab goes");
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clearing::ClearRequest;
 use crate::names::{MonitorName, PathName, ResourceName, ServerName};
+use crate::restarting::RestartRequest;
 use crate::settings::LockPlace;
 use crate::view::{Epoch, MemberTiming};
 
@@ -207,6 +208,8 @@ pub struct GroupConfig {
     pub target: Option<Target>,
     /// Failures that the controller wants forgotten.
     pub clear: Option<ClearRequest>,
+    /// That the controller wants it restarted where it runs.
+    pub restart: Option<RestartRequest>,
 }
 
 /// `placement.failback` other than Manual.

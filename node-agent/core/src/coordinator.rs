@@ -21,6 +21,7 @@ use crate::message::{Assignment, Message, Reason};
 use crate::names::{GroupName, ServerName};
 use crate::output::Output;
 use crate::planted::planted;
+use crate::restarting::in_place;
 use crate::status::{Failure, GroupPhase, GroupReport, Part, PlacedGroup, ServerReport};
 use crate::time::Instant;
 use crate::transition::History;
@@ -341,7 +342,7 @@ impl Core {
 
     /// Every member that may run it has looked at it and holds the specification that this server holds, durably. While
     /// one of them holds a newer one nothing starts: it may have been acted on (R16, protocol-why D12).
-    fn known_everywhere(&self, group: &GroupConfig, name: &GroupName) -> bool {
+    pub(crate) fn known_everywhere(&self, group: &GroupConfig, name: &GroupName) -> bool {
         self.coordinator
             .reports
             .iter()
@@ -361,6 +362,7 @@ impl Core {
             next: None,
             holds,
             cleared: known.and_then(|known| known.cleared.clone()),
+            restarted: known.and_then(|known| known.restarted.clone()),
         }
     }
 
@@ -401,8 +403,11 @@ impl Core {
             }
             Action::Keep | Action::Wait => match current {
                 Some(Current::On { server, phase: Phase::Online }) if self.needs_restart(name, group) => {
-                    let server = ServerName(server.clone());
-                    Some(Assignment { previous: Some(server.clone()), next: Some(server), ..blank() })
+                    Some(in_place(server, blank()))
+                }
+                Some(Current::On { server, phase: Phase::Online }) if decision.rule == Rule::Stay => {
+                    let by = self.restart_to_grant(name, group, server)?;
+                    Some(Assignment { restarted: Some(by), ..in_place(server, blank()) })
                 }
                 Some(Current::Offline)
                     if known.map(|known| &known.holds) != Some(&holds) && (known.is_some() || !holds.is_empty()) =>

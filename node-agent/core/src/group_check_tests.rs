@@ -53,6 +53,7 @@ fn config(checks: &[(u8, u64)], threshold: u32) -> Arc<GroupConfig> {
         fence_on_stop_failure: false,
         target: None,
         clear: None,
+        restart: None,
     })
 }
 
@@ -76,6 +77,7 @@ impl Trial {
             next: None,
             holds: BTreeSet::new(),
             cleared: None,
+            restarted: None,
         };
         // At the end of a slot, so that whole seconds are kept.
         let now = Instant(1_000_000_000);

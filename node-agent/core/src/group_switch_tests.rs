@@ -57,6 +57,7 @@ fn config() -> GroupConfig {
         fence_on_stop_failure: true,
         target: None,
         clear: None,
+        restart: None,
     }
 }
 
@@ -94,6 +95,7 @@ fn machine() -> Machine {
         next: None,
         holds: BTreeSet::new(),
         cleared: None,
+        restarted: None,
     };
     Machine::new(Instant(1), assignment, Arc::new(config()), 0, false)
 }

@@ -67,6 +67,7 @@ mod proposer;
 mod question;
 mod reconfigure;
 mod relapse;
+pub mod restarting;
 mod ring;
 mod transition;
 

@@ -131,6 +131,8 @@ pub struct Assignment {
     pub holds: BTreeSet<String>,
     /// What was forgotten of its failures last.
     pub cleared: Option<Cleared>,
+    /// The Operation by which it was restarted last, or is being restarted: each restarts it once.
+    pub restarted: Option<String>,
 }
 
 /// Why a group is started or stopped: what scripts are told (`HOLDFAST_REASON`).

@@ -75,6 +75,8 @@ impl Core {
         let leaves = assignment.previous.as_ref().is_some_and(|from| self.leaves(from));
         let command = assignment.previous.as_ref().and_then(|from| self.command_about(name, from));
         let command = command.filter(|_| matches!(assignment.reason, Reason::Recovery | Reason::Move));
+        let restarted = known.and_then(|known| known.restarted.as_ref());
+        let asked = assignment.restarted.as_ref().filter(|by| restarted != Some(*by));
         let failed = self.holders(name).any(|(_, report)| report.failure.is_some());
         let history = self.coordinator.history.entry(name.clone()).or_default();
         if assignment.server.is_some() {
@@ -117,10 +119,11 @@ impl Core {
             Reason::Move if leaves => "ServerLeft",
             Reason::Move => "Operation",
             Reason::Failback => "Failback",
+            Reason::Start | Reason::Stop if asked.is_some() => "Operation",
             Reason::Start | Reason::Stop => "Declared",
         };
         let message = lost.as_ref().map_or_else(
-            || command.unwrap_or_default(),
+            || command.or(asked.map(|by| format!("restart by {by}"))).unwrap_or_default(),
             |lost| {
                 let paths: Vec<&str> = lost.paths.iter().map(|path| path.0.as_str()).collect();
                 let from = assignment.previous.as_ref().map(|server| server.0.clone()).unwrap_or_default();

@@ -65,6 +65,7 @@ pub fn group(servers: &[&str]) -> GroupConfig {
         fence_on_stop_failure: true,
         target: None,
         clear: None,
+        restart: None,
     }
 }
 

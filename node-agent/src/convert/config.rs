@@ -20,6 +20,7 @@ use holdfast_core::config::{
 };
 use holdfast_core::names::{GroupName, PathName, ResourceName, ServerName};
 use holdfast_core::orders::{Order, Wanted};
+use holdfast_core::restarting::RestartRequest;
 use holdfast_core::settings::LockPlace;
 use sha2::{Digest, Sha256};
 
@@ -344,6 +345,7 @@ pub fn group_config(object: &api::FailoverGroup, sub_cluster: &api::SubCluster) 
         fence_on_stop_failure: spec.recovery.on_stop_failure == api::StopFailureAction::Fence,
         target: status.and_then(|s| s.target.as_ref()).and_then(target),
         clear: status.and_then(|s| s.clear_failures.as_ref()).map(clear),
+        restart: status.and_then(|s| s.restart.as_ref()).map(restart),
     })
 }
 
@@ -461,6 +463,14 @@ fn clear(asked: &api::ClearFailures) -> ClearRequest {
         server: server.map(|name| ServerName(name.clone())),
     };
     ClearRequest { clear, computed_from: (asked.epoch, asked.revision.unwrap_or(0)) }
+}
+
+fn restart(asked: &api::GroupRestart) -> RestartRequest {
+    RestartRequest {
+        by: asked.operation.clone(),
+        server: ServerName(asked.server.clone()),
+        computed_from: (asked.epoch, asked.revision.unwrap_or(0)),
+    }
 }
 
 fn recovery(spec: &api::FailoverGroupSpec, resource: &api::Resource) -> Result<Recovery, String> {

@@ -70,6 +70,10 @@ pub fn group_status(
     new.failures = failures(placed, old, now);
     let cleared = placed.assignment.as_ref().and_then(|assignment| assignment.cleared.as_ref());
     new.failures_cleared_by = cleared.map(|cleared| clip(&cleared.clear.by)).unwrap_or_default();
+    // While it is on its way down it is not restarted yet.
+    let started = placed.assignment.as_ref().filter(|assignment| assignment.server.is_some());
+    let restarted = started.and_then(|assignment| assignment.restarted.as_deref()).map(clip);
+    new.restarted_by = restarted.unwrap_or_else(|| old.restarted_by.clone());
     new.decision = placed.decision.as_ref().map(decision);
     new.pending_changes = pending(placed, config);
     let takeover = || super::cluster_status::timing(adoption?, &snapshot.status)?.cluster_part.map(|part| part.get());

@@ -76,6 +76,14 @@ pub struct FailoverGroupStatus {
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 253))]
     pub failures_cleared_by: String,
+    /// That the controller wants the group stopped and started where it runs, by an Operation Restart; ignored unless the
+    /// epoch is the current one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restart: Option<GroupRestart>,
+    /// The Operation that had the group restarted last.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 253))]
+    pub restarted_by: String,
     /// The resources.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
@@ -130,6 +138,23 @@ pub struct Target {
     /// The Operation that asked for it; empty: none.
     #[schemars(length(max = 253))]
     pub operation: String,
+}
+
+/// A restart that is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GroupRestart {
+    /// The Operation that asks for it.
+    #[schemars(length(max = 253))]
+    pub operation: String,
+    /// The server that runs the group, and shall run it again.
+    #[schemars(length(max = 63))]
+    pub server: String,
+    /// The epoch that it was computed from.
+    pub epoch: u64,
+    /// The revision that it was computed from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
 }
 
 /// Failures that are to be forgotten.

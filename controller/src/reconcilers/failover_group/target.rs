@@ -188,6 +188,10 @@ pub(crate) fn target(
         if ask.type_ == OperationType::Stop {
             return tagged(None, GroupState::Offline);
         }
+        // The agents know where it starts again. A target for the moment in which it is offline could name a better server.
+        if ask.type_ == OperationType::Restart && !offline {
+            return None;
+        }
         // What the agents have taken is not asked for again: a new tag would make them forgive failures of this very
         // attempt and try the same server for ever. It is asked for again when it was dropped, not taken.
         let asked_before = status.and_then(|s| s.target.as_ref()).filter(|target| target.operation == ask.operation);
@@ -296,6 +300,13 @@ mod tests {
         held.status.get_or_insert_default().holds = vec![hold];
         let start = target(&both, &held, &Beside::default(), Some(&ask(OperationType::Start, None)), true, false);
         assert_eq!(words(start), "Online on [db1] from 17/412 by [op-1]");
+    }
+
+    #[test]
+    fn nothing_else_is_asked_for_while_a_restart_has_the_group_offline() {
+        let (both, stopped) = (sub(&["db1", "db2"]), placed(group("ledger"), GroupPhase::Offline, ""));
+        let restart = ask(OperationType::Restart, None);
+        assert_eq!(words(target(&both, &stopped, &Beside::default(), Some(&restart), true, false)), "nothing");
     }
 
     #[test]

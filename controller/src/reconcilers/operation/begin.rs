@@ -12,10 +12,10 @@ use kube::{Resource, ResourceExt};
 use super::super::failover_group::target::{decide, exclusions};
 use super::super::{failover_group, list};
 use super::carry_out::{Facts, Next, destination, holds, not_after, phase_of, reason, reasons, server_of};
-use super::{clear_failures, on_server, on_service, rotate_key};
+use super::{clear_failures, on_server, on_service, restart, rotate_key};
 
 /// What to do about a group that is stuck.
-const STUCK: &str =
+pub(super) const STUCK: &str =
     "end what its status says still runs, then holdfast clear-failures has the stop tried again at once";
 
 /// It has not begun yet: everything is looked at before anything is asked for.
@@ -74,6 +74,7 @@ pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
         OperationType::Move => begin_move(facts, group, sub, next),
         OperationType::Stop => begin_stop(group, next),
         OperationType::Start => begin_start(facts, group, sub, next),
+        OperationType::Restart => restart::begin(operation, group, next),
         OperationType::ClearFailures => clear_failures::begin(operation, group, next),
         // `unsupported_operation` names every other one; this keeps it so when that list gets shorter than this match.
         other => next.fail(accepted::UNSUPPORTED_BY_SERVER, &format!("spec.type: {other} is not carried out")),

@@ -325,6 +325,7 @@ fn go_on(facts: &Facts<'_>, next: &mut Next<'_>) {
     };
     match operation.spec.type_ {
         OperationType::Move => go_on_move(facts, group, next),
+        OperationType::Restart => super::restart::go_on(operation, group, next),
         OperationType::ClearFailures => super::clear_failures::go_on(operation, group, next),
         OperationType::Stop => {
             let held = group.status.iter().flat_map(|status| &status.holds).any(|hold| hold.type_ == "Stopped");

@@ -354,11 +354,75 @@ fn preconditions_are_compared_before_anything_is_done() {
 
 #[test]
 fn what_is_not_carried_out_is_refused_by_name() {
-    let end = Stage::new(json!({"type": "Takeover"})).look(0);
-    assert!(end.starts_with("Failed/UnsupportedByServer []") && end.contains("spec.type"), "{end}");
+    for (spec, field) in [
+        (json!({"type": "Takeover"}), "spec.type"),
+        (json!({"type": "Restart", "restart": {"resource": "app"}}), "spec.restart.resource"),
+    ] {
+        let end = Stage::new(spec).look(0);
+        assert!(end.starts_with("Failed/UnsupportedByServer []") && end.contains(field), "{end}");
+    }
     let mut gone = Stage::new(json!({"type": "Stop"}));
     gone.group = None;
     assert!(gone.look(0).starts_with("Failed/NotFound [] spec.target.name"));
+}
+
+fn restarted(stage: &mut Stage) {
+    stage.group().status.as_mut().unwrap().restarted_by = "op-1".into();
+}
+
+#[test]
+fn a_restart_is_done_when_the_agents_say_that_this_operation_restarted_it() {
+    let mut stage = Stage::new(json!({"type": "Restart"}));
+    assert!(stage.look(0).starts_with("Running [stop ledger on db1: Running, start ledger on db1: Pending]"));
+    // Still, or again, online: only who restarted it tells.
+    assert!(stage.look(1).starts_with("Running [stop ledger on db1: Running"));
+    stage.reported(GroupPhase::Stopping, "db1");
+    assert!(stage.look(1).starts_with("Running [stop ledger on db1: Running"));
+    stage.reported(GroupPhase::Offline, "");
+    assert!(stage.look(1).starts_with("Running [stop ledger on db1: Done 3s, start ledger on db1: Running]"));
+    stage.reported(GroupPhase::Starting, "db1");
+    restarted(&mut stage);
+    assert!(stage.look(1).starts_with("Running"));
+    stage.reported(GroupPhase::Online, "db1");
+    restarted(&mut stage);
+    let end = stage.look(1);
+    assert!(end.starts_with("Succeeded [stop ledger on db1: Done 3s, start ledger on db1: Done 2s]"), "{end}");
+    assert!(end.ends_with("ledger was restarted on db1"), "{end}");
+}
+
+#[test]
+fn a_restart_that_can_not_be_or_came_to_nothing_says_why() {
+    let refused = |prepare: &dyn Fn(&mut Stage)| {
+        let mut stage = Stage::new(json!({"type": "Restart"}));
+        prepare(&mut stage);
+        stage.look(0)
+    };
+    let end = refused(&|stage| stage.reported(GroupPhase::Offline, ""));
+    assert!(end.starts_with("Failed/Refused []") && end.contains("holdfast start ledger"), "{end}");
+    let end = refused(&|stage| stage.held("Stopped"));
+    assert!(end.starts_with("Failed/Refused []") && end.contains("Stopped (Stopped-1)"), "{end}");
+    let end = refused(&|stage| stage.reported(GroupPhase::Stuck, "db1"));
+    assert!(end.starts_with("Failed/StopUnproven []"), "{end}");
+    let end = refused(&|stage| restarted(stage));
+    assert!(end.starts_with("Failed/Refused []") && end.contains("use another name"), "{end}");
+    let end = refused(&|stage| stage.reported(GroupPhase::Starting, "db1"));
+    assert!(end.starts_with("Pending/WaitingForGroup []"), "{end}");
+
+    let came_to = |report: &dyn Fn(&mut Stage)| {
+        let mut stage = Stage::new(json!({"type": "Restart"}));
+        stage.look(0);
+        report(&mut stage);
+        stage.look(1)
+    };
+    let end = came_to(&|stage| stage.reported(GroupPhase::Starting, "db2"));
+    assert!(end.starts_with("Superseded [") && end.contains("left db1 before it was restarted there"), "{end}");
+    let end = came_to(&|stage| stage.reported(GroupPhase::Stuck, "db1"));
+    assert!(end.starts_with("Failed/StopUnproven ["), "{end}");
+    let end = came_to(&|stage| {
+        stage.reported(GroupPhase::Online, "db2");
+        restarted(stage);
+    });
+    assert!(end.starts_with("Failed/GroupFailed [stop ledger on db1: Done") && end.contains("on db2 instead"), "{end}");
 }
 
 #[test]

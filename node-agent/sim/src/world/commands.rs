@@ -8,6 +8,7 @@ use holdfast_core::clearing::{Clear, ClearRequest};
 use holdfast_core::commands::{Command, PATIENCE, is_program, program};
 use holdfast_core::config::{GroupConfig, ResourceConfig};
 use holdfast_core::names::{GroupName, ResourceName};
+use holdfast_core::restarting::RestartRequest;
 
 use super::{Event, World};
 
@@ -139,6 +140,22 @@ impl World {
         config.clear = Some(ClearRequest { clear, computed_from: (tag.epoch, tag.revision) });
         self.groups.insert(group.clone(), Arc::new(config));
         self.publish();
+    }
+
+    /// As an Operation does: a group that is online on `server` is to be restarted there, by the placement that is durable
+    /// somewhere now. Returns the name of the Operation.
+    pub fn restart(&mut self, group: &GroupName, server: usize) -> String {
+        self.commands += 1;
+        let by = format!("restart-{}", self.commands);
+        let tags = self.hosts.iter().filter_map(|host| host.ledger.table.get(group)).map(|assignment| assignment.tag);
+        if let (Some(tag), Some(config)) = (tags.max(), self.groups.get(group)) {
+            let (server, computed_from) = (self.hosts[server].name.clone(), (tag.epoch, tag.revision));
+            let mut config = (**config).clone();
+            config.restart = Some(RestartRequest { by: by.clone(), server, computed_from });
+            self.groups.insert(group.clone(), Arc::new(config));
+            self.publish();
+        }
+        by
     }
 
     /// C25: what a command answers is so.

@@ -9,6 +9,7 @@ mod monitors;
 mod operator;
 mod placement;
 mod reconfigure;
+mod restarting;
 
 use holdfast_core::config::Config;
 use holdfast_sim::World;

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, Metadata};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,8 +18,6 @@ use crate::spec_cache::Specs;
 
 /// How often files are looked at again; unchanged ones are not read.
 const AGAIN: Duration = Duration::from_secs(60);
-/// A program that is larger is no script; reading it again and again would disturb.
-const LARGEST: u64 = 16 << 20;
 /// As many as the schema takes.
 const MOST: usize = 1024;
 
@@ -94,18 +92,15 @@ impl Known {
         if facts.mode() & 0o111 == 0 {
             return Err("it is not executable; chmod +x it".to_owned());
         }
-        if facts.size() > LARGEST {
-            return Err(format!("it is larger than {} MiB and not compared", LARGEST >> 20));
-        }
         let stamp = Stamp::of(&facts);
         if let Some((of, digest)) = self.0.get(&path)
             && *of == stamp
         {
             return Ok(digest.clone());
         }
-        let mut content = Vec::new();
-        File::open(&path).and_then(|file| file.take(LARGEST).read_to_end(&mut content)).map_err(say)?;
-        let digest = format!("sha256:{:x}", Sha256::digest(&content));
+        let mut content = Sha256::new();
+        File::open(&path).and_then(|mut file| io::copy(&mut file, &mut content)).map_err(say)?;
+        let digest = format!("sha256:{:x}", content.finalize());
         self.0.insert(path, (stamp, digest.clone()));
         Ok(digest)
     }

@@ -66,7 +66,7 @@ fn an_etcd_that_is_restored_from_a_snapshot_changes_nothing_that_runs_and_the_gr
     .expect("condition Stalled");
     assert_eq!(trial.status().observed_generation, Some(before + 1), "the servers act by what they had");
     trial.undisturbed_since(restored);
-    assert_eq!(trial.history(), [active.clone()]);
+    assert_eq!(trial.history(), std::slice::from_ref(&active));
 
     // And a takeover is one as before.
     let lost = boottime_ns();

@@ -43,8 +43,7 @@ pub fn worded(action: Action, plan: Option<&Plan>, state: &Path, mut verdict: Ve
         (Action::Start, State::Failed | State::Unknown) => "its start failed",
         (Action::Stop, State::Failed | State::Unknown | State::Running) => "its stop failed",
         (Action::Monitor, State::Failed | State::Unknown) => "its check failed",
-        (Action::Probe, State::Failed) => "it was found broken",
-        (Action::Probe, State::Unknown) => "whether it runs can't be told",
+        (Action::Probe, State::Failed | State::Unknown) => "its probe failed",
         _ => return verdict,
     };
     let found = match (verdict.message.is_empty(), verdict.state) {

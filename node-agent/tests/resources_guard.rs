@@ -192,7 +192,7 @@ fn a_script_without_a_check_does_not_count_as_started_after_the_guard_killed_wha
     // The agent is started again, and has authority again.
     server.restart();
     server.authority(Duration::from_secs(600));
-    for (action, what) in [(Action::Probe, "it was found broken"), (Action::Monitor, "its check failed")] {
+    for (action, what) in [(Action::Probe, "its probe failed"), (Action::Monitor, "its check failed")] {
         let message = common::failed(server.run(action, &hook));
         assert_eq!(message, format!("{what}: the guard has killed what it ran, and its stop was not called since"));
     }

@@ -59,8 +59,8 @@ fn secrets_and_scripts_of_objects_are_there_where_the_group_is_and_without_contr
     })
     .expect("the status says so");
     for failure in &failures {
-        let text = "nothing of the group is started: resource app: process.environmentFrom: Secret vault-env in namespace ha is \
-            not known on this server; create it there";
+        let text = "its start failed: nothing of the group is started: resource app: process.environmentFrom: Secret vault-env \
+            in namespace ha is not known on this server; create it there";
         assert!(failure.message.starts_with(text), "{failure:?}");
     }
     assert!(both.iter().all(|host| !has(host, "first") && !has(host, "hook")), "nothing of the group was started");

@@ -37,7 +37,7 @@ pub async fn serve_at(address: SocketAddr, metrics: Metrics) {
 
 /// Answers for as long as the process runs, one connection after the other: scrapers come seconds apart, and somebody who
 /// floods the port costs one connection's memory.
-pub async fn serve(listener: TcpListener, metrics: Metrics) {
+async fn serve(listener: TcpListener, metrics: Metrics) {
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             // Out of file descriptors, or the like: not again at once.

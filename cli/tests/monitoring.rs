@@ -33,7 +33,7 @@ impl Drop for Running {
 /// Every metric that a part of Holdfast has.
 fn described() -> Vec<&'static Described> {
     let lists = [holdfast_apiserver::metrics::LIST, holdfast_controller::metrics::LIST, holdfast_agent::metrics::LIST];
-    lists.into_iter().flatten().copied().chain(OF_EVERY_PROCESS).collect()
+    lists.into_iter().flatten().chain(OF_EVERY_PROCESS).copied().collect()
 }
 
 /// Expressions of the alerts and of the dashboard.

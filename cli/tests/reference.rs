@@ -112,7 +112,7 @@ fn metrics() -> String {
             holdfast_controller::metrics::LIST.to_vec(),
         ),
         ("Agent: `metrics` in its file", holdfast_agent::metrics::LIST.to_vec()),
-        ("Every process", OF_EVERY_PROCESS.iter().collect()),
+        ("Every process", OF_EVERY_PROCESS.to_vec()),
     ];
     for (title, list) in parts {
         writeln!(out, "\n## {title}\n\n| metric | type | labels | meaning |\n|---|---|---|---|").expect("a string");

@@ -5,21 +5,15 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use holdfast_api::v1::OperationPhase;
-use holdfast_telemetry::metrics::{Counters, Described, Gauges, Histograms, Kind, Metrics, Sample};
+use holdfast_telemetry::described;
+use holdfast_telemetry::metrics::{Counters, Gauges, Histograms, Metrics, Sample};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Resource, ResourceExt};
 
 use crate::context::Context;
 
-macro_rules! described {
-    ($($id:ident $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
-        $(static $id: Described = Described { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };)*
-        /// All that a controller measures.
-        pub static LIST: &[&Described] = &[$(&$id),*];
-    };
-}
-
 described! {
+    /// All that a controller measures.
     LEADER Gauge "holdfast_controller_leader" [] "1 on the controller that acts, 0 on one that stands by.";
     RECONCILES Counter "holdfast_controller_reconciles_total" ["kind", "result"]
         "Objects that were looked at; result is success or error.";

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use holdfast_api::duration::Duration as Text;
 use holdfast_api::v1 as api;
-use holdfast_telemetry::metrics::{Described, Kind, Metrics, Sample};
+use holdfast_telemetry::described;
+use holdfast_telemetry::metrics::{Described, Metrics, Sample};
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::watch;
 
@@ -16,71 +17,36 @@ use crate::convert::server_status::{Facts, GuardView, Machine};
 use crate::convert::{Wall, group_status, server_status};
 use crate::driver_loop::Snapshot;
 
-macro_rules! gauges {
-    ($($id:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
-        $(static $id: Described = Described { name: $name, kind: Kind::Gauge, labels: &[$($label),*], help: $help };)*
-    };
-}
-
-gauges! {
-    INFO "holdfast_agent_info" ["namespace", "sub_cluster", "server", "version"] "1; whose agent it is, and its version.";
-    LEASE "holdfast_lease_held" [] "1 while this server may run groups.";
-    MARGIN "holdfast_lease_smallest_margin_seconds" []
+described! {
+    /// All that an agent measures.
+    INFO Gauge "holdfast_agent_info" ["namespace", "sub_cluster", "server", "version"] "1; whose agent it is, and its version.";
+    LEASE Gauge "holdfast_lease_held" [] "1 while this server may run groups.";
+    MARGIN Gauge "holdfast_lease_smallest_margin_seconds" []
         "What was left of the lease when it was renewed at the last moment so far, in seconds: small means nearly lost.";
-    EPOCH "holdfast_epoch" [] "Epoch of the view that this server knows; a step is a decision about who is a member.";
-    COORDINATOR "holdfast_coordinator" [] "1 on the server that assigns the groups.";
-    STATE "holdfast_server_state" ["state"] "1 for the state that this server is in.";
-    PATH_UP "holdfast_path_up" ["path", "peer"] "1 while heartbeats pass both ways.";
-    PATH_LATENCY "holdfast_path_latency_seconds" ["path", "peer"] "Time of a heartbeat there and back, in seconds.";
-    PATH_LOSS "holdfast_path_loss_ratio" ["path", "peer"] "Lost heartbeats, 0 to 1.";
-    PATH_GAP "holdfast_path_longest_gap_seconds" ["path", "peer"]
+    EPOCH Gauge "holdfast_epoch" [] "Epoch of the view that this server knows; a step is a decision about who is a member.";
+    COORDINATOR Gauge "holdfast_coordinator" [] "1 on the server that assigns the groups.";
+    STATE Gauge "holdfast_server_state" ["state"] "1 for the state that this server is in.";
+    PATH_UP Gauge "holdfast_path_up" ["path", "peer"] "1 while heartbeats pass both ways.";
+    PATH_LATENCY Gauge "holdfast_path_latency_seconds" ["path", "peer"] "Time of a heartbeat there and back, in seconds.";
+    PATH_LOSS Gauge "holdfast_path_loss_ratio" ["path", "peer"] "Lost heartbeats, 0 to 1.";
+    PATH_GAP Gauge "holdfast_path_longest_gap_seconds" ["path", "peer"]
         "Longest time between two heartbeats, in seconds: the timeout has to stay well above it.";
-    DISK "holdfast_disk_reachable" ["disk"] "1 while reads of the shared disk succeed in time.";
-    QUORUM_SERVER "holdfast_quorum_server_reachable" [] "1 while the quorum server would answer.";
-    GUARD "holdfast_guard_present" [] "1 while the guard runs, which ends what no lease covers.";
-    WATCHDOG "holdfast_watchdog_armed" [] "1 while a watchdog device resets this server if it gets stuck.";
-    FENCE "holdfast_fence_device_usable" ["device", "server"] "1 if the device answered when it was last looked at.";
-    GROUP "holdfast_agent_group_phase" ["group", "phase"] "1 for the phase of each group that this server holds.";
-    RESTARTS "holdfast_resource_restarts" ["group", "resource"] "Restarts in place since the group was started here.";
-    MONITOR "holdfast_monitor_failures" ["group", "monitor"]
+    DISK Gauge "holdfast_disk_reachable" ["disk"] "1 while reads of the shared disk succeed in time.";
+    QUORUM_SERVER Gauge "holdfast_quorum_server_reachable" [] "1 while the quorum server would answer.";
+    GUARD Gauge "holdfast_guard_present" [] "1 while the guard runs, which ends what no lease covers.";
+    WATCHDOG Gauge "holdfast_watchdog_armed" [] "1 while a watchdog device resets this server if it gets stuck.";
+    FENCE Gauge "holdfast_fence_device_usable" ["device", "server"] "1 if the device answered when it was last looked at.";
+    GROUP Gauge "holdfast_agent_group_phase" ["group", "phase"] "1 for the phase of each group that this server holds.";
+    RESTARTS Gauge "holdfast_resource_restarts" ["group", "resource"] "Restarts in place since the group was started here.";
+    MONITOR Gauge "holdfast_monitor_failures" ["group", "monitor"]
         "Failures in a row of a monitor; group is empty for monitors of the server.";
-    FAILURES "holdfast_group_failures" ["group", "server", "resource"]
+    FAILURES Gauge "holdfast_group_failures" ["group", "server", "resource"]
         "Failures that are remembered against a group on a server; on the coordinator only.";
-    LAST "holdfast_group_last_transition_seconds" ["group", "type"]
+    LAST Gauge "holdfast_group_last_transition_seconds" ["group", "type"]
         "How long the newest start, stop, move or failover took, in seconds; on the coordinator only.";
+    TRANSITIONS Counter "holdfast_group_transitions_total" ["group"]
+        "Starts, stops, moves and failovers of a group since it was first placed; on the coordinator only.";
 }
-
-static TRANSITIONS: Described = Described {
-    name: "holdfast_group_transitions_total",
-    kind: Kind::Counter,
-    labels: &["group"],
-    help: "Starts, stops, moves and failovers of a group since it was first placed; on the coordinator only.",
-};
-
-/// All that an agent measures.
-pub static LIST: &[&Described] = &[
-    &INFO,
-    &LEASE,
-    &MARGIN,
-    &EPOCH,
-    &COORDINATOR,
-    &STATE,
-    &PATH_UP,
-    &PATH_LATENCY,
-    &PATH_LOSS,
-    &PATH_GAP,
-    &DISK,
-    &QUORUM_SERVER,
-    &GUARD,
-    &WATCHDOG,
-    &FENCE,
-    &GROUP,
-    &RESTARTS,
-    &MONITOR,
-    &FAILURES,
-    &LAST,
-    &TRANSITIONS,
-];
 
 /// Metrics that ask the state of this agent.
 pub(crate) fn of(

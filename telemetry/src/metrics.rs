@@ -54,6 +54,18 @@ impl Described {
     }
 }
 
+/// Describes the metrics of a room: a constant for each, and `LIST` of all of them in this order.
+#[macro_export]
+macro_rules! described {
+    ($(#[$list:meta])* $($id:ident $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(static $id: $crate::metrics::Described = $crate::metrics::Described {
+            name: $name, kind: $crate::metrics::Kind::$kind, labels: &[$($label),*], help: $help,
+        };)*
+        $(#[$list])*
+        pub static LIST: &[&$crate::metrics::Described] = &[$(&$id),*];
+    };
+}
+
 /// Labels of one time series.
 pub type Labels = Vec<(&'static str, String)>;
 

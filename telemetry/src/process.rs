@@ -2,35 +2,20 @@
 
 use std::fs;
 
-use crate::metrics::{Described, Kind, Sample, Source};
+use crate::described;
+use crate::metrics::{Sample, Source};
 
-const CPU: Described = Described {
-    name: "process_cpu_seconds_total",
-    kind: Kind::Counter,
-    labels: &[],
-    help: "User and system time of the process, in seconds.",
-};
-const MEMORY: Described = Described {
-    name: "process_resident_memory_bytes",
-    kind: Kind::Gauge,
-    labels: &[],
-    help: "Resident memory of the process, in bytes.",
-};
-const FILES: Described = Described {
-    name: "process_open_fds",
-    kind: Kind::Gauge,
-    labels: &[],
-    help: "Open file descriptors of the process.",
-};
-const START: Described = Described {
-    name: "process_start_time_seconds",
-    kind: Kind::Gauge,
-    labels: &[],
-    help: "When the process started, in seconds since 1970.",
-};
-
-/// Metrics of every process.
-pub const LIST: &[Described] = &[CPU, MEMORY, FILES, START];
+described! {
+    /// Metrics of every process.
+    CPU Counter "process_cpu_seconds_total" []
+        "User and system time of the process, in seconds.";
+    MEMORY Gauge "process_resident_memory_bytes" []
+        "Resident memory of the process, in bytes.";
+    FILES Gauge "process_open_fds" []
+        "Open file descriptors of the process.";
+    START Gauge "process_start_time_seconds" []
+        "When the process started, in seconds since 1970.";
+}
 
 /// This process, as the kernel shows it in /proc (man 5 proc).
 pub(crate) struct Process;

@@ -4,51 +4,28 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use axum::body::Body;
-use holdfast_telemetry::metrics::{Counters, Described, Histograms, Kind, MEDIA_TYPE, Metrics, Sample};
+use holdfast_telemetry::described;
+use holdfast_telemetry::metrics::{Counters, Histograms, MEDIA_TYPE, Metrics, Sample};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response};
 
 use crate::state::State;
 
-static REQUESTS: Described = Described {
-    name: "apiserver_request_total",
-    kind: Kind::Counter,
-    labels: &["verb", "group", "resource", "code"],
-    help: "Requests by verb, resource and HTTP status; verb and resource are empty where none was found out.",
-};
-static TOOK: Described = Described {
-    name: "apiserver_request_duration_seconds",
-    kind: Kind::Histogram,
-    labels: &["verb", "group", "resource"],
-    help: "Time from the request to the begin of its answer, in seconds; without watches.",
-};
-static WATCHES: Described = Described {
-    name: "apiserver_longrunning_requests",
-    kind: Kind::Gauge,
-    labels: &["verb", "group", "resource"],
-    help: "Open watches.",
-};
-static OBJECTS: Described = Described {
-    name: "apiserver_storage_objects",
-    kind: Kind::Gauge,
-    labels: &["resource"],
-    help: "Objects in the store, as resource.group.",
-};
-static FOLLOWED: Described = Described {
-    name: "holdfast_store_followed",
-    kind: Kind::Gauge,
-    labels: &[],
-    help: "1 while changes of the store arrive; otherwise reads are answered from memory and may be old.",
-};
-static REVISION: Described = Described {
-    name: "holdfast_store_revision",
-    kind: Kind::Gauge,
-    labels: &[],
-    help: "Newest revision of the store that reads show.",
-};
-
-/// All that an API server measures.
-pub static LIST: &[&Described] = &[&REQUESTS, &TOOK, &WATCHES, &OBJECTS, &FOLLOWED, &REVISION];
+described! {
+    /// All that an API server measures.
+    REQUESTS Counter "apiserver_request_total" ["verb", "group", "resource", "code"]
+        "Requests by verb, resource and HTTP status; verb and resource are empty where none was found out.";
+    TOOK Histogram "apiserver_request_duration_seconds" ["verb", "group", "resource"]
+        "Time from the request to the begin of its answer, in seconds; without watches.";
+    WATCHES Gauge "apiserver_longrunning_requests" ["verb", "group", "resource"]
+        "Open watches.";
+    OBJECTS Gauge "apiserver_storage_objects" ["resource"]
+        "Objects in the store, as resource.group.";
+    FOLLOWED Gauge "holdfast_store_followed" []
+        "1 while changes of the store arrive; otherwise reads are answered from memory and may be old.";
+    REVISION Gauge "holdfast_store_revision" []
+        "Newest revision of the store that reads show.";
+}
 
 /// Upper bounds of the histogram, in seconds.
 const BOUNDS: &[f64] = &[0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];

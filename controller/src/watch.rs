@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 
 use crate::context::{Context, Writers, super_cluster_of};
 use crate::error::Error;
-use crate::reconcilers::{self, failover_group};
+use crate::reconcilers::{self, failover_group, unusable};
 
 /// Several changes of one object within this time are looked at once. Each change begins it anew, so it is short.
 const DEBOUNCE: Duration = Duration::from_millis(5);
@@ -257,6 +257,10 @@ fn server_changed(context: &Context, wake: &Wake, server: &Server) {
     for name in names {
         let Some(sub_cluster) = context.sub_cluster(server.namespace().as_deref(), name) else { continue };
         send(&wake.sub_clusters, ObjectRef::from_obj(sub_cluster.as_ref()));
+        // It may have found that it can, or can't, carry them out.
+        for group in context.groups_of(&sub_cluster).iter().filter(|group| unusable::concerns(server, group)) {
+            send(&wake.groups, ObjectRef::from_obj(group.as_ref()));
+        }
         if let Some(super_cluster) = super_cluster_of(&sub_cluster) {
             send(&wake.super_clusters, super_cluster);
         }

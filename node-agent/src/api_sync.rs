@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_api::v1::{ProgramStatus, UnusableResource};
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::sync::{Notify, watch};
@@ -22,7 +23,6 @@ use crate::convert::server_status::{Facts, GuardView};
 use crate::driver_loop::Snapshot;
 use crate::join::renewal;
 use crate::notes::Notes;
-use crate::programs;
 
 pub use history::History;
 pub use report::Reporter;
@@ -133,6 +133,15 @@ pub(crate) async fn client(config: &AgentConfig, url: Option<&str>) -> Result<Cl
     Client::try_from(made).map_err(|e| fail(e.to_string()))
 }
 
+/// What was found on this server of what groups need.
+#[derive(Debug, Clone)]
+struct Found {
+    /// Programs that resources run.
+    programs: watch::Receiver<Vec<ProgramStatus>>,
+    /// Resources that can't be carried out here.
+    unusable: watch::Receiver<Vec<UnusableResource>>,
+}
+
 /// What the reporter tells about beside the core's word.
 #[derive(Debug, Clone)]
 pub struct Sources {
@@ -152,7 +161,7 @@ pub struct Sources {
 
 /// Follows and reports until one last report was given after `ending`.
 pub async fn run(config: AgentConfig, mut follower: Follower, sources: Sources) {
-    let programs = programs::follow(follower.programs());
+    let found = follower.look();
     tokio::spawn(history::keep(sources.snapshots.clone(), sources.history.clone()));
     let renewed = Arc::new(Notify::new());
     tokio::spawn({
@@ -167,7 +176,7 @@ pub async fn run(config: AgentConfig, mut follower: Follower, sources: Sources) 
         let connected = client(&config, url.as_deref()).await;
         let began = tokio::time::Instant::now();
         let ended = match connected {
-            Ok(client) => session::run(client, &config, &mut follower, &sources, programs.clone(), &renewed).await,
+            Ok(client) => session::run(client, &config, &mut follower, &sources, found.clone(), &renewed).await,
             Err(e) => Err(e),
         };
         let error = match ended {

@@ -25,6 +25,7 @@ pub mod inbox;
 pub mod join;
 pub mod ledger;
 pub mod local_socket;
+pub mod look;
 pub mod metadata;
 pub mod metrics;
 pub mod monitors;
@@ -40,6 +41,7 @@ pub mod run;
 pub mod said;
 pub mod spawn;
 pub mod spec_cache;
+pub mod unusable;
 pub mod watchdog;
 
 pub use run::{AgentError, agent_main};

@@ -6,7 +6,6 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use holdfast_api::programs;
 use holdfast_api::v1::ProgramStatus;
@@ -14,10 +13,9 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use crate::convert::clip;
+use crate::look;
 use crate::spec_cache::Specs;
 
-/// How often files are looked at again; unchanged ones are not read.
-const AGAIN: Duration = Duration::from_secs(60);
 /// As many as the schema takes.
 const MOST: usize = 1024;
 
@@ -28,32 +26,10 @@ pub fn wanted(specs: &Specs) -> BTreeSet<String> {
     groups.chain(services).take(MOST).map(str::to_owned).collect()
 }
 
-/// Looks at them when others are wanted and every minute; gives what was found.
-pub fn follow(mut wanted: watch::Receiver<BTreeSet<String>>) -> watch::Receiver<Vec<ProgramStatus>> {
-    let (found, receiver) = watch::channel(Vec::new());
-    tokio::spawn(async move {
-        let mut known = Known::default();
-        loop {
-            let paths = wanted.borrow_and_update().clone();
-            // A path may lead to a file server that does not answer: this task waits for it, and nobody else does.
-            let looked = tokio::task::spawn_blocking(move || {
-                let statuses = known.look(&paths);
-                (known, statuses)
-            });
-            let Ok((after, statuses)) = looked.await else { return };
-            known = after;
-            found.send_if_modified(|before| {
-                let differs = *before != statuses;
-                *before = statuses;
-                differs
-            });
-            tokio::select! {
-                changed = wanted.changed() => if changed.is_err() { return },
-                () = tokio::time::sleep(AGAIN) => {}
-            }
-        }
-    });
-    receiver
+/// Looks at them when others are wanted and every minute, and reads those that have changed.
+pub fn follow(wanted: watch::Receiver<BTreeSet<String>>) -> watch::Receiver<Vec<ProgramStatus>> {
+    let mut known = Known::default();
+    look::follow(wanted, move |paths| known.look(paths))
 }
 
 /// What tells that a file is still the one that was read.

@@ -52,6 +52,8 @@ pub mod condition {
         DELETION_BLOCKED = "DeletionBlocked",
         /// Programs or scripts differ between servers. Absent when false.
         CONTENT_MISMATCH = "ContentMismatch",
+        /// A resource can't be carried out on a server that may run the group. Absent when false.
+        UNUSABLE_RESOURCE = "UnusableResource",
         /// `placement` names groups that the sub-cluster does not have. Absent when false.
         UNKNOWN_GROUP = "UnknownGroup",
         /// A brake stopped further action. Absent when false.

@@ -59,7 +59,8 @@ pub(crate) fn of_group(spec: &FailoverGroupSpec, services: &[Arc<DataService>], 
     difference(&paths, &servers).unwrap_or_default()
 }
 
-fn may_run(spec: &FailoverGroupSpec, server: &Server) -> bool {
+/// Whether the group may run on the server.
+pub(super) fn may_run(spec: &FailoverGroupSpec, server: &Server) -> bool {
     let named = spec.placement.servers.is_empty() || spec.placement.servers.contains(&server.spec.server);
     named && spec.sub_cluster == server.spec.sub_cluster
 }

@@ -19,7 +19,7 @@ use self::claims::Held;
 use self::deletion::Deletion;
 use self::target::{Ask, Beside, target};
 use super::reporting::Reporting;
-use super::{Rejection, contents, set_accepted};
+use super::{Rejection, contents, set_accepted, unusable};
 use crate::context::Context;
 use crate::error::Error;
 use crate::write;
@@ -59,6 +59,7 @@ pub(crate) async fn reconcile(group: Arc<FailoverGroup>, context: Arc<Context>) 
     let services: Vec<_> =
         named.filter_map(|service| context.data_service(group.namespace().as_deref(), &service.name)).collect();
     let mismatch = contents::of_group(&group.spec, &services, &beside.servers);
+    let unusable = unusable::of_group(&group, &beside.servers);
 
     write::status(&api, group.as_ref(), |fresh| {
         // What is wanted follows from the newest observation; the verdict is about the generation that was looked at.
@@ -75,6 +76,7 @@ pub(crate) async fn reconcile(group: Arc<FailoverGroup>, context: Arc<Context>) 
         set_accepted(&mut status.conditions, group.meta(), &verdict, now);
         reporting.set(&mut status.conditions, now);
         contents::set(&mut status.conditions, &mismatch, group.metadata.generation, now);
+        unusable::set(&mut status.conditions, &unusable, group.metadata.generation, now);
         if accepted && !reporting.is_fresh() {
             // Agents say what they hold; until they do, what was accepted counts, and nothing that they may still hold is
             // forgotten.

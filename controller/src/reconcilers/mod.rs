@@ -8,6 +8,7 @@ pub(crate) mod reporting;
 pub(crate) mod server;
 pub(crate) mod sub_cluster;
 pub(crate) mod super_cluster;
+pub(crate) mod unusable;
 
 use std::time::Duration;
 

@@ -144,3 +144,50 @@ fn a_resource_that_its_agent_would_not_understand_is_refused_by_name_and_disturb
     assert_eq!(trial.history(), [active]);
     trial.cluster.close().expect("the lab goes");
 }
+
+/// A group that nothing starts, of an agent that no server has and one that knows no such parameter.
+const UNUSABLE: &str = "{apiVersion: holdfast.dev/v1, kind: FailoverGroup, metadata: {name: later, namespace: ha}, \
+    spec: {subCluster: shop, state: Offline, resources: [{name: first, ocf: {type: FIRST}}, \
+    {name: note, ocf: {type: Dummy, parameters: {PARAMETER: /tmp/x}}}]}}";
+
+#[test]
+fn an_agent_that_is_not_installed_and_a_parameter_that_it_does_not_take_are_told_right_after_apply() {
+    let trial = Trial::two("ocf-unusable");
+    let file = trial.host(&trial.active()).state_dir().join("later.yaml");
+    let apply = |first: &str, parameter: &str| {
+        let text = UNUSABLE.replace("FIRST", first).replace("PARAMETER", parameter);
+        std::fs::write(&file, text).expect("a manifest");
+        trial.cluster.holdfast(&["apply", "-f", &file.to_string_lossy()]).expect("it is taken");
+    };
+    let told = || -> String {
+        let status = trial.cluster.group("later").ok().and_then(|group| group.status).unwrap_or_default();
+        let told = status.conditions.into_iter().find(|condition| condition.type_ == "UnusableResource");
+        told.map(|condition| condition.message).unwrap_or_default()
+    };
+    apply("Frobnicator", "stat");
+    let both = trial.cluster.blueprint().servers.join(" and ");
+    let expected = [
+        format!(
+            "first can't be carried out on {both}: ocf.type: there is no agent heartbeat:Frobnicator on this server"
+        ),
+        format!(
+            "note can't be carried out on {both}: ocf.parameters.stat: heartbeat:Dummy has none of that name; it takes"
+        ),
+    ];
+    let status = wait_for("the group to say so", LIMIT, |last| {
+        *last = format!("{} {}", told(), trial.cluster.holdfast(&["status", "--namespace", "ha"])?);
+        let said = |text: &str| expected.iter().all(|words| text.contains(words));
+        let status = trial.cluster.group("later")?.status.unwrap_or_default();
+        Ok((said(&told()) && expected.iter().all(|words| last.matches(words).count() == 2)).then_some(status))
+    })
+    .expect("the condition and `holdfast status`");
+    assert!(status.failures.is_empty() && status.transitions.is_empty(), "nothing was started: {status:?}");
+
+    apply("Stateful", "state");
+    wait_for("nothing to be wrong any more", LIMIT, |last| {
+        *last = told();
+        Ok(last.is_empty().then_some(()))
+    })
+    .expect("it is known at once");
+    trial.cluster.close().expect("the lab goes");
+}

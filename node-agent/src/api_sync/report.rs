@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
-use holdfast_api::v1::{FailoverGroup, ProgramStatus, Server, SubCluster};
+use holdfast_api::v1::{FailoverGroup, Server, SubCluster};
 use holdfast_core::names::GroupName;
 use holdfast_core::status::{ClusterPhase, MemberState};
 use k8s_openapi::jiff::Timestamp;
@@ -14,9 +14,8 @@ use kube::api::PostParams;
 use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
 
-use super::{ApiError, Sources, within};
+use super::{ApiError, Found, Sources, within};
 use crate::clock;
 use crate::config::AgentConfig;
 use crate::convert::server_status::Machine;
@@ -35,7 +34,7 @@ pub struct Reporter {
     groups: Api<FailoverGroup>,
     config: AgentConfig,
     sources: Sources,
-    programs: watch::Receiver<Vec<ProgramStatus>>,
+    found: Found,
     server: Option<Server>,
     sub_cluster: Option<SubCluster>,
     known: BTreeMap<String, FailoverGroup>,
@@ -53,19 +52,14 @@ enum Written<K> {
 }
 
 impl Reporter {
-    pub(super) fn new(
-        client: Client,
-        config: AgentConfig,
-        sources: Sources,
-        programs: watch::Receiver<Vec<ProgramStatus>>,
-    ) -> Reporter {
+    pub(super) fn new(client: Client, config: AgentConfig, sources: Sources, found: Found) -> Reporter {
         Reporter {
             servers: Api::namespaced(client.clone(), &config.namespace),
             sub_clusters: Api::namespaced(client.clone(), &config.namespace),
             groups: Api::namespaced(client, &config.namespace),
             config,
             sources,
-            programs,
+            found,
             server: None,
             sub_cluster: None,
             known: BTreeMap::new(),
@@ -122,8 +116,8 @@ impl Reporter {
         let name = self.config.server_object();
         let guard = self.sources.guard.borrow().clone();
         let facts = self.sources.facts.clone();
-        let programs = self.programs.borrow().clone();
-        let machine = Machine { facts: &facts, guard: &guard, programs: &programs, problem };
+        let (programs, unusable) = (self.found.programs.borrow().clone(), self.found.unusable.borrow().clone());
+        let machine = Machine { facts: &facts, guard: &guard, programs: &programs, unusable: &unusable, problem };
         let change = |object: &Server, force: bool| {
             let old = object.status.clone().unwrap_or_default();
             let generation = object.metadata.generation;

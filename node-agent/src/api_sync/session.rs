@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::stream::SelectAll;
 use futures::{Stream, StreamExt};
-use holdfast_api::v1::{DataService, FailoverGroup, ProgramStatus, SubCluster};
+use holdfast_api::v1::{DataService, FailoverGroup, SubCluster};
 use holdfast_core::Input;
 use holdfast_core::orders::Order;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -18,7 +18,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::report::Reporter;
-use super::{ApiError, Sources, events};
+use super::{ApiError, Found, Sources, events};
 use crate::config::AgentConfig;
 use crate::convert::config as convert;
 use crate::executor::RunningGroup;
@@ -29,7 +29,7 @@ use crate::paths::keys::Keys;
 use crate::paths::seal::Keyring;
 use crate::resources::ocf::agents;
 use crate::spec_cache::{SpecCache, quorum_secret_name};
-use crate::{boot, clock, programs};
+use crate::{boot, clock, look, programs, unusable};
 
 /// Time between two complete reports.
 const FULL: Duration = Duration::from_secs(60);
@@ -55,6 +55,8 @@ pub struct Follower {
     agents: agents::Known,
     /// Programs that resources run.
     programs: watch::Sender<BTreeSet<String>>,
+    /// Resources that OCF agents are to carry out.
+    ocf: watch::Sender<BTreeSet<unusable::Wanted>>,
     /// Groups that the API has; unknown before it was asked.
     present: Option<BTreeSet<String>>,
     /// Orders that were handed on.
@@ -77,6 +79,7 @@ impl Follower {
         let (orders, refused) = (BTreeSet::new(), BTreeMap::new());
         let agents = agents::Known::default();
         let programs = watch::Sender::new(programs::wanted(cache.specs()));
+        let ocf = watch::Sender::new(unusable::wanted(cache.specs(), &config.server));
         Follower {
             config,
             cache,
@@ -87,15 +90,17 @@ impl Follower {
             guard,
             agents,
             programs,
+            ocf,
             present: None,
             orders,
             refused,
         }
     }
 
-    /// The programs that resources run, whenever others do.
-    pub fn programs(&self) -> watch::Receiver<BTreeSet<String>> {
-        self.programs.subscribe()
+    /// Looks at what groups need on this server, whenever they need something else.
+    pub(super) fn look(&self) -> Found {
+        let (programs, ocf) = (self.programs.subscribe(), self.ocf.subscribe());
+        Found { programs: programs::follow(programs), unusable: unusable::follow(ocf) }
     }
 
     fn knows_sub_cluster(&self) -> bool {
@@ -142,12 +147,9 @@ impl Follower {
         if !self.knows_sub_cluster() {
             return;
         }
-        self.programs.send_if_modified(|before| {
-            let now = programs::wanted(self.cache.specs());
-            let differs = *before != now;
-            *before = now;
-            differs
-        });
+        let specs = self.cache.specs();
+        self.programs.send_if_modified(|before| look::renew(before, programs::wanted(specs)));
+        self.ocf.send_if_modified(|before| look::renew(before, unusable::wanted(specs, &self.config.server)));
         // The guard first: the times depend on the watchdog that it can arm.
         let watchdog = self.cache.specs().sub_cluster.clone().and_then(|spec| self.guard.configure(&spec));
         let me = self.config.server_name();
@@ -268,14 +270,14 @@ pub(super) async fn run(
     config: &AgentConfig,
     follower: &mut Follower,
     sources: &Sources,
-    programs: watch::Receiver<Vec<ProgramStatus>>,
+    found: Found,
     renewed: &Notify,
 ) -> Result<(), ApiError> {
     let sub_clusters: Api<SubCluster> = Api::namespaced(client.clone(), &config.namespace);
     let groups: Api<FailoverGroup> = Api::namespaced(client.clone(), &config.namespace);
     let services: Api<DataService> = Api::namespaced(client.clone(), &config.namespace);
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &config.namespace);
-    let mut reporter = Reporter::new(client.clone(), config.clone(), sources.clone(), programs.clone());
+    let mut reporter = Reporter::new(client.clone(), config.clone(), sources.clone(), found.clone());
     let mut poster = events::Poster::new(client.clone(), config.clone(), sources.notes.clone());
 
     let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
@@ -298,7 +300,7 @@ pub(super) async fn run(
     let mut snapshots = sources.snapshots.clone();
     let mut guard = sources.guard.clone();
     let mut watchdog = follower.watchdog.clone();
-    let mut programs = programs;
+    let mut found = found;
     let (mut next_full, mut earliest, mut changed) = (Instant::now(), Instant::now(), true);
     let mut spent_until = Instant::now();
     loop {
@@ -383,7 +385,8 @@ pub(super) async fn run(
             }
             result = snapshots.changed(), if !changed => changed = result.is_ok(),
             result = guard.changed(), if !changed => changed = result.is_ok(),
-            result = programs.changed(), if !changed => changed = result.is_ok(),
+            result = found.programs.changed(), if !changed => changed = result.is_ok(),
+            result = found.unusable.changed(), if !changed => changed = result.is_ok(),
             () = tokio::time::sleep_until(report_at) => {
                 let full = Instant::now() >= next_full;
                 let wrote = reporter.report(&follower.present(), follower.problem().as_deref(), full).await?;

@@ -67,6 +67,8 @@ pub struct Machine<'a> {
     pub guard: &'a GuardView,
     /// Programs that resources run.
     pub programs: &'a [api::ProgramStatus],
+    /// Resources that can't be carried out here.
+    pub unusable: &'a [api::UnusableResource],
     /// Why this server can't act on the newest specification, if it can't.
     pub problem: Option<&'a str>,
 }
@@ -123,6 +125,7 @@ pub fn server_status(
             .map(|(name, report)| super::group_status::monitor(name, Some(report)))
             .collect(),
         programs: machine.programs.to_vec(),
+        unusable_resources: machine.unusable.to_vec(),
         holds: holds(snapshot, facts, old, now),
         conditions: old.conditions.clone(),
     };

@@ -82,11 +82,7 @@ fn is_promoted(code: i32) -> bool {
 
 /// Everything that is wrong with the resource on this server.
 fn refused(plan: &OcfPlan) -> Option<String> {
-    let wrong = match agents::describe(&plan.agent()) {
-        Ok(metadata) => agents::refusals(&plan.agent(), &metadata, &plan.parameters),
-        Err(problem) => vec![format!("ocf.type: {problem}")],
-    };
-    (!wrong.is_empty()).then(|| wrong.join("; "))
+    agents::problem(&plan.agent(), agents::describe(&plan.agent()), &plan.parameters)
 }
 
 /// The mark that the agent's start was called in this boot and its stop has not succeeded since.

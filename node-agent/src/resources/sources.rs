@@ -79,7 +79,7 @@ impl Sources {
 
     /// The resource with everything in it that it names: texts of ConfigMaps, values of Secrets. What stands in the
     /// specification itself counts more. And the names of the variables or parameters that are from Secrets.
-    fn resolved(&self, resource: &api::Resource) -> Result<(api::Resource, BTreeSet<String>), PlanError> {
+    pub(crate) fn resolved(&self, resource: &api::Resource) -> Result<(api::Resource, BTreeSet<String>), PlanError> {
         let mut resource = resource.clone();
         let mut secrets = BTreeSet::new();
         if let Some(process) = &mut resource.process {

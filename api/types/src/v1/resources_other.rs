@@ -63,8 +63,8 @@ pub struct Ocf {
     #[serde(rename = "type")]
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[A-Za-z0-9_+-][A-Za-z0-9._+-]*$"))]
     pub type_: String,
-    /// Its parameters, checked against its metadata on the server that is to start it: `holdfast agents describe` lists
-    /// them.
+    /// Its parameters, checked against its metadata on every server that may run the group (condition `UnusableResource`):
+    /// `holdfast agents describe` lists them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::parameters")]
     pub parameters: BTreeMap<String, String>,

@@ -148,6 +148,11 @@ pub struct ServerStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1024), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["path"]))]
     pub programs: Vec<ProgramStatus>,
+    /// The resources of groups that can't be carried out on this server as they are declared: their OCF agent is not
+    /// installed, or does not take their parameters.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["group", "resource"]))]
+    pub unusable_resources: Vec<UnusableResource>,
     /// Holds in force.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
@@ -320,6 +325,21 @@ pub struct ProgramStatus {
     pub digest: Option<String>,
     /// What is wrong, if anything.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub message: String,
+}
+
+/// A resource that can't be carried out on one server.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UnusableResource {
+    /// Its group.
+    #[schemars(length(max = 253))]
+    pub group: String,
+    /// Its name in the group.
+    #[schemars(length(max = 63))]
+    pub resource: String,
+    /// What is wrong, with the field, and what to do.
     #[schemars(length(max = 1024))]
     pub message: String,
 }

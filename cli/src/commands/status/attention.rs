@@ -88,6 +88,11 @@ fn complaints(kind: &str, name: &str, list: &[Condition], note: &mut impl FnMut(
     {
         note(Tone::Warn, format!("{kind} {name}"), differs.message.clone());
     }
+    if let Some(unusable) =
+        conditions::get(list, condition::UNUSABLE_RESOURCE).filter(|unusable| unusable.status == "True")
+    {
+        note(Tone::Bad, format!("{kind} {name}"), unusable.message.clone());
+    }
     if let Some(lock) = conditions::get(list, condition::LOCK_REACHABLE).filter(|lock| lock.status == "False") {
         note(Tone::Warn, format!("{kind} {name}"), format!("the lock is out of reach: {}", lock.message));
     }

@@ -151,6 +151,15 @@ pub fn refusals(name: &Name, metadata: &Metadata, given: &BTreeMap<String, Strin
     wrong
 }
 
+/// Everything that keeps a resource from being carried out by the agent that described itself so, or could not.
+pub fn problem(name: &Name, described: Result<Metadata, String>, given: &BTreeMap<String, String>) -> Option<String> {
+    let wrong = match described {
+        Ok(metadata) => refusals(name, &metadata, given),
+        Err(problem) => vec![format!("ocf.type: {problem}")],
+    };
+    (!wrong.is_empty()).then(|| wrong.join("; "))
+}
+
 /// Agents that accept to be one plain instance, and then do nothing of what they are for. Others that need roles (galera,
 /// mariadb, pgsql with `rep_mode`) refuse to start themselves.
 const NEED_ROLES: [(&str, &str); 4] = [
@@ -205,8 +214,12 @@ pub struct Known(Mutex<BTreeMap<Name, Said>>);
 type Said = (SystemTime, Result<Metadata, String>);
 
 impl Known {
-    fn describe(&self, name: &Name) -> Result<Metadata, String> {
-        let changed = fs::metadata(name.path()).and_then(|file| file.modified()).map_err(|e| e.to_string())?;
+    /// As [`describe`], from memory if the file is the same.
+    ///
+    /// # Errors
+    /// As [`describe`]. A failure is remembered, too; see [`Known::forget_failures`].
+    pub fn describe(&self, name: &Name) -> Result<Metadata, String> {
+        let changed = fs::metadata(name.program()?).and_then(|file| file.modified()).map_err(|e| e.to_string())?;
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match known.get(name) {
             Some((seen, metadata)) if *seen == changed => metadata.clone(),
@@ -218,8 +231,13 @@ impl Known {
         }
     }
 
+    /// Agents that did not answer are asked again.
+    pub fn forget_failures(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, (_, said)| said.is_ok());
+    }
+
     /// The group with the times that its agents propose where it gives none. An agent that is not here proposes nothing:
-    /// what is wrong is told when it is to start.
+    /// what is wrong is told by [`crate::unusable`].
     pub fn with_proposed_times(&self, group: &api::FailoverGroup) -> Option<api::FailoverGroup> {
         group.spec.resources.iter().any(|resource| resource.ocf.is_some()).then(|| {
             let mut group = group.clone();

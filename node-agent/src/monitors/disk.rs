@@ -13,9 +13,12 @@ use crate::disk::device::{Access, Device, DeviceError};
 use crate::disk::layout::BLOCK;
 use crate::resources::Verdict;
 
+/// Where a person finds what a disk did.
+pub(super) const LOG: &str = "the kernel's log (`dmesg`) says what the disk does, and whether its path is there";
+
 pub(super) fn run(plan: &DiskIo, run_dir: &Path) -> Verdict {
     if let Err(error) = read(plan) {
-        return Verdict::failed(format!("it can't be read: {error}"));
+        return Verdict::failed(format!("it can't be read: {error}; {LOG}"));
     }
     match plan.area.as_ref().map(|area| write(area, run_dir)) {
         Some(Err(problem)) => Verdict::failed(problem),
@@ -42,5 +45,5 @@ fn write(place: &OwnSlot, run_dir: &Path) -> Result<(), String> {
     });
     let _turn = taken.map_err(|error: std::io::Error| format!("{} can't be locked: {error}", turn.display()))?;
     let mut area = Area::open(&place.device, place.offset, Access::Write).map_err(|e| e.to_string())?;
-    area.try_out(place.slot, rand::random()).map_err(|e| format!("it can't be written: {e}"))
+    area.try_out(place.slot, rand::random()).map_err(|e| format!("it can't be written: {e}; {LOG}"))
 }

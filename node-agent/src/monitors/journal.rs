@@ -78,7 +78,11 @@ impl Position {
             1 => "a line matches".to_owned(),
             more => format!("{more} lines match"),
         };
-        Verdict::failed(format!("{count} {:?} within {}; the last one: {}", check.match_, check.within, self.newest))
+        let (text, within, newest) = (&check.match_, &check.within, &self.newest);
+        let unit = check.unit.as_ref().map(|unit| format!(" -u {unit}")).unwrap_or_default();
+        Verdict::failed(format!(
+            "{count} {text:?} within {within} (`journalctl{unit}` shows what was before); the last one: {newest}"
+        ))
     }
 }
 
@@ -250,7 +254,9 @@ mod tests {
         assert_eq!(see(120, "sda: I/O error".into()), Verdict::running(), "the first one is too old");
         let verdict = see(121, serde_json::json!(b"sdb: I/O error \xff".to_vec()));
         assert_eq!(verdict.state, State::Failed);
-        assert!(verdict.message.starts_with("2 lines match \"I/O error\" within 10s; the last one: sdb: I/O error"));
+        let expected =
+            "2 lines match \"I/O error\" within 10s (`journalctl` shows what was before); the last one: sdb: I/O error";
+        assert!(verdict.message.starts_with(expected), "{}", verdict.message);
         assert_eq!(position.judge(&check, 140_000_000), Verdict::running(), "after a quiet time all is well");
     }
 

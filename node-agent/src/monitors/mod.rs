@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::resources::Verdict;
+use crate::resources::{State, Verdict};
 pub use plan::{Facts, Plan, SharedDisk};
 
 /// Those that know their own end say so themselves; the others are left this much later.
@@ -59,7 +59,10 @@ pub fn run(request: &Request) -> Verdict {
     std::thread::spawn(move || sender.send(check(&work)));
     match receiver.recv_timeout(limit + SLACK) {
         Ok(verdict) => verdict,
-        Err(RecvTimeoutError::Timeout) => late("no answer", limit),
+        Err(RecvTimeoutError::Timeout) => match request.plan {
+            Plan::DiskIo(_) => advised(late("no answer", limit), || disk::LOG.to_owned()),
+            _ => late("no answer", limit),
+        },
         Err(RecvTimeoutError::Disconnected) => Verdict::unknown("the check ended without an answer"),
     }
 }
@@ -82,6 +85,15 @@ fn check(request: &Request) -> Verdict {
 /// A pattern as the specification has it.
 fn pattern(text: &str) -> Result<regex::bytes::Regex, Verdict> {
     regex::bytes::Regex::new(text).map_err(|_| Verdict::unknown(format!("{text:?} is no regular expression")))
+}
+
+/// A failure with what a person does next.
+fn advised(verdict: Verdict, advice: impl FnOnce() -> String) -> Verdict {
+    if verdict.state != State::Failed {
+        return verdict;
+    }
+    let message = format!("{}; {}", verdict.message, advice());
+    verdict.with(message)
 }
 
 /// The sentence about a check without an end.

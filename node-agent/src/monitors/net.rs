@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::plan::Authorities;
-use super::{late, pattern, tls};
+use super::{advised, late, pattern, tls};
 use crate::resources::Verdict;
 
 /// As much of a body is read.
@@ -25,9 +25,10 @@ pub(super) fn tcp(check: &TcpCheck, limit: Duration) -> Verdict {
         Ok(target) => target,
         Err(problem) => return Verdict::unknown(format!("tcp.address {:?}: {problem}", check.address)),
     };
-    within(limit, &format!("{}: no connection", check.address), async {
+    let verdict = within(limit, &format!("{}: no connection", check.address), async {
         connect(&target).await.map_or_else(|verdict| verdict, |_| Verdict::running())
-    })
+    });
+    advised(verdict, || "look there whether a program listens (`ss -lnt`), and for a firewall in between".to_owned())
 }
 
 pub(super) fn http(check: &HttpCheck, authorities: Option<&Authorities>, limit: Duration) -> Verdict {
@@ -35,9 +36,10 @@ pub(super) fn http(check: &HttpCheck, authorities: Option<&Authorities>, limit: 
         Ok(target) => target,
         Err(problem) => return Verdict::unknown(format!("http.url {:?}: {problem}", check.url)),
     };
-    within(limit, &format!("{}: no answer", check.url), async {
+    let verdict = within(limit, &format!("{}: no answer", check.url), async {
         ask(check, authorities, &target, &path).await.unwrap_or_else(|verdict| verdict)
-    })
+    });
+    advised(verdict, || format!("`curl -v -X {} '{}'` on this server shows all of it", check.method, check.url))
 }
 
 /// Without an answer in this time it has failed.
@@ -55,10 +57,10 @@ fn within(limit: Duration, what: &str, check: impl Future<Output = Verdict>) -> 
 /// The first address of the host that answers.
 async fn connect(target: &Target) -> Result<TcpStream, Verdict> {
     let Target { host, port } = target;
-    let addresses = tokio::net::lookup_host((host.as_str(), *port))
-        .await
-        .map_err(|error| Verdict::unknown(format!("{host} can't be looked up: {error}")))?;
-    let mut refused = Verdict::unknown(format!("{host} has no address"));
+    let addresses = tokio::net::lookup_host((host.as_str(), *port)).await.map_err(|error| {
+        Verdict::unknown(format!("{host} can't be looked up: {error}; correct the name, or give an address"))
+    })?;
+    let mut refused = Verdict::unknown(format!("{host} has no address; correct the name, or give an address"));
     for address in addresses {
         match TcpStream::connect(address).await {
             Ok(stream) => return Ok(stream),
@@ -107,7 +109,8 @@ where
     let answer = sender.send_request(request).await.map_err(|e| failed(&e))?;
     let status = answer.status();
     if !check.statuses.contains(&status.as_u16()) {
-        return Err(Verdict::failed(format!("{} answers {status}", check.url)));
+        let allowed = check.statuses.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+        return Err(Verdict::failed(format!("{} answers {status}, http.statuses has {allowed}", check.url)));
     }
     let Some(text) = &check.body else { return Ok(Verdict::running()) };
     let pattern = pattern(text)?;

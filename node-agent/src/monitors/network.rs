@@ -17,17 +17,22 @@ pub(super) fn link(wanted: &Interface) -> Verdict {
     }))
 }
 
+/// What a person does about an address that is gone.
+const REMOVED: &str = "if nobody meant to remove it, a restart of its resource brings it back";
+
 pub(super) fn address(plan: &plan::Address) -> Verdict {
     answered(Netlink::open().and_then(|mut netlink| {
         let address = plan.address;
         let on: Vec<u32> = netlink.addresses()?.iter().filter(|a| a.address == address).map(|a| a.index).collect();
         if on.is_empty() {
-            return Ok(Verdict::failed(format!("{address} is not on this server")));
+            return Ok(Verdict::failed(format!("{address} is not on this server; {REMOVED}")));
         }
         let Some(wanted) = &plan.interface else { return Ok(Verdict::running()) };
         Ok(match floating_ip::interface(wanted, &mut netlink)? {
             Err(problem) => Verdict::failed(problem),
-            Ok(link) if !on.contains(&link.index) => Verdict::failed(format!("{address} is not on {}", link.name)),
+            Ok(link) if !on.contains(&link.index) => {
+                Verdict::failed(format!("{address} is not on {}; {REMOVED}", link.name))
+            }
             Ok(link) => match floating_ip::down(&link) {
                 Some(problem) => Verdict::failed(problem),
                 None => rival(plan, &link)?,
@@ -43,7 +48,7 @@ fn rival(plan: &plan::Address, link: &Link) -> io::Result<Verdict> {
     Ok(other.map_or_else(Verdict::running, |other| {
         let who = neighbour::name(other);
         Verdict::failed(format!(
-            "{} is used by somebody else on {}, too: {who} answers for it",
+            "{} is used by somebody else on {}, too: {who} answers for it; remove it there",
             plan.address, link.name
         ))
     }))

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use holdfast_api::v1::IcmpCheck;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::late;
+use super::{advised, late};
 use crate::resources::Verdict;
 
 /// Questions within one check: a single packet that is lost is no failure.
@@ -54,19 +54,24 @@ pub(super) fn run(check: &IcmpCheck, limit: Duration) -> Verdict {
     let asked = |target: &&String| !answers.contains(*target) && !unasked.iter().any(|(other, _)| other == *target);
     let silent: Vec<&str> = check.targets.iter().filter(asked).map(String::as_str).collect();
     let verdict = late(&format!("no answer to ping from {}", silent.join(", ")), limit);
-    if needed == 1 {
-        return verdict;
-    }
-    let message = format!("{} of {needed} needed targets answer; {}", answers.len(), verdict.message);
-    verdict.with(message)
+    let verdict = match needed {
+        1 => verdict,
+        _ => verdict.clone().with(format!("{} of {needed} needed targets answer; {}", answers.len(), verdict.message)),
+    };
+    let target = silent.first().copied().unwrap_or_default();
+    advised(verdict, || format!("`ip route get {target}` shows the way there; look at it, and for a firewall"))
 }
 
 /// None: it was asked and did not answer in time.
 fn ask(target: &str, number: u16, until: Instant) -> Option<Found> {
     let address = match (target, 0).to_socket_addrs().map(|mut all| all.next()) {
         Ok(Some(address)) => address,
-        Ok(None) => return Some(Found::Unasked("it has no address".into())),
-        Err(error) => return Some(Found::Unasked(format!("it can't be looked up: {error}"))),
+        Ok(None) => return Some(Found::Unasked("it has no address; correct the name, or give an address".into())),
+        Err(error) => {
+            return Some(Found::Unasked(format!(
+                "it can't be looked up: {error}; correct the name, or give an address"
+            )));
+        }
     };
     match echo(address, number, until) {
         Ok(true) => Some(Found::Answer),

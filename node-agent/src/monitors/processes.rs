@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use super::plan::Processes;
-use super::{Request, pattern};
+use super::{Request, advised, pattern};
 use crate::cgroup::Hierarchy;
 use crate::resources::Verdict;
 
@@ -29,7 +29,12 @@ pub(super) fn run(of: &Processes, min: u32, max: Option<u32>, request: &Request)
             }
         }
     };
-    judge(u32::try_from(count).unwrap_or(u32::MAX), &what, min, max)
+    advised(judge(u32::try_from(count).unwrap_or(u32::MAX), &what, min, max), || match of {
+        Processes::OfResource(name) => {
+            format!("if that is right, change process.min or process.max, else restart {name}")
+        }
+        Processes::Matching(text) => format!("`pgrep -af '{text}'` on this server lists them"),
+    })
 }
 
 fn judge(count: u32, what: &str, min: u32, max: Option<u32>) -> Verdict {

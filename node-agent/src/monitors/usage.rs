@@ -6,6 +6,7 @@ use std::time::Duration;
 use holdfast_api::v1::{UsageCheck, UsageOf};
 use nix::sys::statvfs::statvfs;
 
+use super::advised;
 use crate::resources::Verdict;
 
 /// Longest time over which the processors are watched. Shorter peaks are no load.
@@ -20,9 +21,21 @@ pub(super) fn run(check: &UsageCheck, limit: Duration) -> Verdict {
     match used {
         Err(problem) => Verdict::unknown(problem),
         Ok((what, percent)) if percent > u64::from(check.max_percent) => {
-            Verdict::failed(format!("{what} is {percent} % full, at most {} % are allowed", check.max_percent))
+            let most = check.max_percent;
+            advised(Verdict::failed(format!("{what} is {percent} % full, at most {most} % are allowed")), || {
+                format!("{}, or raise usage.maxPercent", relief(check))
+            })
         }
         Ok(_) => Verdict::running(),
+    }
+}
+
+/// What a person does who wants less of it to be used.
+fn relief(check: &UsageCheck) -> &'static str {
+    match check.of {
+        UsageOf::FileSystem => "remove or move files",
+        UsageOf::Memory => "end what needs much of it (`ps -e -o rss,args --sort=-rss` shows that)",
+        UsageOf::Cpu => "end what needs much of it (`top` shows that)",
     }
 }
 

@@ -47,9 +47,12 @@ fn source(plan: &FilesystemPlan) -> Result<PathBuf, String> {
         Some(uuid) => by_uuid(uuid)?,
         None => PathBuf::from(given),
     };
-    let meta = fs::metadata(&path).map_err(|e| format!("filesystem.device: {given}: {e}"))?;
+    let meta = fs::metadata(&path)
+        .map_err(|e| format!("filesystem.device: {given}: {e}; `lsblk` shows the disks that this server has"))?;
     match plan.kind {
-        FilesystemType::Bind if !meta.is_dir() => Err(format!("filesystem.device: {given} is not a directory")),
+        FilesystemType::Bind if !meta.is_dir() => Err(format!(
+            "filesystem.device: {given} is not a directory; name one, or let what makes it start first (dependsOn)"
+        )),
         FilesystemType::Bind => Ok(path),
         _ if !meta.file_type().is_block_device() => {
             Err(format!("filesystem.device: {given} is not a block device; name one that this server has"))
@@ -67,7 +70,9 @@ fn by_uuid(uuid: &str) -> Result<PathBuf, String> {
     let (exit, text) = tool("blkid", &["-U", uuid])?;
     match (exit, text.trim()) {
         (Exit::Code(0), path) if !path.is_empty() => Ok(PathBuf::from(path)),
-        _ => Err(format!("filesystem.device: no device of this server has UUID={uuid}")),
+        _ => {
+            Err(format!("filesystem.device: no device of this server has UUID={uuid}; `blkid` shows those that it has"))
+        }
     }
 }
 
@@ -118,7 +123,9 @@ fn probe(plan: &FilesystemPlan) -> Verdict {
         return Verdict::running();
     }
     match elsewhere(plan, &table, &source) {
-        Some(other) => Verdict::failed(format!("{} is mounted on {}", plan.device, other.point.display())),
+        Some(other) => {
+            Verdict::failed(format!("{} is mounted on {}; unmount it there", plan.device, other.point.display()))
+        }
         None => Verdict::stopped(),
     }
 }
@@ -198,12 +205,12 @@ fn check_before_mount(plan: &FilesystemPlan, device: &Path) -> Result<String, St
             match tool("xfs_repair", &["-e", &name])? {
                 (Exit::Code(0), _) => Ok(String::new()),
                 (Exit::Code(4), _) => Ok("xfs_repair corrected errors".to_owned()),
-                (exit, text) => Err(format!("xfs_repair: {exit}: {}", last_lines(&text))),
+                (exit, text) => Err(by_hand("xfs_repair", exit, &text)),
             }
         }
         (FilesystemType::Btrfs, Fsck::Always) => match tool("btrfs", &["check", "--readonly", &name])? {
             (Exit::Code(0), _) => Ok(String::new()),
-            (exit, text) => Err(format!("btrfs check: {exit}: {}", last_lines(&text))),
+            (exit, text) => Err(by_hand("btrfs check", exit, &text)),
         },
     }
 }
@@ -211,6 +218,11 @@ fn check_before_mount(plan: &FilesystemPlan, device: &Path) -> Result<String, St
 fn fsck_ext4(args: &[&str]) -> Result<String, String> {
     let (exit, text) = tool("fsck.ext4", args)?;
     interpret_fsck(exit, &last_lines(&text))
+}
+
+/// What a tool said that found what it does not repair.
+fn by_hand(name: &str, exit: Exit, text: &str) -> String {
+    format!("{name}: {exit}: {}; repair the file system by hand, then start the group", last_lines(text))
 }
 
 /// Meaning of fsck's exit code, a set of bits: 1 corrected, 2 corrected and the root file system needs a reboot (this
@@ -222,7 +234,9 @@ fn interpret_fsck(exit: Exit, said: &str) -> Result<String, String> {
         Exit::Code(code) if code & 4 != 0 => Err(format!(
             "fsck left errors uncorrected ({said}); repair the file system by hand (fsck.ext4 without -p), then start the group"
         )),
-        exit => Err(format!("fsck could not check it: {exit}: {said}")),
+        exit => Err(format!(
+            "fsck could not check it: {exit}: {said}; the kernel's log (`dmesg`) says whether the disk can be read"
+        )),
     }
 }
 
@@ -243,9 +257,9 @@ fn attach(plan: &FilesystemPlan, source: &Path) -> Result<(), String> {
     let failed = |e: Errno| {
         let hint = match e {
             Errno::EINVAL => "; is the type right, and does the kernel know all options? The kernel's log says more",
-            Errno::EBUSY => "; the device or the mount point is in use",
-            Errno::EUCLEAN => "; the file system is damaged",
-            _ => "",
+            Errno::EBUSY => "; the device or the mount point is in use: `lsblk` and `findmnt` show by what",
+            Errno::EUCLEAN => "; the file system is damaged: repair it by hand, then start the group",
+            _ => "; the kernel's log (`dmesg`) says more",
         };
         format!("mounting {} on {} as {} failed: {e}{hint}", source.display(), point.display(), plan.kind)
     };
@@ -290,7 +304,13 @@ fn test(plan: &FilesystemPlan, verdict: Verdict) -> Verdict {
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) => {
             verdict.with(format!("{} is full: the write test was left out", plan.mount_point.display()))
         }
-        Err(error) => Verdict::failed(format!("the read/write test on {} failed: {error}", plan.mount_point.display())),
+        Err(error) => {
+            let point = plan.mount_point.display();
+            let message = format!(
+                "the read/write test on {point} failed: {error}; the kernel's log (`dmesg`) says what the disk answers"
+            );
+            Verdict::failed(message)
+        }
     }
 }
 
@@ -327,7 +347,10 @@ fn stop(plan: &FilesystemPlan, job: &Job) -> Verdict {
                 .any(|m| m.point == plan.mount_point && source.as_ref().is_ok_and(|source| is_ours(plan, m, source)));
             if hidden {
                 let over = &found.source;
-                return Verdict::failed(format!("{over} is mounted over it on {}", plan.mount_point.display()));
+                return Verdict::failed(format!(
+                    "{over} is mounted over it on {}; unmount that first",
+                    plan.mount_point.display()
+                ));
             }
             break;
         }
@@ -337,7 +360,11 @@ fn stop(plan: &FilesystemPlan, job: &Job) -> Verdict {
                 let nested = mounts::below(&table, &plan.mount_point);
                 if !nested.is_empty() {
                     let list: Vec<String> = nested.iter().map(|m| m.point.display().to_string()).collect();
-                    return Verdict::failed(format!("busy: other file systems are mounted below: {}", list.join(", ")));
+                    let list = list.join(", ");
+                    let message = format!(
+                        "busy: other file systems are mounted below: {list}; unmount them, or make them resources of the group"
+                    );
+                    return Verdict::failed(message);
                 }
                 let left = until.saturating_duration_since(Instant::now());
                 let (done, others) = holders::end(found.id, plan.holders, &group, &job.cgroups, left.mul_f64(0.8));
@@ -354,7 +381,9 @@ fn stop(plan: &FilesystemPlan, job: &Job) -> Verdict {
                 }
             }
             Err(error) => {
-                return Verdict::failed(format!("unmounting {} failed: {error}", plan.mount_point.display()));
+                let point = plan.mount_point.display();
+                let message = format!("unmounting {point} failed: {error}; the kernel's log (`dmesg`) says more");
+                return Verdict::failed(message);
             }
         }
     }
@@ -438,6 +467,7 @@ fn busy(policy: Holders, others: &[Holder], done: &str) -> Verdict {
             "; they are not the group's; end them, or set filesystem.holders: Any"
         }
         Holders::Report if !list.is_empty() => "; filesystem.holders: Report ends none; end them by hand",
+        _ if list.is_empty() => "; `losetup`, `swapon` and `exportfs` show which; end that",
         _ => "",
     };
     let done = if done.is_empty() { String::new() } else { format!("{done}; ") };

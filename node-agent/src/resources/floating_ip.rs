@@ -44,11 +44,12 @@ pub fn run(plan: &FloatingIpPlan, action: Action, job: &Job) -> Verdict {
 pub(crate) fn interface(wanted: &Interface, netlink: &mut Netlink) -> io::Result<Result<Link, String>> {
     let links = netlink.links()?;
     Ok(match wanted {
-        Interface::Named(name) => links
-            .iter()
-            .find(|l| l.name == *name)
-            .cloned()
-            .ok_or_else(|| format!("this server has no interface {name:?}; it has {}", names(&links))),
+        Interface::Named(name) => links.iter().find(|l| l.name == *name).cloned().ok_or_else(|| {
+            format!(
+                "this server has no interface {name:?}; it has {}: name one of these, or bring it back",
+                names(&links)
+            )
+        }),
         Interface::Holding(endpoint) => {
             let addresses = netlink.addresses()?;
             let index = addresses.iter().find(|a| a.address == *endpoint).map(|a| a.index);
@@ -76,19 +77,24 @@ fn look(plan: &FloatingIpPlan, netlink: &mut Netlink) -> io::Result<Verdict> {
 
 fn misplaced(plan: &FloatingIpPlan, found: Address, link: &Link) -> Option<String> {
     if found.index != link.index {
-        return Some(format!("{} is on interface number {} instead of {}", plan.address, found.index, link.name));
+        let (address, index) = (plan.address, found.index);
+        return Some(format!(
+            "{address} is on interface number {index} (`ip link`) instead of {}; remove it there",
+            link.name
+        ));
     }
     (found.prefix != plan.prefix).then(|| {
-        format!("{} has prefix length {} instead of {} on {}", plan.address, found.prefix, plan.prefix, link.name)
+        let (address, name) = (plan.address, &link.name);
+        format!("{address} has prefix length {} instead of {} on {name}; remove it there", found.prefix, plan.prefix)
     })
 }
 
 /// Why nothing goes over an interface, if so.
 pub(crate) fn down(link: &Link) -> Option<String> {
     if !link.is_up() {
-        return Some(format!("interface {} is down", link.name));
+        return Some(format!("interface {0} is down; `ip link set {0} up`, and see who took it down", link.name));
     }
-    (!link.has_carrier()).then(|| format!("interface {} has no carrier: cable, switch or bond", link.name))
+    (!link.has_carrier()).then(|| format!("interface {} has no carrier; look at its cable, switch and bond", link.name))
 }
 
 fn start(plan: &FloatingIpPlan, netlink: &mut Netlink, job: &Job) -> io::Result<Verdict> {
@@ -103,7 +109,7 @@ fn start(plan: &FloatingIpPlan, netlink: &mut Netlink, job: &Job) -> io::Result<
     match netlink.addresses()?.into_iter().find(|a| a.address == plan.address) {
         Some(found) => {
             if let Some(problem) = misplaced(plan, found, &link) {
-                return Ok(Verdict::failed(format!("{problem}; remove it there first")));
+                return Ok(Verdict::failed(problem));
             }
         }
         None => {
@@ -114,10 +120,17 @@ fn start(plan: &FloatingIpPlan, netlink: &mut Netlink, job: &Job) -> io::Result<
             }
             let what = Address { index: link.index, address: plan.address, prefix: plan.prefix };
             if let Err(error) = netlink.add(what) {
-                return Ok(Verdict::failed(format!("{}/{} on {}: {error}", plan.address, plan.prefix, link.name)));
+                let (address, prefix, name) = (plan.address, plan.prefix, &link.name);
+                let what = format!(
+                    "{address}/{prefix} can't be added to {name}: {error}; the kernel's log (`dmesg`) says more"
+                );
+                return Ok(Verdict::failed(what));
             }
             if !netlink.addresses()?.contains(&what) {
-                return Ok(Verdict::failed(format!("{} was added, but is not on {}", plan.address, link.name)));
+                let (address, name) = (plan.address, &link.name);
+                let what =
+                    format!("{address} was added, but is not on {name}; does another program manage its addresses?");
+                return Ok(Verdict::failed(what));
             }
         }
     }
@@ -237,6 +250,10 @@ fn stop(plan: &FloatingIpPlan, netlink: &mut Netlink, job: &Job) -> io::Result<V
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
             Ok(Verdict::failed(format!("{} can't be removed: {error}; the agent needs CAP_NET_ADMIN", plan.address)))
         }
-        Err(error) => Ok(Verdict::failed(format!("{} can't be removed: {error}", plan.address))),
+        Err(error) => {
+            let address = plan.address;
+            let what = format!("{address} can't be removed: {error}; `ip address show to {address}` shows where it is");
+            Ok(Verdict::failed(what))
+        }
     }
 }

@@ -35,6 +35,10 @@ fn exports() -> Result<Vec<Export>, String> {
     table::parse(&exportfs(&["-s"])?)
 }
 
+/// What a person does about exports that are others than ours were.
+const CHANGED: &str =
+    "somebody changed the exports: `exportfs -v` shows them, a restart of the resource makes them anew";
+
 fn look(plan: &NfsExportPlan) -> Verdict {
     match exports() {
         Ok(exports) => state(plan, &exports, kernel::threads()),
@@ -54,12 +58,14 @@ fn state(plan: &NfsExportPlan, exports: &[Export], threads: u32) -> Verdict {
     }
     let path = plan.path.display();
     if !missing.is_empty() {
-        return Verdict::failed(format!("{path} is not exported to {}", missing.join(", ")));
+        let missing = missing.join(", ");
+        return Verdict::failed(format!("{path} is not exported to {missing}; {CHANGED}"));
     }
     let other = plan.clients.iter().filter_map(|c| is(&c.network)).find(|e| e.fsid.as_deref() != Some(&plan.fsid));
     if let Some(other) = other {
         let fsid = other.fsid.as_deref().unwrap_or("none");
-        return Verdict::failed(format!("{path} is exported to {} with fsid {fsid}, not {}", other.client, plan.fsid));
+        let (client, own) = (&other.client, &plan.fsid);
+        return Verdict::failed(format!("{path} is exported to {client} with fsid {fsid}, not {own}; {CHANGED}"));
     }
     if threads == 0 {
         return Verdict::failed(format!("{path} is in the table of exports, but the NFS server does not run; {RUN}"));
@@ -122,7 +128,8 @@ fn stop(plan: &NfsExportPlan) -> Result<Verdict, String> {
     exportfs(&["-f"])?;
     let after = exports()?;
     if let Some(left) = after.iter().find(|e| is_ours(e)) {
-        return Err(format!("{} is still exported to {}", plan.path.display(), left.client));
+        let name = name(&left.client, &plan.path);
+        return Err(format!("{name} is still exported; does another program export it? `exportfs -u {name}` ends it"));
     }
     if threads == 0 {
         return Ok(Verdict::stopped());
@@ -171,7 +178,7 @@ mod tests {
         assert_eq!(of(&[], 8), Verdict::stopped());
         assert_eq!(of(&[export("198.51.100.1", "7")], 8), Verdict::stopped());
         let half = of(std::slice::from_ref(&one), 8);
-        assert!(half.state == State::Failed && half.message.ends_with("not exported to 2001:db8::/64"), "{half:?}");
+        assert!(half.state == State::Failed && half.message.contains("not exported to 2001:db8::/64; "), "{half:?}");
         let wrong = of(&[one.clone(), export("2001:db8::/64", "8")], 8);
         assert!(wrong.state == State::Failed && wrong.message.contains("with fsid 8, not 7"), "{wrong:?}");
         assert_eq!(of(&[one, two], 0).state, State::Failed);

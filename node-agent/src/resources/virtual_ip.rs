@@ -76,16 +76,20 @@ fn probe(plan: &VirtualIpPlan, netlink: &mut Netlink) -> io::Result<Verdict> {
     })
 }
 
+/// What a person does about a part that is gone.
+const REMOVED: &str =
+    "somebody removed it, which a program that manages the network may do: let it leave the address alone";
+
 fn check(plan: &VirtualIpPlan, netlink: &mut Netlink, job: &Job) -> io::Result<Verdict> {
     Ok(match present(plan, netlink)? {
         (true, true) => match announced(plan, ANSWER.min(job.left())) {
             Ok(Known::Announced) => Verdict::running(),
             Ok(Known::Not(why)) => Verdict::failed(why),
-            Err(problem) => Verdict::failed(problem),
+            Err(problem) => Verdict::failed(unasked(&problem)),
         },
         (false, false) => Verdict::stopped(),
-        (true, false) => Verdict::failed(format!("the route to {} is gone from this server", plan.address)),
-        (false, true) => Verdict::failed(format!("{} is gone from {LOOPBACK}", plan.address)),
+        (true, false) => Verdict::failed(format!("the route to {} is gone from this server; {REMOVED}", plan.address)),
+        (false, true) => Verdict::failed(format!("{} is gone from {LOOPBACK}; {REMOVED}", plan.address)),
     })
 }
 
@@ -97,10 +101,15 @@ fn announced(plan: &VirtualIpPlan, limit: Duration) -> Result<Known, String> {
     known(&plan.socket, plan.address, plan.protocol.as_deref(), limit)
 }
 
+/// Why the daemon could not be asked, and what to look at.
+fn unasked(problem: &str) -> String {
+    format!("{problem}; is it running, and is virtualIP.socket right?")
+}
+
 fn start(plan: &VirtualIpPlan, netlink: &mut Netlink, job: &Job) -> io::Result<Verdict> {
     // Asked first: what nobody would announce is not set up.
     if let Err(problem) = announced(plan, ANSWER.min(job.left())) {
-        return Ok(Verdict::failed(format!("{problem}; is it running, and is virtualIP.socket right?")));
+        return Ok(Verdict::failed(unasked(&problem)));
     }
     let index = loopback(netlink)?;
     let prefix = if plan.address.is_ipv4() { 32 } else { 128 };
@@ -116,7 +125,11 @@ fn start(plan: &VirtualIpPlan, netlink: &mut Netlink, job: &Job) -> io::Result<V
         Some(_) => {}
         None => {
             if let Err(error) = netlink.add(what) {
-                return Ok(Verdict::failed(format!("{}/{prefix} on {LOOPBACK}: {error}", plan.address)));
+                let address = plan.address;
+                let what = format!(
+                    "{address}/{prefix} can't be added to {LOOPBACK}: {error}; the kernel's log (`dmesg`) says more"
+                );
+                return Ok(Verdict::failed(what));
             }
         }
     }
@@ -125,11 +138,16 @@ fn start(plan: &VirtualIpPlan, netlink: &mut Netlink, job: &Job) -> io::Result<V
         // One of another metric is from a specification of before.
         netlink.delete_host_routes(plan.address)?;
         if let Err(error) = netlink.add_host_route(plan.address, index, plan.metric) {
-            return Ok(Verdict::failed(format!("a route to {}: {error}", plan.address)));
+            let address = plan.address;
+            let what = format!(
+                "a route to {address} can't be added: {error}; `ip route show table all {address}` shows what is there"
+            );
+            return Ok(Verdict::failed(what));
         }
     }
     if present(plan, netlink)? != (true, true) {
-        return Ok(Verdict::failed(format!("{} and the route to it were added, and are not there", plan.address)));
+        let address = plan.address;
+        return Ok(Verdict::failed(format!("{address} and the route to it were added, and are not there; {REMOVED}")));
     }
     let learning = if plan.router == Router::Bird { LEARNING } else { LEARNING_OF_FRR };
     let until = Instant::now() + learning.min(job.left().mul_f64(0.8));

@@ -155,9 +155,10 @@ fn state(plan: &VolumeGroupPlan, active: &[Active], found: Result<Option<(Group,
                     names(),
                     title(plan)
                 )),
-                _ if !missing.is_empty() => {
-                    Verdict::failed(format!("these volumes are not active: {}", missing.join(", ")))
-                }
+                _ if !missing.is_empty() => Verdict::failed(format!(
+                    "these volumes are not active: {}; a restart of the resource activates them",
+                    missing.join(", ")
+                )),
                 _ => Verdict::running(),
             }
         }

@@ -22,6 +22,7 @@ mod monitored_parts;
 mod monitors;
 mod ocf;
 mod operator;
+mod own_kernel;
 mod partition;
 mod paths;
 mod power;

@@ -85,6 +85,7 @@ fn frame() -> Frame {
         config_generation: 12,
         held: [("web".into(), Default::default())].into(),
         specs: [("web".into(), 3)].into(),
+        table: None,
         barred: false,
         stop_failed: false,
         fences: BTreeMap::new(),

@@ -182,10 +182,11 @@ impl SpecCache {
             Some(held) => held.status.as_ref().and_then(|s| s.phase),
             None => status.phase,
         };
-        let FailoverGroupStatus { target, clear_failures, restart, .. } = status;
-        if target.is_some() || clear_failures.is_some() || restart.is_some() || phase.is_some() {
+        let FailoverGroupStatus { target, clear_failures, restart, pause, .. } = status;
+        let asked = target.is_some() || clear_failures.is_some() || restart.is_some() || pause.is_some();
+        if asked || phase.is_some() {
             let rest = FailoverGroupStatus::default();
-            taken.status = Some(FailoverGroupStatus { target, clear_failures, restart, phase, ..rest });
+            taken.status = Some(FailoverGroupStatus { target, clear_failures, restart, pause, phase, ..rest });
         }
         if held.is_some_and(|held| **held == taken) {
             return Ok(false);

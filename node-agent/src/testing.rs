@@ -44,6 +44,7 @@ pub(crate) fn frame(from: &str, sequence: u64) -> Frame {
         config_generation: 1,
         held: BTreeMap::new(),
         specs: [("web".into(), 3)].into(),
+        table: None,
         barred: false,
         stop_failed: false,
         fences: BTreeMap::new(),

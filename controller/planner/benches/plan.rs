@@ -50,6 +50,7 @@ fn example(current: impl Fn(usize) -> Current) -> Input {
             failed_on: BTreeMap::new(),
             request: None,
             stop_when_no_server_left: true,
+            frozen: false,
         };
         (group(i), wanted)
     };

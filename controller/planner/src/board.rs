@@ -326,7 +326,8 @@ impl<'a> Board<'a> {
                 _ => return false,
             };
             let less_important = known.priority < self.groups[group].priority;
-            less_important && !self.decided[other] && known.stop_when_no_server_left && phase != Phase::Stuck
+            let may_stop = known.stop_when_no_server_left && phase != Phase::Stuck && !known.frozen;
+            less_important && !self.decided[other] && may_stop
         };
         let mut leaving: BTreeSet<usize> =
             self.required(&self.apart[group]).filter(|other| self.at[at].contains(other)).collect();

@@ -45,6 +45,9 @@ pub fn check(input: &Input, plan: &Plan) -> Vec<Violation> {
                         if holder == server && in_view(input, server) => {}
                     current => say(format!("stops on {server} while it is {current:?}")),
                 }
+                if group.frozen {
+                    say(format!("stops on {server} while it is paused"));
+                }
                 then.iter().flat_map(|server| target(input, group, server)).for_each(&mut say);
             }
         }

@@ -117,6 +117,7 @@ fn decide(board: &mut Board<'_>, number: usize) -> Decision {
         Current::On { server, .. } if !in_view(board.input(), server) => (Action::Wait, None, Rule::WaitForEvidence),
         Current::On { server, phase: Phase::Stuck } => (Action::Wait, Some(server.clone()), Rule::StopUnproven),
         Current::On { server, phase: Phase::Stopping } => (Action::Wait, Some(server.clone()), Rule::InProgress),
+        Current::On { server, .. } if group.frozen => (Action::Keep, Some(server.clone()), Rule::Held),
         Current::On { server, .. } if !wanted => (stop(server, None), None, off_rule(group)),
         Current::On { server, phase } => running(board, number, &choice, server, *phase),
         Current::Offline if !wanted => (Action::Keep, None, off_rule(group)),

@@ -95,6 +95,8 @@ pub struct Group {
     pub request: Option<Request>,
     /// With no server left: stop it (true) or leave it as it is. Only a group that may be stopped makes room for others.
     pub stop_when_no_server_left: bool,
+    /// It is paused, and its server stays: where it is, nobody acts on it. (On a server that leaves it is stopped.)
+    pub frozen: bool,
 }
 
 impl Group {

@@ -24,6 +24,7 @@ fn group(on: &str) -> Group {
         failed_on: BTreeMap::new(),
         request: None,
         stop_when_no_server_left: true,
+        frozen: false,
     }
 }
 

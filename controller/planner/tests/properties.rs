@@ -59,6 +59,7 @@ prop_compose! {
         failed in prop::collection::btree_set(server(), 0..2),
         request in prop::option::weighted(0.3, server()),
         stop_when_no_server_left in any::<bool>(),
+        frozen in prop::bool::weighted(0.1),
     ) -> Group {
         Group {
             declared: if online { Declared::Online } else { Declared::Offline },
@@ -71,6 +72,7 @@ prop_compose! {
             failed_on: failed.into_iter().map(|s| (s, "exit 1".to_string())).collect(),
             request: request.map(|server| Request { server }),
             stop_when_no_server_left,
+            frozen: frozen && held,
         }
     }
 }

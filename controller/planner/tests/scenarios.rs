@@ -4,7 +4,7 @@
 //! A server line: `Member a b`, or with what they have `Member a b; cpu 4000; memory 16` (thousandths of a processor, bytes).
 //!
 //! A group line: `name: declared; policy a b; <where>; priority 200; hold Stopped; failed on a; request b; failback to a;
-//! keeps without server; cpu 500; memory 2; apart from x; together with x; after x; after x there`, where `<where>` is
+//! paused; keeps without server; cpu 500; memory 2; apart from x; together with x; after x; after x there`, where `<where>` is
 //! `offline`, `<phase> on <server>`, `unknown a b` or `conflict a b`. `rather apart from x` is a preferred relation.
 
 use std::fmt::Write as _;
@@ -85,6 +85,7 @@ fn group(line: &str) -> (String, Group) {
         failed_on: Default::default(),
         request: None,
         stop_when_no_server_left: true,
+        frozen: false,
     };
     let owned = |words: &[&str]| words.iter().map(|w| w.to_string()).collect::<Vec<_>>();
     for clause in clauses {
@@ -105,6 +106,8 @@ fn group(line: &str) -> (String, Group) {
             ["hold", hold] => {
                 group.holds.insert(hold.to_string());
             }
+            // On a server that leaves it is held, and no more.
+            ["paused"] => (_, group.frozen) = (group.holds.insert("Paused".into()), true),
             ["request", server] => group.request = Some(Request { server: server.to_string() }),
             ["failback", "to", servers @ ..] => group.failback_to = owned(servers).into_iter().collect(),
             ["cpu", number] => group.relations.requires.cpu_milli = amount(number),

@@ -97,7 +97,7 @@ impl Core {
         self.issued -= by;
         self.written = 0;
         self.waiting.iter_mut().for_each(|(token, _)| *token -= by);
-        self.orders.iter_mut().for_each(|(token, _)| *token -= by);
+        self.orders.iter_mut().for_each(|(token, ..)| *token -= by);
         if let Some(proposal) = &mut self.proposal {
             proposal.own_token = proposal.own_token.saturating_sub(by);
         }

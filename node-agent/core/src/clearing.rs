@@ -127,7 +127,8 @@ impl Core {
     ) -> Option<Assignment> {
         let Some(known) = known else { return Some(blank) };
         let this_epoch = (known.tag.lineage, known.tag.epoch) == view.order();
-        let same = Assignment { holds: blank.holds.clone(), ..known.clone() };
+        let (holds, paused, held_by) = (blank.holds.clone(), blank.paused.clone(), blank.held_by.clone());
+        let same = Assignment { holds, paused, held_by, ..known.clone() };
         match current? {
             Current::Unknown { .. } | Current::Conflict { .. } => None,
             // What an older epoch said and its server never heard is over: what runs is what counts.
@@ -236,7 +237,7 @@ impl Core {
 /// Holds that remain when these failures are forgotten.
 pub(crate) fn released(holds: &mut BTreeSet<String>, clear: &Clear) {
     if clear.is_whole() {
-        holds.remove(crate::coordinator::FAILURE_LIMIT);
+        holds.remove(crate::holding::FAILURE_LIMIT);
     }
     if planted!(ClearReleasesAll) {
         holds.clear();

@@ -5,6 +5,7 @@
 //! | failover | the group leaves this server for a better one; without a better one it stays, and the command is refused |
 //! | down | the groups leave, then the server leaves the view and shuts down, as by a monitor with ServerDown |
 //! | clear-failures | what was counted against the group is forgotten (`clearing.rs`) |
+//! | pause, resume, stop, start | a hold of the group is placed or released (`holding.rs`) |
 //! | run | a program joins the group on this server: it is watched, and stopped before everything else of the group |
 //!
 //! A wish is told to the coordinator with the next report, and it alone decides, because only it knows of all servers
@@ -25,6 +26,7 @@ use crate::config::ResourceConfig;
 use crate::core::Core;
 use crate::fitness::{Avoided, limits, may_shut_down};
 use crate::group::Machine;
+use crate::holding::{HoldChange, paused_text};
 use crate::names::{GroupName, ResourceName, ServerName};
 use crate::output::Output;
 use crate::planted::planted;
@@ -56,6 +58,13 @@ pub enum Command {
         group: GroupName,
         /// Only what was counted against these of its resources; empty: against all.
         resources: BTreeSet<ResourceName>,
+    },
+    /// `holdfast pause`, `resume`, `stop` and `start`.
+    Hold {
+        /// The group.
+        group: GroupName,
+        /// What is to change.
+        change: HoldChange,
     },
     /// `holdfast run`.
     Run {
@@ -126,6 +135,7 @@ impl Core {
             Command::Failover { group } => self.wish_to_leave(token, &group, why),
             Command::Down => self.wish_to_go_down(token, why),
             Command::ClearFailures { group, resources } => self.clear(token, &group, resources),
+            Command::Hold { group, change } => self.hold(token, &group, change),
             Command::Run { group, program, config } => self.run(token, &group, program, *config),
             Command::Stop { group, program } => self.stop_program(token, &group, program),
         };
@@ -146,6 +156,7 @@ impl Core {
 
     fn wish_to_leave(&mut self, token: u64, group: &GroupName, why: String) -> Result<(), String> {
         let granted = !self.here(group)?.is_wanted();
+        self.unless_paused(group)?;
         if !granted {
             self.somewhere_else(group)?;
         }
@@ -169,6 +180,12 @@ impl Core {
         self.known(group)?;
         let number = self.number_of_wish();
         self.wish_to_clear(token, group, resources, number)
+    }
+
+    fn hold(&mut self, token: u64, group: &GroupName, change: HoldChange) -> Result<(), String> {
+        self.known(group)?;
+        let number = self.number_of_wish();
+        self.wish_to_hold(token, group, change, number)
     }
 
     fn wish_to_go_down(&mut self, token: u64, why: String) -> Result<(), String> {
@@ -196,6 +213,7 @@ impl Core {
         mut config: ResourceConfig,
     ) -> Result<(), String> {
         let me = self.boot.server.clone();
+        self.unless_paused(group)?;
         let machine = self.here(group)?;
         if !machine.is_wanted() || machine.failure().is_some() {
             return Err(format!("group {group} is being stopped on {me}; nothing is started in it"));
@@ -234,6 +252,7 @@ impl Core {
 
     fn stop_program(&mut self, token: u64, group: &GroupName, program: ResourceName) -> Result<(), String> {
         self.known(group)?;
+        self.unless_paused(group)?;
         if let Some(machine) = self.machines.get_mut(group) {
             machine.unload(&program);
         }
@@ -251,6 +270,11 @@ impl Core {
             [] => format!("there is no group {group}: {} knows of none", self.boot.server),
             names => format!("there is no group {group}; {} knows {}", self.boot.server, names.join(", ")),
         })
+    }
+
+    /// Nobody acts on what is paused, whoever asks.
+    fn unless_paused(&self, group: &GroupName) -> Result<(), String> {
+        if self.pause_of(group).0 { Err(paused_text(group)) } else { Ok(()) }
     }
 
     /// The group, if this server holds it.
@@ -320,6 +344,7 @@ impl Core {
         self.drive_wishes();
         self.drive_down();
         self.drive_clears();
+        self.drive_holds();
         self.drive_programs();
     }
 

@@ -7,6 +7,7 @@ use holdfast_planner::Relations;
 use serde::{Deserialize, Serialize};
 
 use crate::clearing::ClearRequest;
+use crate::holding::HoldRequest;
 use crate::names::{MonitorName, PathName, ResourceName, ServerName};
 use crate::restarting::RestartRequest;
 use crate::settings::LockPlace;
@@ -210,6 +211,8 @@ pub struct GroupConfig {
     pub clear: Option<ClearRequest>,
     /// That the controller wants it restarted where it runs.
     pub restart: Option<RestartRequest>,
+    /// That the controller wants it paused or resumed.
+    pub hold: Option<HoldRequest>,
 }
 
 /// `placement.failback` other than Manual.

@@ -10,13 +10,14 @@ use std::sync::Arc;
 use holdfast_planner as planner;
 use holdfast_planner::{Action, Amount, Current, Decision, Phase, Rule};
 
-use crate::clearing::{Clear, Cleared, released};
+use crate::clearing::{Clear, Cleared};
 use crate::commands::is_program;
 use crate::config::{Config, GroupConfig, MonitorAction, Recovery, Then};
 use crate::core::Core;
 use crate::declined::Declined;
 use crate::fitness::{Judgement, limits};
-use crate::frame::Intent;
+use crate::frame::{Frame, Intent};
+use crate::holding::Holding;
 use crate::message::{Assignment, Message, Reason};
 use crate::names::{GroupName, ServerName};
 use crate::output::Output;
@@ -26,12 +27,6 @@ use crate::status::{Failure, GroupPhase, GroupReport, Part, PlacedGroup, ServerR
 use crate::time::Instant;
 use crate::transition::History;
 use crate::view::{DepartedKey, Epoch, Tag, View};
-
-/// Holds that an operator releases by starting the group.
-pub(crate) const MANUAL_START: &str = "ManualStart";
-pub(crate) const STOPPED: &str = "Stopped";
-pub(crate) const FAILURE_LIMIT: &str = "FailureLimit";
-pub(crate) const AFTER_FORCE_REINSTATE: &str = "AfterForceReinstate";
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct MemberReport {
@@ -118,8 +113,8 @@ impl Core {
         }
         let (Some(view), Some(config)) = (self.durable.view.clone(), self.config.clone()) else { return };
         self.coordinator.clearing = self.clears_to_grant(&view);
-        let holds: BTreeMap<GroupName, BTreeSet<String>> =
-            self.groups.iter().map(|(name, group)| (name.clone(), self.holds(&view, name, group))).collect();
+        let holds: BTreeMap<GroupName, Holding> =
+            self.groups.iter().map(|(name, group)| (name.clone(), self.holding(&view, name, group))).collect();
         self.count_presence(&view, &config);
         self.judge_servers(&view, &config);
         let mut input = self.planner_input(&view, &config, &holds);
@@ -137,11 +132,11 @@ impl Core {
             let current = input.groups.get(&name.0).map(|group| &group.current);
             let held = holds.get(&name).cloned().unwrap_or_default();
             let said = self.assignment(&name, &group, decision, current, held.clone());
-            let clear = self.coordinator.clearing.get(&name);
             let changes = said.is_some();
             let said = said.or_else(|| {
                 let known = self.durable.table.get(&name);
-                self.renewal(&view, known, current, self.blank(known, &group, held)).filter(|_| clear.is_some())
+                let again = self.coordinator.clearing.contains_key(&name) || held.is_news(known);
+                self.renewal(&view, known, current, self.blank(known, &group, held)).filter(|_| again)
             });
             if let Some(assignment) = said {
                 news.insert(name, (assignment, changes));
@@ -169,7 +164,8 @@ impl Core {
         self.say(&view, &config);
     }
 
-    /// Repeats the table to every member that has not reported its newest tag.
+    /// Repeats the table to every member that has not reported its newest tag, and to servers that are to know it before they
+    /// may join.
     fn say(&mut self, view: &View, config: &Config) {
         let newest = self.durable.highest;
         let behind: Vec<ServerName> = view
@@ -177,6 +173,7 @@ impl Core {
             .keys()
             .filter(|name| **name != self.boot.server)
             .filter(|name| self.coordinator.reports.get(*name).is_none_or(|report| report.highest < newest))
+            .chain(self.joiners(view))
             .cloned()
             .collect();
         for to in behind {
@@ -195,6 +192,15 @@ impl Core {
         }
     }
 
+    /// Servers that want to join and have not heard of everything yet.
+    fn joiners<'a>(&'a self, view: &'a View) -> impl Iterator<Item = &'a ServerName> {
+        let joins = |frame: &Frame| {
+            frame.intent == Intent::Join && (frame.lineage, frame.epoch) == view.order() && self.table_behind(frame)
+        };
+        let others = self.peers.keys().filter(|name| !view.members.contains_key(*name));
+        others.filter(move |name| self.present(name).is_some_and(joins))
+    }
+
     /// The controller's target, if it was computed from what is (R15).
     pub(crate) fn valid_target<'a>(
         &self,
@@ -203,57 +209,6 @@ impl Core {
     ) -> Option<&'a crate::config::Target> {
         let placed = self.durable.table.get(name).map_or((0, 0), |a| (a.tag.epoch, a.tag.revision));
         group.target.as_ref().filter(|target| target.computed_from == placed || planted!(StaleTarget))
-    }
-
-    /// What keeps a group from running, after what a valid target asks.
-    fn holds(&self, view: &View, name: &GroupName, group: &GroupConfig) -> BTreeSet<String> {
-        let assignment = self.durable.table.get(name);
-        let mut holds = assignment.map(|assignment| assignment.holds.clone()).unwrap_or_default();
-        let before_this_start = assignment.is_none_or(|assignment| assignment.tag.epoch < view.epoch);
-        let running = self.holders(name).next().is_some();
-        if !group.auto_start && !running && (assignment.is_none() || view.started && before_this_start) {
-            holds.insert(MANUAL_START.into());
-        }
-        // R22: after a force-reinstate a person looks first. What was said in an older lineage is about another chain.
-        let before_force = assignment.map_or(view.forced, |assignment| assignment.tag.lineage < view.lineage);
-        if before_force && !planted!(ForceStartsGroups) {
-            holds.insert(AFTER_FORCE_REINSTATE.into());
-        }
-        // R20: the operator who took its server out of service wants it stopped, not moved.
-        let stops = |server: &ServerName| view.detached.get(server).is_some_and(|detached| detached.stop_groups);
-        let told = assignment.and_then(|assignment| assignment.server.as_ref());
-        if self.holders(name).map(|(server, _)| server).chain(told).any(stops) {
-            holds.insert(STOPPED.into());
-        }
-        match self.valid_target(name, group).and_then(|target| target.stop) {
-            Some(true) => {
-                holds.insert(STOPPED.into());
-            }
-            Some(false) => {
-                for hold in [MANUAL_START, STOPPED, FAILURE_LIMIT, AFTER_FORCE_REINSTATE] {
-                    holds.remove(hold);
-                }
-            }
-            None => {}
-        }
-        if let Some(clear) = self.coordinator.clearing.get(name) {
-            released(&mut holds, clear);
-        }
-        if let Some((server, report)) = self.holders(name).next()
-            && let Some(failure) = &report.failure
-            && !self.is_forgiven(name, server, &failure.part)
-        {
-            let recovery = recovery_of(group, failure);
-            let history = self.coordinator.history.get(name);
-            let too_often = recovery.is_some_and(|recovery| {
-                let recoveries = history.map_or(0, |history| history.recoveries(self.now, recovery.failover_window));
-                recovery.then == Then::Stop || recoveries >= recovery.max_failovers as usize
-            });
-            if too_often {
-                holds.insert(FAILURE_LIMIT.into());
-            }
-        }
-        holds
     }
 
     /// Members that say they hold something of a group.
@@ -324,6 +279,8 @@ impl Core {
                     _ if stopping => Phase::Stopping,
                     GroupPhase::Stuck => Phase::Stuck,
                     GroupPhase::Stopping => Phase::Stopping,
+                    // Nothing was counted against it: it was found so in a pause, and is started again there.
+                    GroupPhase::Failed if report.failure.is_none() => Phase::Starting,
                     GroupPhase::Failed if !only_reported => Phase::Failed,
                     GroupPhase::Starting => Phase::Starting,
                     _ => Phase::Online,
@@ -351,7 +308,7 @@ impl Core {
     }
 
     /// That a group runs nowhere. The tag is filled in later.
-    fn blank(&self, known: Option<&Assignment>, group: &GroupConfig, holds: BTreeSet<String>) -> Assignment {
+    fn blank(&self, known: Option<&Assignment>, group: &GroupConfig, held: Holding) -> Assignment {
         Assignment {
             tag: Tag::default(),
             server: None,
@@ -360,7 +317,9 @@ impl Core {
             reason: Reason::Stop,
             previous: known.and_then(|known| known.server.clone().or_else(|| known.previous.clone())),
             next: None,
-            holds,
+            holds: held.holds,
+            paused: held.paused,
+            held_by: held.by,
             cleared: known.and_then(|known| known.cleared.clone()),
             restarted: known.and_then(|known| known.restarted.clone()),
         }
@@ -373,11 +332,11 @@ impl Core {
         group: &GroupConfig,
         decision: &Decision,
         current: Option<&Current>,
-        holds: BTreeSet<String>,
+        held: Holding,
     ) -> Option<Assignment> {
         let known = self.durable.table.get(name);
         let acted = known.map_or(0, |known| known.generation);
-        let blank = || self.blank(known, group, holds.clone());
+        let blank = || self.blank(known, group, held.clone());
         match &decision.action {
             Action::Start { server } => {
                 let regressed = acted > group.generation && !planted!(SpecRegresses);
@@ -402,6 +361,8 @@ impl Core {
                 Some(Assignment { reason, previous, next: then.clone().map(ServerName), ..blank() })
             }
             Action::Keep | Action::Wait => match current {
+                // Nobody acts on what is paused.
+                Some(Current::On { .. }) if held.paused.is_some() => None,
                 Some(Current::On { server, phase: Phase::Online }) if self.needs_restart(name, group) => {
                     Some(in_place(server, blank()))
                 }
@@ -410,7 +371,8 @@ impl Core {
                     Some(Assignment { restarted: Some(by), ..in_place(server, blank()) })
                 }
                 Some(Current::Offline)
-                    if known.map(|known| &known.holds) != Some(&holds) && (known.is_some() || !holds.is_empty()) =>
+                    if known.map(|known| &known.holds) != Some(&held.holds)
+                        && (known.is_some() || !held.holds.is_empty()) =>
                 {
                     Some(blank())
                 }
@@ -461,7 +423,7 @@ impl Core {
             };
             let assignment = self.durable.table.get(name).cloned();
             Some(PlacedGroup {
-                holds: assignment.as_ref().map(|assignment| assignment.holds.clone()).unwrap_or_default(),
+                holds: assignment.as_ref().map(|assignment| self.counting_holds(assignment)).unwrap_or_default(),
                 assignment,
                 phase,
                 server,

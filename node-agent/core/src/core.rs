@@ -13,7 +13,7 @@ use crate::hosting::{Inspection, Reporter};
 use crate::input::{Boot, Input};
 use crate::knowledge::Departure;
 use crate::lease::Lease;
-use crate::message::{Envelope, Message};
+use crate::message::{Envelope, Message, newest_in};
 use crate::names::{GroupName, MonitorName, PathName, ResourceName, ServerName};
 use crate::output::{Note, OpId, Output};
 use crate::peers::{Links, Peer, moment};
@@ -23,7 +23,7 @@ use crate::reconfigure::Coming;
 use crate::settings::PathSetting;
 use crate::status::Resolution;
 use crate::time::Instant;
-use crate::view::{DepartedKey, Epoch, MemberTiming};
+use crate::view::{DepartedKey, Epoch, MemberTiming, Tag};
 
 /// One server's state machine. See the crate's documentation for the contract.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -78,6 +78,7 @@ pub struct Core {
     /// What was ordered on this server and is under way.
     pub(crate) commands: crate::commands::Commands,
     pub(crate) clear_wishes: BTreeMap<GroupName, crate::clearing::Wish>,
+    pub(crate) hold_wishes: BTreeMap<GroupName, crate::holding::Wish>,
     pub(crate) next_op: OpId,
     pub(crate) leaving: bool,
     /// Groups whose window for a failback is open.
@@ -96,8 +97,10 @@ pub struct Core {
     pub(crate) waiting: VecDeque<(u64, Output)>,
     pub(crate) issued: u64,
     pub(crate) written: u64,
-    /// (lineage, epoch) of the view with each token that is not durable yet.
-    pub(crate) orders: VecDeque<(u64, Option<(u32, Epoch)>)>,
+    /// What is not durable yet.
+    pub(crate) orders: VecDeque<Given>,
+    /// The newest assignment that is durable here.
+    pub(crate) stable_table: Tag,
     stable: Option<(u32, Epoch)>,
     next_wake: Instant,
     pub(crate) next_beat: Instant,
@@ -105,11 +108,15 @@ pub struct Core {
     pub(crate) said: BTreeSet<String>,
 }
 
+/// What was given to the ledger: the token, (lineage, epoch) of the view, and the newest assignment.
+type Given = (u64, Option<(u32, Epoch)>, Tag);
+
 impl Core {
     /// A core for one run of the process. `durable` is what the ledger holds, or [`Durable::fresh`] on the first start;
     /// nothing is put out before the first input or `tick`.
     pub fn new(now: Instant, boot: Boot, durable: Durable) -> Core {
         let stable = durable.view.as_ref().map(|view| view.order());
+        let stable_table = newest_in(&durable.table);
         Core {
             boot,
             durable,
@@ -146,6 +153,7 @@ impl Core {
             watch: Default::default(),
             commands: Default::default(),
             clear_wishes: BTreeMap::new(),
+            hold_wishes: BTreeMap::new(),
             next_op: 0,
             leaving: false,
             failback_windows: BTreeSet::new(),
@@ -160,6 +168,7 @@ impl Core {
             issued: 0,
             written: 0,
             orders: VecDeque::new(),
+            stable_table,
             stable,
             next_wake: now,
             next_beat: now,
@@ -457,6 +466,7 @@ impl Core {
             config_generation: config.generation,
             held: self.held_tags(),
             specs: self.specs_of_joiner(),
+            table: self.table_of_joiner(),
             barred: self.durable.barred,
             stop_failed: self.asks_to_be_left_out(),
             fences: self.fence_states(),
@@ -487,7 +497,8 @@ impl Core {
     pub(crate) fn persist(&mut self) -> u64 {
         self.issued += 1;
         let token = self.issued;
-        self.orders.push_back((token, self.durable.view.as_ref().map(|view| view.order())));
+        let order = self.durable.view.as_ref().map(|view| view.order());
+        self.orders.push_back((token, order, newest_in(&self.durable.table)));
         self.outputs.push_back(Output::Persist { token, state: Box::new(self.durable.clone()) });
         token
     }
@@ -495,10 +506,11 @@ impl Core {
     fn on_durable(&mut self, token: u64) {
         self.written = self.written.max(token.min(self.issued));
         let before = self.stable;
-        while let Some((at, order)) = self.orders.front().copied().filter(|(at, _)| *at <= self.written) {
+        while let Some((at, order, table)) = self.orders.front().copied().filter(|(at, ..)| *at <= self.written) {
             self.orders.pop_front();
             debug_assert!(at <= self.issued);
             self.stable = order;
+            self.stable_table = table;
         }
         while self.waiting.front().is_some_and(|(at, _)| *at <= self.written) {
             if let Some((_, output)) = self.waiting.pop_front() {

@@ -23,6 +23,7 @@ use holdfast_planner::{Plan, Rule};
 use crate::config::{Config, GroupConfig, MonitorAction, MonitorConfig, Recovery, Then};
 use crate::coordinator::recovery_of;
 use crate::core::Core;
+use crate::holding::paused_text;
 use crate::input::Outcome;
 use crate::monitors::{DueCheck, Monitors};
 use crate::names::{GroupName, MonitorName, ServerName};
@@ -148,6 +149,7 @@ impl Core {
             leave,
             down,
             clear: self.told_clears(),
+            hold: self.told_holds(),
             monitors: monitors.unwrap_or_default(),
             groups: groups.iter().filter_map(|(name, group)| of(name, group)).collect(),
         }
@@ -299,7 +301,9 @@ impl Core {
         unfit.extend(self.shaky().into_iter().map(|server| (server, String::new())));
         let going = view.members.len().saturating_sub(staying.len());
         for (server, why) in wanted.iter().filter(|(server, _)| staying.contains(*server)) {
-            match may_shut_down(server, &staying, going, config.servers.len(), &unfit) {
+            let paused = self.paused_on(server).map(|group| Err(paused_text(&group)));
+            let may = || may_shut_down(server, &staying, going, config.servers.len(), &unfit);
+            match paused.unwrap_or_else(may) {
                 Ok(()) => {
                     self.coordinator.down = Some(server.clone());
                     return self.beat_soon();

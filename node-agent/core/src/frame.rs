@@ -55,6 +55,8 @@ pub struct Frame {
     /// The generation of every group's specification that it holds durably; said by a server that is not a member and
     /// wants to be one (R19).
     pub specs: BTreeMap<GroupName, u64>,
+    /// The newest assignment that it knows of, durably; said by such a server, too.
+    pub table: Option<Tag>,
     /// It stays out until an operator or the return policy brings it back: its last end was unclean (C20).
     pub barred: bool,
     /// A stop failed on it and it asks the others to go on without it (`onStopFailure: Fence`).

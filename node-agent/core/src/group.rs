@@ -15,9 +15,11 @@
 //! | any | group not wanted, everything after it stopped | `Stopping` |
 //! | `Stopping` | stopped / anything else | `Stopped` / `Stuck`, tried again less and less often (a failed stop never counts as stopped) |
 //! | `GivenUp` | failures are forgotten | `Stopped`, then again |
+//! | `Running` | paused, and found not to run | `Lost`; `Running` when a check finds it again; at the end of the pause `NeedsStop` |
 
 mod backoff;
 pub(crate) use backoff::STOP_AGAIN;
+mod paused;
 mod programs;
 
 use std::collections::BTreeMap;
@@ -56,6 +58,7 @@ enum State {
     Stopping(OpId),
     Stuck(Instant),
     GivenUp,
+    Lost,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -190,6 +193,7 @@ pub(crate) struct Machine {
     monitors: Monitors,
     /// Those of the resources that a command added.
     programs: BTreeMap<ResourceName, Program>,
+    pause: paused::Pause,
     /// Programs that are no part of it any more, with what went wrong at their start.
     ended: Vec<(ResourceName, Option<String>)>,
     failure: Option<Failure>,
@@ -222,6 +226,7 @@ impl Machine {
         let programs = programs::known(&config);
         Machine {
             programs,
+            pause: paused::Pause::default(),
             ended: Vec::new(),
             assignment,
             config,
@@ -310,6 +315,15 @@ impl Machine {
         }
     }
 
+    /// As far as is known: what is looked at in a pause counts as what it was.
+    fn counts_as_running(&self, resource: &Resource) -> bool {
+        match resource.state {
+            State::Running | State::GivenUp => true,
+            State::NeedsProbe | State::Probing(_) => self.is_paused(),
+            _ => false,
+        }
+    }
+
     fn is_on(&self, name: &ResourceName) -> bool {
         self.config.resources.get(name).is_none_or(|config| config.enabled)
     }
@@ -344,13 +358,9 @@ impl Machine {
             GroupPhase::Offline
         } else if !self.wanted {
             GroupPhase::Stopping
-        } else if self.failure.is_some() {
+        } else if self.failure.is_some() || any(|state| matches!(state, State::Lost)) {
             GroupPhase::Failed
-        } else if self
-            .resources
-            .iter()
-            .all(|(name, resource)| matches!(resource.state, State::Running | State::GivenUp) || !self.is_on(name))
-        {
+        } else if self.resources.iter().all(|(name, resource)| self.counts_as_running(resource) || !self.is_on(name)) {
             GroupPhase::Online
         } else {
             GroupPhase::Starting
@@ -366,7 +376,7 @@ impl Machine {
                 State::Running => GroupPhase::Online,
                 State::NeedsStop | State::Stopping(_) => GroupPhase::Stopping,
                 State::Stuck(_) => GroupPhase::Stuck,
-                State::GivenUp => GroupPhase::Failed,
+                State::GivenUp | State::Lost => GroupPhase::Failed,
             },
             restarts: resource.restarted,
             message: resource.message.clone(),
@@ -380,6 +390,8 @@ impl Machine {
             resources: self.resources.iter().map(|(name, state)| (name.clone(), resource(state))).collect(),
             monitors: self.monitors.report(&self.config.monitors),
             failure: self.failure.clone(),
+            paused: self.is_settled_in_pause(),
+            looked: self.looked(),
             steps: self.steps.clone(),
             message: self.message.clone(),
         }
@@ -388,7 +400,8 @@ impl Machine {
     /// What is to be done now. `may_start`: the lease covers new activity. Wake-ups are added to `wake`.
     pub(crate) fn requests(&mut self, now: Instant, may_start: bool, wake: &mut Vec<Instant>) -> Vec<Request> {
         let mut requests = Vec::new();
-        if self.wanted {
+        let paused = self.is_left_alone();
+        if self.wanted && !paused {
             self.switch_off();
             self.stop_stragglers();
         }
@@ -422,6 +435,7 @@ impl Machine {
             };
             match resource.state {
                 State::NeedsProbe if self.wanted => requests.push(request(Action::Probe, config.probe_timeout)),
+                State::Stopped | State::NeedsStop | State::Stuck(_) if paused => {}
                 State::Stopped if self.wanted && resource.give_up => resource.state = State::GivenUp,
                 State::Stopped if self.wanted && !config.enabled => {}
                 State::Stopped if self.wanted && now < resource.not_before => wake.push(resource.not_before),
@@ -429,21 +443,23 @@ impl Machine {
                     requests.push(request(Action::Start, config.start_timeout));
                 }
                 State::NeedsStop if clear() => requests.push(request(Action::Stop, config.stop_timeout)),
-                State::Running | State::NeedsProbe | State::GivenUp if !self.wanted && clear() => {
+                State::Running | State::NeedsProbe | State::GivenUp | State::Lost if !self.wanted && clear() => {
                     requests.push(request(Action::Stop, config.stop_timeout));
                 }
                 State::Stuck(again) if now >= again && clear() => {
                     requests.push(request(Action::Stop, config.stop_timeout))
                 }
                 State::Stuck(again) => wake.push(again),
-                State::Running if self.wanted && resource.check.is_none() => match resource.next_check(config) {
-                    Some((next, depth)) if now >= next => {
-                        let timeout = config.checks.get(&depth).map_or(Duration::ZERO, |check| check.timeout);
-                        requests.push(Request { depth, ..request(Action::Monitor, timeout) });
+                State::Running | State::Lost if self.wanted && resource.check.is_none() => {
+                    match resource.next_check(config) {
+                        Some((next, depth)) if now >= next => {
+                            let timeout = config.checks.get(&depth).map_or(Duration::ZERO, |check| check.timeout);
+                            requests.push(Request { depth, ..request(Action::Monitor, timeout) });
+                        }
+                        Some((next, _)) => wake.push(next),
+                        None => {}
                     }
-                    Some((next, _)) => wake.push(next),
-                    None => {}
-                },
+                }
                 _ => {}
             }
         }
@@ -471,6 +487,9 @@ impl Machine {
         }
         let part = Part::Monitor(name.clone());
         let message = format!("{part}: {seen}");
+        if self.is_paused() {
+            return Some(message);
+        }
         match settings.action {
             MonitorAction::Restart(resource) => self.exited(now, &resource, message.clone()),
             MonitorAction::Fail(_) | MonitorAction::FailAll(_) | MonitorAction::ServerDown(_) => {
@@ -513,6 +532,7 @@ impl Machine {
     /// An operation ended.
     pub(crate) fn done(&mut self, now: Instant, name: &ResourceName, op: OpId, outcome: Outcome, took: Duration) {
         let Some(config) = self.config.resources.get(name).cloned() else { return };
+        let (paused, on) = (self.is_paused(), self.is_on(name));
         let Some(resource) = self.resources.get_mut(name) else { return };
         if let Some((_, depth)) = resource.check.filter(|(check, _)| *check == op) {
             resource.check = None;
@@ -521,6 +541,10 @@ impl Machine {
             let misses = if outcome == Outcome::Running { 0 } else { misses + 1 };
             resource.looks.insert(depth, Look { next: slot(now + interval), misses });
             match outcome {
+                Outcome::Running if resource.state == State::Lost => {
+                    resource.runs(now, &config);
+                    resource.message.clear();
+                }
                 Outcome::Running => {}
                 Outcome::Stopped => self.missed(now, name, depth, "it does not run any more".into()),
                 Outcome::Failed(message) | Outcome::Unknown(message) => self.missed(now, name, depth, message),
@@ -536,6 +560,8 @@ impl Machine {
                         resource.state = State::NeedsStop;
                     }
                 }
+                Outcome::Stopped if paused && on => self.lose(name, "it does not run".into()),
+                Outcome::Failed(message) | Outcome::Unknown(message) if paused => self.lose(name, message),
                 Outcome::Stopped => {
                     resource.state = State::Stopped;
                     self.part_with(name);
@@ -594,6 +620,9 @@ impl Machine {
 
     /// A resource failed: again here, or not at all.
     pub(crate) fn failed(&mut self, now: Instant, name: &ResourceName, message: String) {
+        if self.is_left_alone() {
+            return self.lose(name, message);
+        }
         let Some(config) = self.config.resources.get(name).cloned() else { return };
         let Some(resource) = self.resources.get_mut(name) else { return };
         resource.message.clone_from(&message);

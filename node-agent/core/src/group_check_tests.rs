@@ -54,6 +54,7 @@ fn config(checks: &[(u8, u64)], threshold: u32) -> Arc<GroupConfig> {
         target: None,
         clear: None,
         restart: None,
+        hold: None,
     })
 }
 
@@ -76,6 +77,8 @@ impl Trial {
             previous: None,
             next: None,
             holds: BTreeSet::new(),
+            paused: None,
+            held_by: None,
             cleared: None,
             restarted: None,
         };

@@ -58,6 +58,7 @@ fn config() -> GroupConfig {
         target: None,
         clear: None,
         restart: None,
+        hold: None,
     }
 }
 
@@ -94,6 +95,8 @@ fn machine() -> Machine {
         previous: None,
         next: None,
         holds: BTreeSet::new(),
+        paused: None,
+        held_by: None,
         cleared: None,
         restarted: None,
     };

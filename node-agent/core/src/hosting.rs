@@ -10,10 +10,11 @@ use crate::coordinator::MemberReport;
 use crate::core::Core;
 use crate::fitness::limits;
 use crate::group::{Machine, STOP_AGAIN};
+use crate::holding::Looked;
 use crate::input::Outcome;
 use crate::message::{Assignment, Message, Reason};
 use crate::monitors::DueCheck;
-use crate::names::{GroupName, MonitorName, ResourceName};
+use crate::names::{GroupName, MonitorName, ResourceName, ServerName};
 use crate::output::{Action, Context, OpId, Output};
 use crate::planted::planted;
 use crate::relapse::Relapse;
@@ -28,6 +29,15 @@ pub(crate) struct Inspection {
     found: BTreeMap<ResourceName, String>,
     done: bool,
     again: Option<Instant>,
+    /// The request of a pause's end that it is for.
+    by: Option<String>,
+}
+
+impl Inspection {
+    fn looked(&self, me: &ServerName) -> Option<Looked> {
+        let differences = self.found.iter().map(|(name, what)| format!("{name} on {me}: {what}")).collect();
+        Some(Looked { by: self.by.clone()?, differences })
+    }
 }
 
 /// Content of a report: groups, the server itself, table, highest tag.
@@ -89,14 +99,21 @@ impl Core {
             .cloned()
             .collect();
         for name in unknown {
-            self.inspect(name);
+            self.inspect(name, None);
+        }
+    }
+
+    /// Looks at a paused group that is not here, once for each request.
+    pub(crate) fn look_for(&mut self, name: &GroupName, by: String) {
+        if self.inspections.get(name).is_none_or(|known| known.by.as_ref() != Some(&by)) {
+            self.inspect(name.clone(), Some(by));
         }
     }
 
     /// Looks whether something of a group runs here that nobody started.
-    fn inspect(&mut self, name: GroupName) {
+    fn inspect(&mut self, name: GroupName, by: Option<String>) {
         let Some(config) = self.groups.get(&name).cloned() else { return };
-        let mut inspection = Inspection::default();
+        let mut inspection = Inspection { by, ..Inspection::default() };
         for (resource, settings) in &config.resources {
             let context = Context { reason: Reason::Start, previous: None, tag: Tag::default() };
             let op = self.resource_op(
@@ -148,7 +165,8 @@ impl Core {
             .map(|(name, _)| name.clone())
             .collect();
         for name in due {
-            self.inspect(name);
+            let by = self.inspections.get(&name).and_then(|known| known.by.clone());
+            self.inspect(name, by);
         }
         let next: Vec<Instant> = self.inspections.values().filter_map(|inspection| inspection.again).collect();
         for at in next {
@@ -358,6 +376,7 @@ impl Core {
             self.note("LeaseLost", None, true, "authority is about to end: stopping everything".into());
             self.stop_everything("this server lost its lease");
         }
+        self.drive_pauses();
         let (now, leased, durable) = (self.now, self.leased(), self.durable_token());
         let names: Vec<GroupName> = self.machines.keys().cloned().collect();
         for name in names {
@@ -462,6 +481,8 @@ impl Core {
                 resources: BTreeMap::new(),
                 monitors: BTreeMap::new(),
                 failure: None,
+                paused: false,
+                looked: None,
                 steps: Vec::new(),
                 message: "this server may hold it, but has lost its specification".into(),
             };
@@ -486,6 +507,8 @@ impl Core {
                 resources: inspection.found.iter().map(|(name, message)| (name.clone(), stuck(message))).collect(),
                 monitors: BTreeMap::new(),
                 failure,
+                paused: false,
+                looked: inspection.looked(&self.boot.server),
                 steps: Vec::new(),
                 message: String::new(),
             };

@@ -50,6 +50,7 @@ mod fencing;
 mod fitness;
 mod force;
 mod group;
+pub mod holding;
 mod hosted;
 mod hosting;
 mod input;

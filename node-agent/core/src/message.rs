@@ -8,6 +8,7 @@ use holdfast_planner::Amount;
 use serde::{Deserialize, Serialize};
 
 use crate::clearing::Cleared;
+use crate::holding::Paused;
 use crate::names::{BootId, GroupName, ServerName};
 use crate::status::{GroupReport, ServerReport};
 use crate::view::{Ballot, Epoch, Tag, View};
@@ -129,10 +130,19 @@ pub struct Assignment {
     pub next: Option<ServerName>,
     /// Holds that keep it from running.
     pub holds: BTreeSet<String>,
+    /// That it is paused: the hold Paused is among `holds` just then.
+    pub paused: Option<Paused>,
+    /// Who asked last for a change of its holds: an Operation, or `SERVER:NUMBER` for a command. Each is granted once.
+    pub held_by: Option<String>,
     /// What was forgotten of its failures last.
     pub cleared: Option<Cleared>,
     /// The Operation by which it was restarted last, or is being restarted: each restarts it once.
     pub restarted: Option<String>,
+}
+
+/// The newest of these.
+pub(crate) fn newest_in(table: &BTreeMap<GroupName, Assignment>) -> Tag {
+    table.values().map(|assignment| assignment.tag).max().unwrap_or_default()
 }
 
 /// Why a group is started or stopped: what scripts are told (`HOLDFAST_REASON`).

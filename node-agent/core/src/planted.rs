@@ -245,6 +245,14 @@ mutations! {
     ClearedCountsAsStopped: "I-b",
     /// Whoever clears failures releases every hold of the group.
     ClearReleasesAll: "R22",
+    /// A failure of a paused group has it restarted.
+    PausedIsTouched: "paused",
+    /// A pause ends whatever the look at the group found.
+    ResumesUnseen: "paused",
+    /// A server becomes a member although it has not heard which groups are held.
+    JoinsWithoutHolds: "paused",
+    /// A pause counts as soon as its coordinator has it.
+    PauseNotAwaited: "paused",
     /// What the coordinator has declined is granted when something changes, although the command was refused.
     DeclinedIsGranted: "C25",
 }

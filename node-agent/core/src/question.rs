@@ -9,6 +9,7 @@ use holdfast_planner::{Current, Declared, ServerState};
 
 use crate::config::{Config, GroupConfig};
 use crate::core::Core;
+use crate::holding::Holding;
 use crate::names::{GroupName, ServerName};
 use crate::status::Failure;
 use crate::time::Instant;
@@ -55,7 +56,7 @@ impl Core {
         &self,
         view: &View,
         config: &Config,
-        holds: &BTreeMap<GroupName, BTreeSet<String>>,
+        holds: &BTreeMap<GroupName, Holding>,
     ) -> planner::Input {
         let group = |name: &GroupName, group: &GroupConfig| {
             let next = self.durable.table.get(name).and_then(|assignment| assignment.next.clone());
@@ -66,10 +67,11 @@ impl Core {
             let failures = if forgiven { BTreeMap::new() } else { self.failures_of(name) };
             let failed = failures.into_iter().map(|(server, failure)| (server.0, failure.message));
             let current = self.current(view, name, group);
+            let held = holds.get(name);
             let next = next.filter(|_| current == Current::Offline);
             planner::Group {
                 declared: if group.online && !config.stopped { Declared::Online } else { Declared::Offline },
-                holds: holds.get(name).cloned().unwrap_or_default(),
+                holds: held.map(|held| held.holds.clone()).unwrap_or_default(),
                 policy: group.policy.iter().map(|server| server.0.clone()).collect(),
                 priority: group.priority,
                 failback_to: self.failback_to(name, group),
@@ -77,6 +79,7 @@ impl Core {
                 failed_on: self.speaks_against(name).into_iter().chain(failed).collect(),
                 request: request.or(next).map(|server| planner::Request { server: server.0 }),
                 stop_when_no_server_left: group.stop_when_no_server_left || self.leaving,
+                frozen: held.is_some_and(|held| held.paused.is_some()) && self.stays_where_it_is(&current),
                 current,
             }
         };

@@ -9,6 +9,7 @@ use holdfast_planner::Decision;
 use serde::{Deserialize, Serialize};
 
 use crate::clearing::Clear;
+use crate::holding::{HoldWish, Looked};
 use crate::message::{Assignment, Reason};
 use crate::names::{GroupName, MonitorName, PathName, ResourceName, ServerName};
 use crate::time::Instant;
@@ -33,6 +34,10 @@ pub struct GroupReport {
     pub monitors: BTreeMap<MonitorName, MonitorReport>,
     /// Why it failed here, if it did: the planner looks for another server.
     pub failure: Option<Failure>,
+    /// Nobody acts on it here, and nothing that was begun before is under way.
+    pub paused: bool,
+    /// What a look found of a paused group that is to be resumed.
+    pub looked: Option<Looked>,
     /// Steps of the last start, in order of their end, counted from its beginning.
     pub steps: Vec<Step>,
     /// One sentence.
@@ -126,6 +131,8 @@ pub struct ServerReport {
     pub down: Option<Asked>,
     /// Groups whose failures are to be forgotten by a command.
     pub clear: BTreeMap<GroupName, Clear>,
+    /// Groups whose holds are to change by a command.
+    pub hold: BTreeMap<GroupName, HoldWish>,
 }
 
 /// What a command asks of the coordinator.

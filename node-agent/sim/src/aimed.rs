@@ -271,13 +271,13 @@ pub fn at(mutation: Mutation, seed: u64) -> Option<Schedule> {
                 (4000, Fault::HealLans),
             ],
         ),
-        // The coordinator's word arrives at c two views later, when web runs elsewhere.
+        // The coordinator's word arrives at c a view later, when web runs elsewhere.
         Mutation::OldEpochTaken => (
             shape(3, None),
             vec![
                 (0, Fault::DelayKind(Kind::Assign, 8000)),
                 (500, Move(WEB, 2)),
-                (60 + seed * 7 % 60, Isolate(2)),
+                (60 + seed * 7 % 60, Isolate(1)),
                 when(0, Moment::Adopts, 1, Mute(Kind::Assign, 20_000)),
                 (1500, Fault::HealLans),
                 (10_000, Fault::HealLans),
@@ -460,7 +460,8 @@ pub fn at(mutation: Mutation, seed: u64) -> Option<Schedule> {
                 (seed * 3 % 300, SpecTo(WEB, 0)),
                 (0, SpecTo(NET, 0)),
                 (0, SpecTo(DB, 0)),
-                (4000, PowerOn(1)),
+                (4000, Mute(Kind::Assign, 12_000)),
+                (0, PowerOn(1)),
                 when(1, Moment::Adopts, 2, PowerCut(0)),
                 (13_000, PowerOn(0)),
             ],
@@ -723,6 +724,48 @@ pub fn at(mutation: Mutation, seed: u64) -> Option<Schedule> {
                 (4000, Fault::ForceReinstate(0, false)),
                 (2000, Fault::Command(0, Ordered::ClearFailures(WEB))),
                 (5000, HealLans),
+            ],
+        ),
+        // What fails in a pause is left to the operator, and so is when it ends.
+        Mutation::PausedIsTouched => (
+            disk(),
+            vec![(0, Fault::Command(0, Ordered::Pause(WEB))), (3000, Fault::KillResource(WEB)), (3000, HealLans)],
+        ),
+        Mutation::ResumesUnseen => (
+            disk(),
+            vec![
+                (0, Fault::Command(0, Ordered::Pause(WEB))),
+                (3000, Fault::KillResource(WEB)),
+                (3000, Fault::Command(0, Ordered::ResumeAsLeft(WEB))),
+                (3000, HealLans),
+            ],
+        ),
+        // c is heard again while it is being switched off.
+        Mutation::JoinsOff => (
+            Shape { fencing: FencingMode::BestEffort, ..shape(3, None) },
+            vec![(0, Isolate(2)), (1000 + seed * 40 % 1200, HealLans), (6000, HealLans)],
+        ),
+        // b comes back, and is left over before a has told it what is paused.
+        Mutation::JoinsWithoutHolds => (
+            disk(),
+            vec![
+                (0, PowerCut(1)),
+                (5000, Fault::Command(0, Ordered::Pause(WEB))),
+                (3000, Mute(Kind::Assign, 12_000)),
+                (0, PowerOn(1)),
+                when(1, Moment::Adopts, 2, PowerCut(0)),
+                (13_000, HealLans),
+            ],
+        ),
+        // a is told that web is paused; before b hears of that, a is lost.
+        Mutation::PauseNotAwaited => (
+            shape(3, None),
+            vec![
+                (0, Move(WEB, 1)),
+                (4000, Mute(Kind::Assign, 3000)),
+                (0, Fault::Command(0, Ordered::Pause(WEB))),
+                (200, Fault::KillResource(WEB)),
+                (3000, HealLans),
             ],
         ),
         // b is lost while a hands its groups over to it.

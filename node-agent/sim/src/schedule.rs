@@ -89,7 +89,9 @@ impl Schedule {
         add_checks(seed, shape, &mut steps);
         add_commands(seed, shape, &mut steps);
         add_clears(seed, shape, &mut steps);
-        Schedule { seed, shape, steps }
+        let mut schedule = Schedule { seed, shape, steps };
+        schedule.add_pauses();
+        schedule
     }
 
     /// Whether an operator takes part.
@@ -98,6 +100,28 @@ impl Schedule {
         let by_hand =
             |fault: &Fault| matches!(fault, Detach(..) | Reinstate(_) | ConfirmStopped(_) | ForceReinstate(..));
         self.steps.iter().any(|(_, fault)| by_hand(fault))
+    }
+
+    /// Pauses of groups while things fail, in one of five schedules, drawn apart as above. Not where servers lose what they
+    /// know, or an operator makes one of them the base: a pause is what the members of a view know.
+    fn add_pauses(&mut self) {
+        if self.seed < 80 || self.seed % 5 != 2 || !self.recoverable() || self.operated() {
+            return;
+        }
+        let mut rng = StdRng::seed_from_u64(self.seed ^ 0x5eed_0a05);
+        for _ in 0..rng.random_range(2..12) {
+            let (server, group) = (rng.random_range(0..self.shape.servers), rng.random_range(0..GROUPS.len()));
+            let order = match rng.random_range(0..6) {
+                0..=3 => Fault::Command(server, Ordered::Pause(group)),
+                4 => Fault::Command(server, Ordered::Resume(group)),
+                _ => Fault::KillResource(group),
+            };
+            self.steps.insert(rng.random_range(0..=self.steps.len()), (rng.random_range(1..2500), order));
+        }
+    }
+
+    fn pauses(&self) -> bool {
+        self.steps.iter().any(|(_, fault)| matches!(fault, Fault::Command(_, Ordered::Pause(_))))
     }
 
     /// Whether everything can come back by itself: identities that were lost need a person.
@@ -179,6 +203,10 @@ impl Schedule {
                 if !world.wait(3000, settled) && world.violations.is_empty() {
                     world.tidy_up();
                 }
+            }
+            for _ in 0..if self.pauses() { 10 } else { 0 } {
+                world.run_for(3000);
+                world.resume_all();
             }
             if self.operated() && self.recoverable() && world.violations.is_empty() {
                 world.check_lineages();

@@ -66,6 +66,7 @@ pub fn group(servers: &[&str]) -> GroupConfig {
         target: None,
         clear: None,
         restart: None,
+        hold: None,
     }
 }
 

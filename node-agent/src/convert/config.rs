@@ -18,6 +18,7 @@ use holdfast_core::commands::is_program;
 use holdfast_core::config::{
     CheckConfig, Config, Failback, GroupConfig, InPlace, LockKind, PathKind, Recovery, ResourceConfig, Target, Then,
 };
+use holdfast_core::holding::{HoldChange, HoldRequest};
 use holdfast_core::names::{GroupName, PathName, ResourceName, ServerName};
 use holdfast_core::orders::{Order, Wanted};
 use holdfast_core::restarting::RestartRequest;
@@ -346,6 +347,7 @@ pub fn group_config(object: &api::FailoverGroup, sub_cluster: &api::SubCluster) 
         target: status.and_then(|s| s.target.as_ref()).and_then(target),
         clear: status.and_then(|s| s.clear_failures.as_ref()).map(clear),
         restart: status.and_then(|s| s.restart.as_ref()).map(restart),
+        hold: status.and_then(|s| s.pause.as_ref()).map(pause),
     })
 }
 
@@ -469,6 +471,16 @@ fn restart(asked: &api::GroupRestart) -> RestartRequest {
     RestartRequest {
         by: asked.operation.clone(),
         server: ServerName(asked.server.clone()),
+        computed_from: (asked.epoch, asked.revision.unwrap_or(0)),
+    }
+}
+
+fn pause(asked: &api::GroupPause) -> HoldRequest {
+    let until = asked.until.as_ref().map(|until| until.0.as_second());
+    let resume = HoldChange::Resume { accept: asked.accept_differences };
+    HoldRequest {
+        by: asked.operation.clone(),
+        change: if asked.resume { resume } else { HoldChange::Pause { until } },
         computed_from: (asked.epoch, asked.revision.unwrap_or(0)),
     }
 }

@@ -8,6 +8,7 @@ use holdfast_api::conditions::{self, State};
 use holdfast_api::reasons::{condition, ready, stalled};
 use holdfast_api::v1 as api;
 use holdfast_core::config::GroupConfig;
+use holdfast_core::holding::PAUSED;
 use holdfast_core::message::Reason;
 use holdfast_core::names::{GroupName, MonitorName, ResourceName, ServerName};
 use holdfast_core::status::{
@@ -74,6 +75,13 @@ pub fn group_status(
     let started = placed.assignment.as_ref().filter(|assignment| assignment.server.is_some());
     let restarted = started.and_then(|assignment| assignment.restarted.as_deref()).map(clip);
     new.restarted_by = restarted.unwrap_or_else(|| old.restarted_by.clone());
+    let said = placed.assignment.as_ref();
+    new.held_by = said.and_then(|said| said.held_by.as_deref()).map(clip).unwrap_or_default();
+    let look = said.and_then(|said| said.paused.as_ref()?.look.as_ref()).filter(|look| !look.refused.is_empty());
+    new.look = look.map(|look| api::PauseLook {
+        by: clip(&look.by),
+        differences: look.refused.iter().map(|difference| clip(difference)).collect(),
+    });
     new.decision = placed.decision.as_ref().map(decision);
     new.pending_changes = pending(placed, config);
     let takeover = || super::cluster_status::timing(adoption?, &snapshot.status)?.cluster_part.map(|part| part.get());
@@ -171,17 +179,23 @@ pub(super) fn monitor(name: &MonitorName, report: Option<&MonitorReport>) -> api
 fn holds(placed: &PlacedGroup, old: &api::FailoverGroupStatus, now: Timestamp) -> Vec<api::Hold> {
     let one = |type_: &String| {
         let before = old.holds.iter().find(|h| h.type_ == *type_);
-        before.cloned().unwrap_or_else(|| api::Hold {
+        let paused = placed.assignment.as_ref().and_then(|said| said.paused.as_ref()).filter(|_| type_ == PAUSED);
+        let by = paused.map_or_else(|| "holdfast".to_owned(), |paused| clip(&paused.by));
+        let until = paused.and_then(|paused| Timestamp::from_second(paused.until?).ok()).map(Time);
+        before.filter(|before| before.by == by).cloned().unwrap_or_else(|| api::Hold {
             name: type_.to_lowercase(),
             type_: type_.clone(),
-            by: "holdfast".to_owned(),
-            since: Some(Time(now)),
-            until: None,
+            by,
+            since: before.and_then(|before| before.since.clone()).or(Some(Time(now))),
+            until,
             message: match type_.as_str() {
                 "ManualStart" => "startup is Manual; start it with an Operation of type Start".to_owned(),
                 "Stopped" => "stopped by an Operation; start it with an Operation of type Start".to_owned(),
                 "FailureLimit" => {
                     "it failed too often; remove the cause, then: holdfast clear-failures, or start it".to_owned()
+                }
+                PAUSED => {
+                    "nobody acts on it, whatever happens to it; end it with an Operation of type Resume".to_owned()
                 }
                 _ => String::new(),
             },
@@ -349,6 +363,7 @@ fn set_conditions(
     let generation = new.observed_generation;
     let stopped = snapshot.adoption.as_ref().is_some_and(|a| a.config.stopped);
     let declared = config.is_some_and(|c| c.online) && !stopped;
+    let paused = placed.holds.contains(PAUSED);
     let place = new.server.clone().unwrap_or_default();
     let report = placed.report.as_ref().map(|r| r.message.as_str()).unwrap_or_default();
     let failed = placed.failures.iter().map(|(s, f)| format!("{} on {s}: {}", f.part, f.message)).collect::<Vec<_>>();
@@ -360,6 +375,15 @@ fn set_conditions(
         GroupPhase::Unknown => (State::False, ready::SERVER_LOST, awaited(snapshot)),
         GroupPhase::Online if declared && placed.holds.is_empty() => {
             (State::True, ready::CONVERGED, format!("online on {place}"))
+        }
+        GroupPhase::Online if paused => {
+            (State::True, ready::CONVERGED, format!("online on {place}, paused: nobody acts on it"))
+        }
+        GroupPhase::Failed if paused && failed.is_empty() => {
+            let lost = placed.report.iter().flat_map(|report| &report.resources);
+            let lost = lost.filter(|(_, resource)| resource.phase == GroupPhase::Failed);
+            let lost: Vec<_> = lost.map(|(name, resource)| format!("{name}: {}", resource.message)).collect();
+            (State::False, ready::RESOURCE_FAILED, format!("paused on {place}, and left as it is: {}", lost.join("; ")))
         }
         GroupPhase::Starting => (State::False, ready::STARTING, told(format!("starting on {place}"))),
         GroupPhase::Stopping => (State::False, ready::STOPPING, told(format!("stopping on {place}"))),

@@ -65,6 +65,8 @@ fn placed(phase: GroupPhase, server: Option<&str>) -> PlacedGroup {
         resources: [("data".into(), resource(GroupPhase::Online))].into(),
         monitors: BTreeMap::new(),
         failure: None,
+        paused: false,
+        looked: None,
         steps: Vec::new(),
         message: String::new(),
     };

@@ -84,6 +84,17 @@ pub struct FailoverGroupStatus {
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 253))]
     pub restarted_by: String,
+    /// That the controller wants the group paused or resumed, by an Operation; ignored unless the epoch is the current one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pause: Option<GroupPause>,
+    /// Who changed the holds of the group last: an Operation, or SERVER:NUMBER for a command on a server. Not of Start and
+    /// Stop as an Operation, which are targets.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 253))]
+    pub held_by: String,
+    /// Why a pause did not end when it was asked to: what the look at the group found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub look: Option<PauseLook>,
     /// The resources.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
@@ -155,6 +166,40 @@ pub struct GroupRestart {
     /// The revision that it was computed from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<u64>,
+}
+
+/// A pause that is to begin or to end.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GroupPause {
+    /// The Operation that asks for it.
+    #[schemars(length(max = 253))]
+    pub operation: String,
+    /// It is to end.
+    pub resume: bool,
+    /// It ends although the group is not as it was left.
+    pub accept_differences: bool,
+    /// When it is to end by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Time>,
+    /// The epoch that it was computed from.
+    pub epoch: u64,
+    /// The revision that it was computed from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
+}
+
+/// What a look at a paused group found that is not as it was left.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PauseLook {
+    /// Who asked for the end of the pause.
+    #[schemars(length(max = 253))]
+    pub by: String,
+    /// Each in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 1024)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub differences: Vec<String>,
 }
 
 /// Failures that are to be forgotten.

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use holdfast_api::placement::{capacity, relations};
+use holdfast_api::reasons::hold;
 use holdfast_api::v1::{
-    ExclusionReason, FailoverGroup, GroupPhase, GroupState, NoServerLeftAction, OperationType, Server,
+    ExclusionReason, FailoverGroup, GroupPhase, GroupState, MemberStatus, NoServerLeftAction, OperationType, Server,
     ServerDeclaredState, ServerState, SubCluster, SubClusterState, Target,
 };
 use holdfast_planner::{Action, Current, Decision, Declared, Group, Input, Phase, Reason, Request, check, plan};
@@ -88,6 +89,11 @@ fn planned(sub: &SubCluster, group: &FailoverGroup, ask: Option<&Ask>, offline: 
     let holds = group.status.iter().flat_map(|status| &status.holds).map(|hold| hold.type_.clone());
     // A Start releases these; the agents do that when they take its target.
     let holds = holds.filter(|hold| !(is_start && super::released_by_start(hold)));
+    let paused = group.status.iter().flat_map(|status| &status.holds).any(|hold| hold.type_ == hold::PAUSED);
+    let leaves = |member: &&MemberStatus| member.state == ServerState::Leaving;
+    let mut leaving = sub.status.iter().flat_map(|status| &status.members).filter(leaves);
+    let here = group.status.as_ref().and_then(|status| status.server.as_ref());
+    let stays = !leaving.any(|member| Some(&member.name) == here);
     let offline = offline || stopped || is_stop || group.spec.state == GroupState::Offline;
     Group {
         declared: if offline { Declared::Offline } else { Declared::Online },
@@ -101,6 +107,7 @@ fn planned(sub: &SubCluster, group: &FailoverGroup, ask: Option<&Ask>, offline: 
         // An operator who starts a group says that the cause of its failures is gone; the agents forgive them, too.
         failed_on: if is_start { BTreeMap::new() } else { failed_on(group).collect() },
         request: ask.and_then(|ask| ask.to.clone()).map(|server| Request { server }),
+        frozen: paused && stays,
         stop_when_no_server_left: group.spec.recovery.no_server_left == NoServerLeftAction::Stop,
     }
 }

@@ -1,15 +1,17 @@
 //! Commands on a server (C25), and programs that they add to groups.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use holdfast_core::Input;
 use holdfast_core::clearing::{Clear, ClearRequest};
 use holdfast_core::commands::{Command, PATIENCE, is_program, program};
 use holdfast_core::config::{GroupConfig, ResourceConfig};
+use holdfast_core::holding::{HoldChange, HoldRequest, PAUSED};
 use holdfast_core::names::{GroupName, ResourceName};
 use holdfast_core::restarting::RestartRequest;
 
+use super::host::Host;
 use super::{Event, World};
 
 /// A command on a server, as a value; the numbers are groups.
@@ -25,12 +27,47 @@ pub enum Ordered {
     Stop(usize),
     /// `holdfast clear-failures`.
     ClearFailures(usize),
+    /// `holdfast pause`.
+    Pause(usize),
+    /// `holdfast resume --accept-differences`.
+    Resume(usize),
+    /// `holdfast resume`; not while anything else happens that could stop something just then.
+    ResumeAsLeft(usize),
     /// Not a command: that program ends by itself.
     Ends(usize),
 }
 
 fn worker() -> ResourceName {
     program("worker")
+}
+
+/// What operators were told of pauses.
+#[derive(Debug, Default)]
+pub(super) struct Pauses {
+    told: BTreeSet<GroupName>,
+    /// What ran of each group then, and where.
+    left: BTreeMap<GroupName, BTreeSet<(usize, ResourceName)>>,
+    /// When somebody asked last for the end of one: what was asked may be granted for a while.
+    ended: BTreeMap<GroupName, u64>,
+}
+
+impl Pauses {
+    fn told(&mut self, group: GroupName, runs: BTreeSet<(usize, ResourceName)>, now: u64) {
+        let limit = u64::try_from(PATIENCE.as_nanos()).unwrap_or(u64::MAX).saturating_mul(3);
+        if self.ended.get(&group).is_none_or(|at| now > at + limit) {
+            self.left.insert(group.clone(), runs);
+            self.told.insert(group);
+        }
+    }
+
+    fn ends(&mut self, group: &GroupName, now: u64) {
+        self.told.remove(group);
+        self.ended.insert(group.clone(), now);
+    }
+
+    fn stands(&self, group: &GroupName) -> bool {
+        self.told.contains(group)
+    }
 }
 
 impl World {
@@ -41,6 +78,9 @@ impl World {
         self.say(format!("COMMAND {token} on {}: {command:?}", self.hosts[server].name));
         if let Command::Run { config, .. } = &command {
             self.programs.insert(token, (**config).clone());
+        }
+        if let Command::Hold { group, change: HoldChange::Resume { .. } } = &command {
+            self.pauses.ends(group, self.now);
         }
         self.given.insert(token, (command.clone(), why.to_owned()));
         let (life, input) = (self.hosts[server].life, Input::Command { token, command, why: why.to_owned() });
@@ -107,6 +147,13 @@ impl World {
                 let Some(group) = group(index) else { return };
                 self.command(server, Command::ClearFailures { group, resources: BTreeSet::new() }, why);
             }
+            Ordered::Pause(index) | Ordered::Resume(index) | Ordered::ResumeAsLeft(index) => {
+                let Some(group) = group(index) else { return };
+                let pause = matches!(order, Ordered::Pause(_));
+                let resume = HoldChange::Resume { accept: matches!(order, Ordered::Resume(_)) };
+                let change = if pause { HoldChange::Pause { until: None } } else { resume };
+                self.command(server, Command::Hold { group, change }, why);
+            }
             Ordered::Run(index) => {
                 let Some(group) = group(index) else { return };
                 let Some(app) = self.groups.get(&group).and_then(|config| config.resources.values().next()) else {
@@ -158,14 +205,69 @@ impl World {
         by
     }
 
+    /// As an Operation does: the holds of a group are to change, by the placement that is durable somewhere now. Returns
+    /// the name of the Operation.
+    pub fn hold(&mut self, group: &GroupName, change: HoldChange) -> String {
+        self.commands += 1;
+        let by = format!("hold-{}", self.commands);
+        if matches!(change, HoldChange::Resume { .. }) {
+            self.pauses.ends(group, self.now);
+        }
+        let tags = self.hosts.iter().filter_map(|host| host.ledger.table.get(group)).map(|assignment| assignment.tag);
+        if let (Some(tag), Some(config)) = (tags.max(), self.groups.get(group)) {
+            let mut config = (**config).clone();
+            config.hold = Some(HoldRequest { by: by.clone(), change, computed_from: (tag.epoch, tag.revision) });
+            self.groups.insert(group.clone(), Arc::new(config));
+            self.publish();
+        }
+        by
+    }
+
+    /// An operator resumes what is paused.
+    pub fn resume_all(&mut self) {
+        let coordinators = (0..self.hosts.len()).filter_map(|server| Some((server, self.status(server)?.coordinator?)));
+        let paused: Vec<(usize, GroupName)> = coordinators
+            .flat_map(|(server, told)| {
+                let held = told.groups.into_iter().filter(|(_, group)| group.holds.contains(PAUSED));
+                held.map(move |(name, _)| (server, name))
+            })
+            .collect();
+        for (server, group) in paused {
+            let change = HoldChange::Resume { accept: true };
+            self.command(server, Command::Hold { group, change }, "all is well again");
+        }
+    }
+
+    fn runs_of(&self, group: &GroupName) -> BTreeSet<(usize, ResourceName)> {
+        let hosts = self.hosts.iter().enumerate();
+        let all = hosts.flat_map(|(server, host)| host.running.iter().map(move |key| (server, key)));
+        all.filter(|(_, (name, _))| name == group).map(|(server, (_, resource))| (server, resource.clone())).collect()
+    }
+
+    /// Whoever was told that a group is paused can count on it: nobody starts anything of it.
+    pub(super) fn check_pause(&mut self, server: usize, group: &GroupName) {
+        if self.pauses.stands(group) {
+            let text = format!("{} starts something of {group}, which is paused", self.hosts[server].name);
+            self.violation("paused", text);
+        }
+    }
+
     /// C25: what a command answers is so.
     pub(super) fn check_answer(&mut self, server: usize, token: u64, answer: &Result<String, String>) {
         let (Some((command, _)), Ok(said)) = (self.given.get(&token), answer) else { return };
         let running = &self.hosts[server].running;
+        let said = said.clone();
         let wrong = match command {
             Command::Failover { group } => running.iter().any(|(name, _)| name == group),
             Command::Stop { group, program } => running.contains(&(group.clone(), program.clone())),
-            Command::Down | Command::ClearFailures { .. } | Command::Run { .. } => false,
+            Command::Hold { group, change: HoldChange::Pause { .. } } => {
+                let (group, runs) = (group.clone(), self.runs_of(group));
+                return self.pauses.told(group, runs, self.now);
+            }
+            Command::Hold { group, change: HoldChange::Resume { accept: false } } => {
+                self.pauses.left.get(group).is_some_and(|left| *left != self.runs_of(group))
+            }
+            Command::Hold { .. } | Command::Down | Command::ClearFailures { .. } | Command::Run { .. } => false,
         };
         if wrong {
             let text = format!("{} answers {said:?} while it runs {running:?}", self.hosts[server].name);
@@ -206,6 +308,17 @@ impl World {
         let input = Input::Mended { group: GroupName::from(group) };
         let life = self.hosts[server].life;
         self.at(self.now, Event::Input { server, life, input });
+    }
+
+    /// The last resource of a group that runs ends by itself.
+    pub fn kill_resource(&mut self, index: usize) {
+        let Some(group) = self.groups.keys().nth(index % self.groups.len().max(1)).cloned() else { return };
+        let runs =
+            |host: &Host| host.running.iter().rfind(|(name, _)| *name == group).map(|(_, resource)| resource.clone());
+        let place = self.hosts.iter().enumerate().find_map(|(server, host)| Some((server, runs(host)?)));
+        if let Some((server, resource)) = place {
+            self.kill_program(server, &group.0, &resource);
+        }
     }
 
     /// A program of a group ends by itself.

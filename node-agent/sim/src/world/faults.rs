@@ -120,6 +120,8 @@ pub enum Fault {
     Checks(usize, bool),
     /// Somebody gives a command on a server.
     Command(usize, Ordered),
+    /// The last resource of a group (index) that runs ends by itself, wherever that is.
+    KillResource(usize),
     /// The process is asked to end; started again some ms after it has.
     Leave(usize, u64),
     /// An operator moves a group (index) to a server.
@@ -291,6 +293,7 @@ impl World {
             Fault::NoWayToLock(server, place) => {
                 self.unreachable.insert((server, place));
             }
+            Fault::KillResource(index) => self.kill_resource(index),
             Fault::NothingMoves => self.calm = Some(self.moved),
             Fault::Ambush(server, moment, left, then) => {
                 self.ambushes.push(Waiting { server, moment, left, then: *then });

@@ -293,6 +293,7 @@ impl World {
 
     fn begin(&mut self, server: usize, key: (GroupName, ResourceName), generation: u64) {
         self.check_start(server, &key.0, generation);
+        self.check_pause(server, &key.0);
         if let Some((_, ms)) = self.short_lived.as_ref().filter(|(short, _)| *short == key.1) {
             self.at(self.now + ms * MS, Event::Ends { server, key: key.clone() });
         }

@@ -200,6 +200,7 @@ pub struct World {
     programs: BTreeMap<u64, ResourceConfig>,
     /// Commands that were given, and what was said with them.
     given: BTreeMap<u64, (Command, String)>,
+    pauses: commands::Pauses,
     /// Answers to commands.
     pub answers: BTreeMap<u64, Result<String, String>>,
     commands: u64,
@@ -273,6 +274,7 @@ impl World {
             seen_order: BTreeMap::new(),
             programs: BTreeMap::new(),
             given: BTreeMap::new(),
+            pauses: commands::Pauses::default(),
             answers: BTreeMap::new(),
             commands: 0,
             violations: Vec::new(),

@@ -7,6 +7,7 @@ mod fencing;
 mod flapping;
 mod monitors;
 mod operator;
+mod pausing;
 mod placement;
 mod reconfigure;
 mod restarting;

@@ -67,6 +67,10 @@ pub(crate) enum Command {
     Stop(GroupArgs),
     /// Stop and start a failover group where it runs
     Restart(RestartArgs),
+    /// Let nobody act on a group, or on all of a server or sub-cluster, while somebody works on it by hand
+    Pause(PauseArgs),
+    /// End a pause, once everything is as it was left
+    Resume(ResumeArgs),
     /// Take a server out of service: its groups move away, and it stays out until it is reinstated
     Detach(DetachArgs),
     /// Take a server back into service, as a standby

@@ -17,6 +17,7 @@ mod printer;
 use args::{AgentsCommand, Command, FenceCommand};
 use commands::server::Parts;
 use errors::{Failure, Result};
+use holdfast_agent::commands::HoldChange;
 use printer::Printer;
 
 fn main() -> ExitCode {
@@ -70,12 +71,18 @@ fn run(command: Command) -> Result {
         Command::Why(args) => short(commands::why::run(args, printer)),
         Command::Plan(args) => short(commands::plan::run(args, printer)),
         Command::Move(args) => short(commands::move_group::run(args, printer)),
+        Command::Start(args) if args.here.local => commands::local::hold(args, HoldChange::Start, printer),
+        Command::Stop(args) if args.here.local => commands::local::hold(args, HoldChange::Stop, printer),
+        Command::Pause(args) if args.here.local => commands::local::pause(args, printer),
+        Command::Resume(args) if args.here.local => commands::local::resume(args, printer),
         Command::Start(args) => short(commands::operation::start(args, printer)),
         Command::Stop(args) => short(commands::operation::stop(args, printer)),
+        Command::Pause(args) => short(commands::operation::pause(args, printer)),
+        Command::Resume(args) => short(commands::operation::resume(args, printer)),
         Command::Restart(args) => short(commands::operation::restart(args, printer)),
         Command::Detach(args) => short(commands::operation::detach(args, printer)),
         Command::Reinstate(args) => short(commands::operation::reinstate(args, printer)),
-        Command::ClearFailures(args) if args.local => commands::local::clear_failures(args, printer),
+        Command::ClearFailures(args) if args.here.local => commands::local::clear_failures(args, printer),
         Command::ClearFailures(args) => short(commands::operation::clear_failures(args, printer)),
         Command::Failover(args) => commands::local::failover(&args, printer),
         Command::Down(args) => commands::local::down(&args, printer),

@@ -19,7 +19,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use crate::metrics::Measured;
 use crate::reconcilers::failover_group::claims::Held;
 use crate::reconcilers::operation::carry_out::is_final;
-use crate::reconcilers::operation::clear_failures;
+use crate::reconcilers::operation::{clear_failures, pause};
 use crate::{NAME, Settings};
 
 /// The newest observed objects.
@@ -198,6 +198,17 @@ impl Context {
             };
             about && operation.namespace() == namespace && clear_failures::asks(operation, group)
         });
+        operations.sort_by_key(|operation| age_order(operation.as_ref()));
+        operations
+    }
+
+    /// The running Operations that want a group paused or resumed, oldest first: on the group, or on what it is part of.
+    pub(crate) fn pauses_of(&self, group: &FailoverGroup) -> Vec<Arc<Operation>> {
+        let namespace = group.namespace();
+        let mut operations = self
+            .stores
+            .operations
+            .state_filter(|operation| operation.namespace() == namespace && pause::asks(operation, group));
         operations.sort_by_key(|operation| age_order(operation.as_ref()));
         operations
     }

@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 
 use crate::context::{Context, Writers, super_cluster_of};
 use crate::error::Error;
+use crate::reconcilers::operation::pause;
 use crate::reconcilers::{self, failover_group, unusable};
 
 /// Several changes of one object within this time are looked at once. Each change begins it anew, so it is short.
@@ -273,7 +274,8 @@ fn group_changed(context: &Context, wake: &Wake, group: &FailoverGroup) {
     for other in failover_group::waiting_for_others(context).into_iter().chain(failover_group::naming(context, group)) {
         send(&wake.groups, other);
     }
-    for operation in context.operations_on(group).into_iter().chain(context.clears_of(group)) {
+    let about = [context.operations_on(group), context.clears_of(group), context.pauses_of(group)];
+    for operation in about.into_iter().flatten() {
         send(&wake.operations, ObjectRef::from_obj(operation.as_ref()));
     }
     for service in group.spec.resources.iter().filter_map(|resource| resource.data_service.as_ref()) {
@@ -305,6 +307,14 @@ fn operation_changed(context: &Context, wake: &Wake, operation: &Operation) {
         let sub = operation.spec.target.name.rsplit_once('.').map(|(sub, _)| sub).unwrap_or_default();
         let sub = context.sub_cluster(operation.namespace().as_deref(), sub);
         for group in sub.iter().flat_map(|sub| context.groups_of(sub)) {
+            send(&wake.groups, ObjectRef::from_obj(group.as_ref()));
+        }
+    }
+    // They may be about the groups of many sub-clusters; which, their steps say.
+    for group in context.stores.groups.state() {
+        let asked = group.status.as_ref().and_then(|status| status.pause.as_ref());
+        let asked = asked.is_some_and(|asked| asked.operation == operation.name_any());
+        if operation.namespace() == group.namespace() && (asked || pause::asks(operation, &group)) {
             send(&wake.groups, ObjectRef::from_obj(group.as_ref()));
         }
     }

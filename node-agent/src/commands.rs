@@ -4,6 +4,7 @@
 
 use holdfast_api::v1 as api;
 use holdfast_core::commands::{self, Command};
+pub use holdfast_core::holding::HoldChange;
 use holdfast_core::names::GroupName;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -36,6 +37,15 @@ pub enum Request {
         group: String,
         /// Only what was counted against this resource; none: against all.
         resource: Option<String>,
+        /// Why, for the record; may be empty.
+        reason: String,
+    },
+    /// `holdfast pause`, `resume`, `stop` and `start`, each with `--local`.
+    Hold {
+        /// The group.
+        group: String,
+        /// What is to change.
+        change: HoldChange,
         /// Why, for the record; may be empty.
         reason: String,
     },
@@ -117,6 +127,7 @@ impl Request {
             Request::ClearFailures { group, resource, reason } => label("the group", group)
                 .and_then(|()| resource.as_ref().map_or(Ok(()), |name| label("the resource", name)))
                 .and_then(|()| sentence(reason)),
+            Request::Hold { group, reason, .. } => label("the group", group).and_then(|()| sentence(reason)),
             Request::Down { reason } => sentence(reason),
             Request::Run(program) => program.check(),
             Request::Stop { group, name } => label("the group", group).and_then(|()| program_name(name)),
@@ -140,6 +151,16 @@ impl Request {
                 let resources = resource.as_deref().map(steps_of).unwrap_or_default();
                 let command = Command::ClearFailures { group: GroupName(group.clone()), resources };
                 (command, said("holdfast clear-failures", reason))
+            }
+            Request::Hold { group, change, reason } => {
+                let command = match change {
+                    HoldChange::Pause { .. } => "holdfast pause",
+                    HoldChange::Resume { .. } => "holdfast resume",
+                    HoldChange::Stop => "holdfast stop",
+                    HoldChange::Start => "holdfast start",
+                };
+                let order = Command::Hold { group: GroupName(group.clone()), change: change.clone() };
+                (order, said(command, reason))
             }
             Request::Down { reason } => (Command::Down, said("holdfast down", reason)),
             Request::Run(run) => {

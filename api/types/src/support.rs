@@ -87,10 +87,13 @@ pub fn unsupported_operation(spec: &OperationSpec) -> Vec<FieldError> {
             | OperationType::ForceReinstate
             | OperationType::ConfirmStopped
     );
-    let alone = matches!(spec.type_, OperationType::ClearFailures | OperationType::RotateKey);
+    let alone = matches!(
+        spec.type_,
+        OperationType::ClearFailures | OperationType::RotateKey | OperationType::Pause | OperationType::Resume
+    );
     let built = on_group || on_server || alone;
-    let all = "use Move, Stop, Start, Restart, ClearFailures, Detach, Reinstate, ForceReinstate, ConfirmStopped or \
-               RotateKey";
+    let all = "use Move, Stop, Start, Restart, Pause, Resume, ClearFailures, Detach, Reinstate, ForceReinstate, \
+               ConfirmStopped or RotateKey";
     r.add(!built, "spec.type", spec.type_, all);
     let resource = spec.restart.as_ref().and_then(|restart| restart.resource.as_deref());
     r.add(resource.is_some(), "spec.restart.resource", resource.unwrap_or_default(), "remove it to restart the group");

@@ -1,6 +1,9 @@
 //! The flags of commands that make an Operation.
 
+use std::str::FromStr;
+
 use clap::Args;
+use jiff::Timestamp;
 
 use super::{ClientArgs, LocalArgs};
 
@@ -42,10 +45,87 @@ pub(crate) struct GroupArgs {
     #[arg(required_unless_present = "data_service", conflicts_with = "data_service")]
     pub(crate) group: Option<String>,
     /// Instead of a group: a data service, in every group; the rest of the groups runs on
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with = "local")]
     pub(crate) data_service: Option<String>,
     #[command(flatten)]
+    pub(crate) here: HereArgs,
+    #[command(flatten)]
     pub(crate) wait: WaitArgs,
+}
+
+/// That a command is given on a server itself.
+#[derive(Debug, Args)]
+pub(crate) struct HereArgs {
+    /// On a server itself, without API: through its agent
+    #[arg(long, conflicts_with_all = ["plan", "plan_digest"])]
+    pub(crate) local: bool,
+    #[command(flatten)]
+    pub(crate) agent: LocalArgs,
+}
+
+/// What is paused or resumed.
+#[derive(Debug, Args)]
+pub(crate) struct TargetArgs {
+    /// The failover group
+    #[arg(required_unless_present_any = ["server", "subcluster", "supercluster"])]
+    pub(crate) group: Option<String>,
+    /// Instead of a group: all that are on this server now, as SUBCLUSTER.SERVER or SERVER
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["group", "local"])]
+    pub(crate) server: Option<String>,
+    /// Instead of a group: all of this sub-cluster
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["group", "server", "local"])]
+    pub(crate) subcluster: Option<String>,
+    /// Instead of a group: all of this super-cluster
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["group", "server", "subcluster", "local"])]
+    pub(crate) supercluster: Option<String>,
+}
+
+/// `holdfast pause`.
+#[derive(Debug, Args)]
+pub(crate) struct PauseArgs {
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    /// When it ends by itself, if all is as it was left: a time (2026-03-01T22:00:00Z) or a duration from now (2h). The
+    /// controller sees to it
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<Until>,
+    #[command(flatten)]
+    pub(crate) here: HereArgs,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+/// `holdfast resume`.
+#[derive(Debug, Args)]
+pub(crate) struct ResumeArgs {
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    /// Although it is not as it was left: what should run is started where the group is
+    #[arg(long)]
+    pub(crate) accept_differences: bool,
+    #[command(flatten)]
+    pub(crate) here: HereArgs,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+/// A moment that is to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Until(pub(crate) Timestamp);
+
+impl FromStr for Until {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let time = text.parse::<Timestamp>().or_else(|_| {
+            let span: holdfast_api::duration::Duration = text.parse().map_err(|_| ())?;
+            Timestamp::now().checked_add(span.get()).map_err(|_| ())
+        });
+        let time =
+            time.map_err(|()| "give a time (2026-03-01T22:00:00Z) or a duration from now (90m, 2h)".to_owned())?;
+        // The API keeps whole seconds.
+        Timestamp::from_second(time.as_second()).map(Until).map_err(|error| error.to_string())
+    }
 }
 
 /// `holdfast restart`.
@@ -69,11 +149,8 @@ pub(crate) struct ClearFailuresArgs {
     /// Only what was counted against this resource; FailureLimit and the number of failovers are the group's and stay
     #[arg(long, value_name = "NAME")]
     pub(crate) resource: Option<String>,
-    /// On a server itself, without API: through its agent
-    #[arg(long, conflicts_with_all = ["plan", "plan_digest"])]
-    pub(crate) local: bool,
     #[command(flatten)]
-    pub(crate) agent: LocalArgs,
+    pub(crate) here: HereArgs,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
 }

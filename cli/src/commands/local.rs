@@ -1,14 +1,15 @@
-//! `holdfast failover`, `down`, `run` and `clear-failures --local`: C25, on the server itself, through its agent's socket. They need no API.
+//! `holdfast failover`, `down` and `run`, and with `--local` `stop`, `start`, `pause`, `resume` and `clear-failures`: C25, on
+//! the server itself, through its agent's socket. They need no API.
 //!
 //! What may be done is the agents' to decide; here stands how they are asked, and how their answer is told.
 
 use std::io::ErrorKind;
 
-use holdfast_agent::commands::{Answer, Program, Request};
+use holdfast_agent::commands::{Answer, HoldChange, Program, Request};
 use holdfast_agent::config::AgentConfig;
 use holdfast_agent::local_socket;
 
-use crate::args::{ClearFailuresArgs, DownArgs, FailoverArgs, LocalArgs, RunArgs};
+use crate::args::{ClearFailuresArgs, DownArgs, FailoverArgs, GroupArgs, LocalArgs, PauseArgs, ResumeArgs, RunArgs};
 use crate::errors::{Failure, Result};
 use crate::printer::Printer;
 
@@ -26,9 +27,38 @@ pub(crate) fn failover(args: &FailoverArgs, printer: Printer) -> Result {
 /// # Errors
 /// Why they are not forgotten.
 pub(crate) fn clear_failures(args: ClearFailuresArgs, printer: Printer) -> Result {
-    let ClearFailuresArgs { group, resource, agent, wait, .. } = args;
+    let ClearFailuresArgs { group, resource, here, wait, .. } = args;
     let (group, reason) = (group.unwrap_or_default(), wait.reason.unwrap_or_default());
-    printer.data(&order(&agent, &Request::ClearFailures { group, resource, reason })?)
+    printer.data(&order(&here.agent, &Request::ClearFailures { group, resource, reason })?)
+}
+
+/// Runs `pause --local`.
+///
+/// # Errors
+/// Why it is not paused.
+pub(crate) fn pause(args: PauseArgs, printer: Printer) -> Result {
+    let change = HoldChange::Pause { until: args.until.map(|until| until.0.as_second()) };
+    let (group, reason) = (args.target.group.unwrap_or_default(), args.wait.reason.unwrap_or_default());
+    printer.data(&order(&args.here.agent, &Request::Hold { group, change, reason })?)
+}
+
+/// Runs `resume --local`.
+///
+/// # Errors
+/// Why it stays paused.
+pub(crate) fn resume(args: ResumeArgs, printer: Printer) -> Result {
+    let change = HoldChange::Resume { accept: args.accept_differences };
+    let (group, reason) = (args.target.group.unwrap_or_default(), args.wait.reason.unwrap_or_default());
+    printer.data(&order(&args.here.agent, &Request::Hold { group, change, reason })?)
+}
+
+/// Runs `start --local` and `stop --local`.
+///
+/// # Errors
+/// Why nothing changes.
+pub(crate) fn hold(args: GroupArgs, change: HoldChange, printer: Printer) -> Result {
+    let (group, reason) = (args.group.unwrap_or_default(), args.wait.reason.unwrap_or_default());
+    printer.data(&order(&args.here.agent, &Request::Hold { group, change, reason })?)
 }
 
 /// Runs `down`.

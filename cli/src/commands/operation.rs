@@ -1,5 +1,6 @@
-//! Makes an Operation and shows its steps until it has ended: what `move`, `start`, `stop`, `restart`, `clear-failures`, `detach`, `reinstate`,
-//! `force-reinstate` and `confirm-stopped` have in common. The controller and the agents carry it out; ending this command
+//! Makes an Operation and shows its steps until it has ended: what `move`, `start`, `stop`, `restart`, `pause`,
+//! `resume`, `clear-failures`, `detach`, `reinstate`, `force-reinstate` and `confirm-stopped` have in common. The controller and
+//! the agents carry it out; ending this command
 //! does not end it.
 
 use std::collections::BTreeSet;
@@ -9,7 +10,10 @@ use holdfast_api::v1::{Operation, OperationMode, OperationPhase, OperationPlan, 
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::args::{ClearFailuresArgs, ConfirmArgs, DetachArgs, GroupArgs, RestartArgs, ServerOperationArgs, WaitArgs};
+use crate::args::{
+    ClearFailuresArgs, ConfirmArgs, DetachArgs, GroupArgs, PauseArgs, RestartArgs, ResumeArgs, ServerOperationArgs,
+    TargetArgs, WaitArgs,
+};
 use crate::client::{Api, Body};
 use crate::errors::{Failure, Result};
 use crate::printer::Printer;
@@ -65,6 +69,39 @@ async fn on_group(type_: &str, args: &GroupArgs, printer: Printer) -> Result {
     let words = format!("the {} of {target}", type_.to_lowercase());
     let wanted = Wanted { type_, kind, target, parameters: None, words };
     carry_out(&wanted, &args.wait, None, printer).await
+}
+
+/// Runs `holdfast pause`.
+///
+/// # Errors
+/// As [`carry_out`].
+pub(crate) async fn pause(args: PauseArgs, printer: Printer) -> Result {
+    let parameters = args.until.map(|until| ("pause", json!({"until": until.0.to_string()})));
+    let (kind, target) = part(&args.target);
+    let wanted = Wanted { type_: "Pause", kind, target, parameters, words: format!("the pause of {target}") };
+    carry_out(&wanted, &args.wait, None, printer).await
+}
+
+/// Runs `holdfast resume`.
+///
+/// # Errors
+/// As [`carry_out`].
+pub(crate) async fn resume(args: ResumeArgs, printer: Printer) -> Result {
+    let parameters = args.accept_differences.then(|| ("resume", json!({"acceptDifferences": true})));
+    let (kind, target) = part(&args.target);
+    let wanted =
+        Wanted { type_: "Resume", kind, target, parameters, words: format!("the end of the pause of {target}") };
+    carry_out(&wanted, &args.wait, None, printer).await
+}
+
+/// Kind and name of what is paused or resumed.
+fn part(target: &TargetArgs) -> (&'static str, &str) {
+    match target {
+        TargetArgs { server: Some(server), .. } => ("Server", server),
+        TargetArgs { subcluster: Some(sub), .. } => ("SubCluster", sub),
+        TargetArgs { supercluster: Some(whole), .. } => ("SuperCluster", whole),
+        TargetArgs { group, .. } => ("FailoverGroup", group.as_deref().unwrap_or_default()),
+    }
 }
 
 /// Runs `holdfast clear-failures`.

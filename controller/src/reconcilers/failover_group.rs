@@ -19,7 +19,7 @@ use self::claims::Held;
 use self::deletion::Deletion;
 use self::target::{Ask, Beside, target};
 use super::reporting::Reporting;
-use super::{Rejection, contents, set_accepted, unusable};
+use super::{Rejection, contents, set_accepted, until, unusable};
 use crate::context::Context;
 use crate::error::Error;
 use crate::write;
@@ -53,6 +53,7 @@ pub(crate) async fn reconcile(group: Arc<FailoverGroup>, context: Arc<Context>) 
     let operations = context.operations_on(&group);
     let ask = asked(&operations);
     let clears = context.clears_of(&group);
+    let pauses = context.pauses_of(&group);
     let beside = Beside { servers, groups };
     let claimed = api_claims::texts(&group.spec);
     let named = group.spec.resources.iter().filter_map(|resource| resource.data_service.as_ref());
@@ -68,10 +69,12 @@ pub(crate) async fn reconcile(group: Arc<FailoverGroup>, context: Arc<Context>) 
         let wanted = sub.as_ref().and_then(|sub| target(sub, fresh, &beside, ask.as_ref(), accepted, offline));
         let ever_placed = deletion::ever_placed(fresh);
         let clear = super::operation::clear_failures::request(fresh, &clears);
+        let pause = super::operation::pause::request(fresh, &pauses, now);
         let restart = super::operation::restart::request(fresh, &operations).filter(|_| accepted && !offline);
         let status = fresh.status.get_or_insert_default();
         status.target = wanted;
         status.restart = restart;
+        status.pause = pause;
         status.clear_failures = clear;
         set_accepted(&mut status.conditions, group.meta(), &verdict, now);
         reporting.set(&mut status.conditions, now);
@@ -110,7 +113,8 @@ pub(crate) async fn reconcile(group: Arc<FailoverGroup>, context: Arc<Context>) 
         }
     })
     .await?;
-    Ok(Action::requeue(reporting.look_again(now, context.settings.resync)))
+    let end = super::operation::pause::ends_at(&group, now).map_or(context.settings.resync, |end| until(now, end));
+    Ok(Action::requeue(reporting.look_again(now, context.settings.resync).min(end)))
 }
 
 /// The verdict over this group and all others. Claims are entered under the lock that they are compared under: of two
@@ -173,7 +177,7 @@ pub(crate) fn released_by_start(hold: &str) -> bool {
 fn asked(operations: &[Arc<Operation>]) -> Option<Ask> {
     let running = operations
         .iter()
-        .filter(|operation| !super::operation::clear_failures::is(operation))
+        .filter(|operation| !super::operation::clear_failures::is(operation) && !super::operation::pause::is(operation))
         .find(|operation| operation.status.as_ref().and_then(|status| status.phase) == Some(OperationPhase::Running))?;
     Some(super::operation::ask(running))
 }

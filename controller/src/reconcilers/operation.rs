@@ -6,6 +6,7 @@ pub(crate) mod carry_out;
 pub(crate) mod clear_failures;
 pub(crate) mod on_server;
 pub(crate) mod on_service;
+pub(crate) mod pause;
 mod planned;
 #[cfg(test)]
 mod planned_tests;
@@ -87,8 +88,11 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
     if let Some(service) = on_service.as_ref().and_then(|on| on.service.as_ref()) {
         on_service::carry_out(&operation, service, &context).await?;
     }
+    let on_groups = pause::is(&operation).then(|| pause::on_groups(&operation, &context));
     let ahead = match phase_of(&operation) {
-        OperationPhase::Pending if sub.is_some() || on_service.is_some() => ahead(&api, &operation).await?,
+        OperationPhase::Pending if sub.is_some() || on_service.is_some() || on_groups.is_some() => {
+            ahead(&api, &operation).await?
+        }
         _ => None,
     };
     let planned = match (phase_of(&operation), &operation.spec.plan_digest) {
@@ -114,11 +118,12 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
     }
     let groups = sub.as_ref().map(|sub| context.groups_of(sub)).unwrap_or_default();
     let beside = Beside { servers, groups };
-    let on_server = is_about_server(&operation)
+    let on_server = (is_about_server(&operation) && on_groups.is_none())
         .then(|| OnServer { server: server.as_deref(), reports: server.as_deref().is_some_and(reports) });
     let facts = Facts {
         on_server: on_server.as_ref(),
         on_service: on_service.as_ref(),
+        on_groups: on_groups.as_ref(),
         keys: keys.as_ref(),
         operation: &operation,
         group: group.as_deref(),
@@ -154,7 +159,7 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
         (_, true, _) => Action::requeue(Duration::from_secs(1)),
         // The reports of servers wake no Operation.
         (OperationPhase::Running | OperationPhase::Pending, ..)
-            if keys.is_some() || on_server.is_some() || on_service.is_some() =>
+            if keys.is_some() || on_server.is_some() || on_service.is_some() || on_groups.is_some() =>
         {
             Action::requeue(KEY_LOOK)
         }
@@ -170,7 +175,7 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
 }
 
 fn is_about_server(operation: &Operation) -> bool {
-    on_server::is(operation) || clear_failures::is_on_server(operation)
+    on_server::is(operation) || clear_failures::is_on_server(operation) || pause::is(operation)
 }
 
 /// The server that an Operation is about.

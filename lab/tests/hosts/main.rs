@@ -25,6 +25,7 @@ mod operator;
 mod own_kernel;
 mod partition;
 mod paths;
+mod pausing;
 mod power;
 mod process;
 mod quorum;

@@ -98,6 +98,7 @@ pub(super) fn release_of_group(one: &Hold, group: &str) -> Option<Statement> {
         hold::AFTER_FORCE_REINSTATE => {
             ("look at its data first: what other servers wrote may be missing; then", format!("holdfast start {group}"))
         }
+        hold::PAUSED => ("nobody acts on it before that:", format!("holdfast resume {group}")),
         hold::FAILURE_LIMIT => ("remove the cause of the failures, then", format!("holdfast clear-failures {group}")),
         _ => return None,
     };

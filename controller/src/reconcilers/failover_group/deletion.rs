@@ -1,10 +1,11 @@
 //! What becomes of a group whose object is being deleted. Deleting never stops production by accident: it needs the group
 //! Offline by its spec, or its name as a confirmation.
 
-use holdfast_api::reasons::{accepted, ready};
+use holdfast_api::reasons::{accepted, hold, ready};
 use holdfast_api::v1::{FailoverGroup, GroupPhase, GroupState};
 use kube::ResourceExt;
 
+use super::super::operation::pause::is_paused;
 use super::super::{CONFIRM_DELETE, deletion_confirmed};
 
 /// What an object that goes shall do to its group.
@@ -55,6 +56,14 @@ pub(crate) fn deletion(group: &FailoverGroup) -> Deletion {
             message: format!(
                 "annotation {ON_DELETE}: {asked}: this version can't let a group run on without its object; remove the \
                  annotation, and set spec.state: Offline or the annotation {CONFIRM_DELETE}: {name}"
+            ),
+        };
+    }
+    if may_stop && is_paused(group) {
+        return Deletion::Blocked {
+            reason: hold::PAUSED,
+            message: format!(
+                "the group is paused, and nobody acts on it; holdfast resume {name} has it stopped and deleted"
             ),
         };
     }

@@ -1,18 +1,19 @@
 //! Whether an Operation may begin, and with which steps. Everything is looked at before anything is asked for; what can't
 //! be done is refused with the reasons, what can't be done yet waits.
 
-use holdfast_api::reasons::accepted;
+use holdfast_api::reasons::{accepted, hold};
 use holdfast_api::support;
 use holdfast_api::v1::{
     FailoverGroup, GroupPhase, GroupState, Operation, OperationPhase, OperationType, SubCluster, SubClusterPhase,
 };
 use holdfast_planner::Rule;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
 
 use super::super::failover_group::target::{decide, exclusions};
 use super::super::{failover_group, list};
 use super::carry_out::{Facts, Next, destination, holds, not_after, phase_of, reason, reasons, server_of};
-use super::{clear_failures, on_server, on_service, restart, rotate_key};
+use super::{clear_failures, on_server, on_service, pause, restart, rotate_key};
 
 /// What to do about a group that is stuck.
 pub(super) const STUCK: &str =
@@ -46,6 +47,9 @@ pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
     }
     if clear_failures::is_on_server(operation) {
         return clear_failures::begin_on_server(facts, next);
+    }
+    if pause::is(operation) {
+        return pause::begin(facts, next);
     }
     let target = &spec.target.name;
     let Some(group) = facts.group else {
@@ -83,19 +87,19 @@ pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
 
 /// What `spec.preconditions` asks of the target and of its sub-cluster, and isn't so.
 pub(super) fn broken_precondition(operation: &Operation, target: &impl Resource, sub: &SubCluster) -> Option<String> {
-    broken(operation, target, sub.status.as_ref().and_then(|status| status.epoch).unwrap_or_default())
+    broken(operation, target.meta(), sub.status.as_ref().and_then(|status| status.epoch).unwrap_or_default())
 }
 
 /// The same, of a target whose sub-cluster is in this epoch.
-pub(super) fn broken(operation: &Operation, target: &impl Resource, epoch: u64) -> Option<String> {
+pub(super) fn broken(operation: &Operation, target: &ObjectMeta, epoch: u64) -> Option<String> {
     let wanted = operation.spec.preconditions.as_ref()?;
     let broken = |field: &str, wanted: String, found: String| {
         (wanted != found)
             .then(|| format!("spec.preconditions.{field}: asked for {wanted}, found {found}; nothing was done"))
     };
-    let uid = wanted.uid.clone().and_then(|uid| broken("uid", uid, target.uid().unwrap_or_default()));
+    let uid = wanted.uid.clone().and_then(|uid| broken("uid", uid, target.uid.clone().unwrap_or_default()));
     let generation = wanted.generation.and_then(|generation| {
-        broken("generation", generation.to_string(), target.meta().generation.unwrap_or_default().to_string())
+        broken("generation", generation.to_string(), target.generation.unwrap_or_default().to_string())
     });
     uid.or(generation).or_else(|| wanted.epoch.and_then(|asked| broken("epoch", asked.to_string(), epoch.to_string())))
 }
@@ -163,8 +167,13 @@ fn begin_move(facts: &Facts<'_>, group: &FailoverGroup, sub: &SubCluster, next: 
 
 fn begin_stop(group: &FailoverGroup, next: &mut Next<'_>) {
     let name = group.name_any();
-    let stopped = group.status.iter().flat_map(|status| &status.holds).any(|hold| hold.type_ == "Stopped");
+    let held = |wanted: &str| group.status.iter().flat_map(|status| &status.holds).any(|hold| hold.type_ == wanted);
+    let stopped = held(hold::STOPPED);
     match (phase_of(group), server_of(group)) {
+        _ if held(hold::PAUSED) => {
+            let message = format!("{name} is paused, and nobody acts on it; holdfast resume {name} comes first");
+            next.fail(reason::REFUSED, &message);
+        }
         (GroupPhase::Stuck, _) => {
             next.fail(reason::STOP_UNPROVEN, &format!("a stop of {name} is not proven; {STUCK}"));
         }

@@ -38,6 +38,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) on_server: Option<&'a super::on_server::OnServer<'a>>,
     /// The data service that it names, if it is about one.
     pub(crate) on_service: Option<&'a super::on_service::OnService>,
+    /// The groups that it pauses or resumes.
+    pub(crate) on_groups: Option<&'a super::pause::OnGroups>,
     /// Whether agents of the sub-cluster report.
     pub(crate) reporting: bool,
     /// Another Operation on the same group that goes first.
@@ -318,6 +320,9 @@ fn go_on(facts: &Facts<'_>, next: &mut Next<'_>) {
     }
     if super::clear_failures::is_on_server(operation) {
         return super::clear_failures::go_on_on_server(facts, next);
+    }
+    if super::pause::is(operation) {
+        return super::pause::go_on(facts, next);
     }
     let name = &operation.spec.target.name;
     let Some(group) = facts.group else {

@@ -13,7 +13,9 @@ use kube::api::Api;
 use kube::{Resource, ResourceExt};
 
 use super::super::failover_group::target::exclusions;
+
 use super::carry_out::{Facts, Next, deadline, phase_of, reason, reasons, server_of};
+use super::pause::is_paused;
 use crate::context::Context;
 use crate::error::Error;
 use crate::write;
@@ -216,6 +218,12 @@ fn begin_detach(facts: &Facts<'_>, sub: &SubCluster, name: &str, next: &mut Next
         .iter()
         .filter(|group| server_of(group) == Some(name) && phase_of(group) != GroupPhase::Offline);
     let names: Vec<String> = here.clone().map(|group| group.name_any()).collect();
+    let paused: Vec<String> = here.clone().filter(|group| is_paused(group)).map(|group| group.name_any()).collect();
+    if !paused.is_empty() {
+        let message =
+            format!("{} is paused on {name}, and nobody acts on it; holdfast resume comes first", paused.join(", "));
+        return next.fail(reason::REFUSED, &message);
+    }
     if !stops {
         for group in here {
             let others = view.members.iter().filter(|other| *other != name);
@@ -381,6 +389,7 @@ mod tests {
                 operation: &self.operation,
                 on_server: Some(&on),
                 on_service: None,
+                on_groups: None,
                 group: None,
                 sub_cluster: Some(&self.sub),
                 beside: &self.beside,

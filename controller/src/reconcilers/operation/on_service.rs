@@ -92,7 +92,7 @@ pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
         let message = "spec.preconditions.epoch: a data service belongs to no sub-cluster; leave it out";
         return next.fail(reason::PRECONDITION_FAILED, message);
     }
-    if let Some(message) = super::begin::broken(operation, service.as_ref(), 0) {
+    if let Some(message) = super::begin::broken(operation, service.meta(), 0) {
         return next.fail(reason::PRECONDITION_FAILED, &message);
     }
     if !is_stop(operation) && service.spec.state == DataServiceState::Disabled {
@@ -206,6 +206,7 @@ mod tests {
             operation,
             on_server: None,
             on_service: Some(&on),
+            on_groups: None,
             group: None,
             sub_cluster: None,
             beside: &Beside::default(),

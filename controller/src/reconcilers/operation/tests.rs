@@ -74,6 +74,7 @@ impl Stage {
             operation: &self.operation,
             on_server: None,
             on_service: None,
+            on_groups: None,
             group: self.group.as_ref(),
             sub_cluster: Some(&self.sub),
             beside: &self.beside,

@@ -71,6 +71,8 @@ pub(crate) enum Command {
     Pause(PauseArgs),
     /// End a pause, once everything is as it was left
     Resume(ResumeArgs),
+    /// Run a command on many servers at once, where spec.exec.enabled of their sub-cluster allows it
+    Exec(ExecArgs),
     /// Take a server out of service: its groups move away, and it stays out until it is reinstated
     Detach(DetachArgs),
     /// Take a server back into service, as a standby

@@ -79,6 +79,7 @@ fn run(command: Command) -> Result {
         Command::Stop(args) => short(commands::operation::stop(args, printer)),
         Command::Pause(args) => short(commands::operation::pause(args, printer)),
         Command::Resume(args) => short(commands::operation::resume(args, printer)),
+        Command::Exec(args) => short(commands::operation::exec(args, printer)),
         Command::Restart(args) => short(commands::operation::restart(args, printer)),
         Command::Detach(args) => short(commands::operation::detach(args, printer)),
         Command::Reinstate(args) => short(commands::operation::reinstate(args, printer)),

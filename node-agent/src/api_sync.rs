@@ -13,14 +13,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_api::v1::{ProgramStatus, UnusableResource};
+use holdfast_api::v1::{ExecResult, ProgramStatus, UnusableResource};
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::sync::{Notify, watch};
 
+use crate::cgroup::Hierarchy;
 use crate::config::AgentConfig;
 use crate::convert::server_status::{Facts, GuardView};
 use crate::driver_loop::Snapshot;
+use crate::exec;
 use crate::join::renewal;
 use crate::notes::Notes;
 
@@ -133,13 +135,15 @@ pub(crate) async fn client(config: &AgentConfig, url: Option<&str>) -> Result<Cl
     Client::try_from(made).map_err(|e| fail(e.to_string()))
 }
 
-/// What was found on this server of what groups need.
+/// What was found on this server of what groups need, and what came of operators' commands.
 #[derive(Debug, Clone)]
 struct Found {
     /// Programs that resources run.
     programs: watch::Receiver<Vec<ProgramStatus>>,
     /// Resources that can't be carried out here.
     unusable: watch::Receiver<Vec<UnusableResource>>,
+    /// Results of operators' commands.
+    exec: watch::Receiver<Vec<ExecResult>>,
 }
 
 /// What the reporter tells about beside the core's word.
@@ -160,8 +164,10 @@ pub struct Sources {
 }
 
 /// Follows and reports until one last report was given after `ending`.
-pub async fn run(config: AgentConfig, mut follower: Follower, sources: Sources) {
-    let found = follower.look();
+/// `cgroups`: those of this agent.
+pub async fn run(config: AgentConfig, mut follower: Follower, sources: Sources, cgroups: Hierarchy) {
+    let (directory, server) = (config.data_dir.join("exec"), config.server.clone());
+    let found = follower.look(exec::Place { directory, cgroups, server });
     tokio::spawn(history::keep(sources.snapshots.clone(), sources.history.clone()));
     let renewed = Arc::new(Notify::new());
     tokio::spawn({

@@ -48,6 +48,8 @@ pub struct Answer {
     pub exit: Exit,
     /// What it printed on standard output, as it is.
     pub output: String,
+    /// What it printed on standard error, as it is.
+    pub errors: String,
     /// The last lines that say something, of its errors if there are any, else of its output.
     pub last_lines: String,
 }
@@ -114,7 +116,10 @@ pub fn ask(ask: &Ask<'_>) -> Result<Answer, Silence> {
     }
     let last_lines = collected.last_lines();
     match exit {
-        Some(exit) => Ok(Answer { exit, output: String::from_utf8_lossy(&collected.output).into_owned(), last_lines }),
+        Some(exit) => {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            Ok(Answer { exit, output: text(&collected.output), errors: text(&collected.errors), last_lines })
+        }
         None => {
             child.wait(None);
             Err(Silence { problem, last_lines })

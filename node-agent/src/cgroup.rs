@@ -169,6 +169,11 @@ impl Hierarchy {
         self.checks().child(&format!("{}-{op}", std::process::id()))
     }
 
+    /// That of a command of an Operation Exec, by the Operation's uid.
+    pub fn exec(&self, uid: &str) -> Cgroup {
+        Cgroup { path: self.base.join("exec").join(uid) }
+    }
+
     /// That of all groups.
     pub fn groups(&self) -> Cgroup {
         self.fixed("groups")

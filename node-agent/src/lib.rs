@@ -16,6 +16,7 @@ pub mod deadline;
 pub mod disk;
 pub mod driver_loop;
 pub mod effects;
+pub mod exec;
 pub mod executor;
 pub mod fencing;
 pub mod guard;

@@ -112,7 +112,7 @@ fn start(config_path: &Path) -> Result<Ended, Failed> {
     let keeper = GuardKeeper::start(program.clone(), config.run_dir.clone(), base, page.clone(), settings)?;
 
     let (inbox, events) = Inbox::new();
-    let fence_cgroups = cgroups.clone();
+    let (fence_cgroups, exec_cgroups) = (cgroups.clone(), cgroups.clone());
     let executor = Executor::new(
         Settings {
             server: config.server_name(),
@@ -180,7 +180,7 @@ fn start(config_path: &Path) -> Result<Ended, Failed> {
     );
     let sources =
         Sources { snapshots, guard, facts, notes, history: History::default(), ending: Arc::new(Notify::new()) };
-    let ended = serve(config, follower, sources, inbox, end)?;
+    let ended = serve(config, follower, sources, exec_cgroups, inbox, end)?;
     if matches!(ended, Ended::Left) {
         dismiss_guard(&page);
     }
@@ -192,6 +192,7 @@ fn serve(
     config: AgentConfig,
     follower: Follower,
     sources: Sources,
+    cgroups: Hierarchy,
     inbox: Inbox,
     end: tokio::sync::oneshot::Receiver<Ended>,
 ) -> Result<Ended, Failed> {
@@ -211,7 +212,7 @@ fn serve(
         let mut term = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let ending = sources.ending.clone();
-        let api = tokio::spawn(api_sync::run(config, follower, sources));
+        let api = tokio::spawn(api_sync::run(config, follower, sources, cgroups));
         let mut end = end;
         let ended = loop {
             tokio::select! {

@@ -9,6 +9,7 @@ pub mod conditions;
 pub mod crds;
 pub mod duration;
 pub mod error;
+pub mod exec;
 pub mod measured;
 pub mod placement;
 pub mod programs;

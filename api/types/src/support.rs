@@ -7,8 +7,8 @@
 use crate::{
     error::{ErrorKind, FieldError},
     v1::{
-        ControllerBrakes, ExecPolicy, FailoverGroupSpec, OperationSpec, OperationType, Reservation, Resource,
-        SubClusterBrakes, SubClusterSpec, SubClusterState, SuperClusterSpec,
+        ControllerBrakes, FailoverGroupSpec, OperationSpec, OperationType, Reservation, Resource, SubClusterBrakes,
+        SubClusterSpec, SubClusterState, SuperClusterSpec,
     },
 };
 
@@ -46,7 +46,6 @@ pub fn unsupported_sub_cluster(spec: &SubClusterSpec) -> Vec<FieldError> {
         r.add(reserved, format!("spec.disks[{i}].reservation"), disk.reservation, "use None");
     }
     r.add(spec.brakes != SubClusterBrakes::default(), "spec.brakes", "", "leave the brakes at their defaults");
-    r.add(spec.exec != ExecPolicy::default(), "spec.exec.enabled", spec.exec.enabled, "leave it at its default, false");
     r.0
 }
 
@@ -89,10 +88,14 @@ pub fn unsupported_operation(spec: &OperationSpec) -> Vec<FieldError> {
     );
     let alone = matches!(
         spec.type_,
-        OperationType::ClearFailures | OperationType::RotateKey | OperationType::Pause | OperationType::Resume
+        OperationType::ClearFailures
+            | OperationType::RotateKey
+            | OperationType::Pause
+            | OperationType::Resume
+            | OperationType::Exec
     );
     let built = on_group || on_server || alone;
-    let all = "use Move, Stop, Start, Restart, Pause, Resume, ClearFailures, Detach, Reinstate, ForceReinstate, \
+    let all = "use Move, Stop, Start, Restart, Pause, Resume, Exec, ClearFailures, Detach, Reinstate, ForceReinstate, \
                ConfirmStopped or RotateKey";
     r.add(!built, "spec.type", spec.type_, all);
     let resource = spec.restart.as_ref().and_then(|restart| restart.resource.as_deref());

@@ -156,13 +156,10 @@ fn what_is_not_built_is_named() {
     let much = sub_cluster(json!({
         "state": "Stopped",
         "servers": [{"name": "a", "id": 1, "site": "hall-a"}, {"name": "b", "id": 2, "state": "Detached"}],
-        "brakes": {"maxLosses": 1}, "exec": {"enabled": true},
+        "brakes": {"maxLosses": 1},
         "monitors": [{"name": "m", "http": {"url": "https://192.0.2.10/"}, "action": "FailoverAll"}],
     }));
-    assert_eq!(
-        fields(&support::unsupported_sub_cluster(&much)),
-        ["spec.state", "spec.servers[0].site", "spec.brakes", "spec.exec.enabled"]
-    );
+    assert_eq!(fields(&support::unsupported_sub_cluster(&much)), ["spec.state", "spec.servers[0].site", "spec.brakes"]);
     let built = group(json!([
         mount("data", "/srv"),
         {"name": "app", "process": {"command": ["/a"]}, "recovery": {"restarts": 0, "then": "Stop"}},

@@ -109,6 +109,28 @@ pub(crate) struct ResumeArgs {
     pub(crate) wait: WaitArgs,
 }
 
+/// `holdfast exec`.
+#[derive(Debug, Args)]
+pub(crate) struct ExecArgs {
+    /// On all servers of this sub-cluster
+    #[arg(long, value_name = "NAME", required_unless_present = "supercluster", conflicts_with = "supercluster")]
+    pub(crate) subcluster: Option<String>,
+    /// On all servers of this super-cluster
+    #[arg(long, value_name = "NAME")]
+    pub(crate) supercluster: Option<String>,
+    /// Only on this one of them, as SERVER or SUBCLUSTER.SERVER; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(crate) server: Vec<String>,
+    /// Longest time on one server
+    #[arg(long, value_name = "DURATION", default_value = "30s")]
+    pub(crate) command_timeout: holdfast_api::duration::Duration,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+    /// The program and its arguments, after `--`
+    #[arg(last = true, required = true)]
+    pub(crate) command: Vec<String>,
+}
+
 /// A moment that is to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Until(pub(crate) Timestamp);

@@ -6,13 +6,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use holdfast_api::v1::{Operation, OperationMode, OperationPhase, OperationPlan, StepState};
+use holdfast_api::v1::{Operation, OperationMode, OperationOutput, OperationPhase, OperationPlan, StepState};
 use http::Method;
 use serde_json::{Value, json};
 
 use crate::args::{
-    ClearFailuresArgs, ConfirmArgs, DetachArgs, GroupArgs, PauseArgs, RestartArgs, ResumeArgs, ServerOperationArgs,
-    TargetArgs, WaitArgs,
+    ClearFailuresArgs, ConfirmArgs, DetachArgs, ExecArgs, GroupArgs, PauseArgs, RestartArgs, ResumeArgs,
+    ServerOperationArgs, TargetArgs, WaitArgs,
 };
 use crate::client::{Api, Body};
 use crate::errors::{Failure, Result};
@@ -92,6 +92,45 @@ pub(crate) async fn resume(args: ResumeArgs, printer: Printer) -> Result {
     let wanted =
         Wanted { type_: "Resume", kind, target, parameters, words: format!("the end of the pause of {target}") };
     carry_out(&wanted, &args.wait, None, printer).await
+}
+
+/// Runs `holdfast exec`.
+///
+/// # Errors
+/// As [`carry_out`], and when the command fails on a server.
+pub(crate) async fn exec(args: ExecArgs, printer: Printer) -> Result {
+    let (kind, target) = match (&args.supercluster, &args.subcluster) {
+        (Some(whole), _) => ("SuperCluster", whole.as_str()),
+        (None, sub) => ("SubCluster", sub.as_deref().unwrap_or_default()),
+    };
+    let mut value = json!({"command": args.command, "timeout": args.command_timeout});
+    if !args.server.is_empty() {
+        value["servers"] = json!(args.server);
+    }
+    let words = format!("the command on {target}");
+    carry_out(
+        &Wanted { type_: "Exec", kind, target, parameters: Some(("exec", value)), words },
+        &args.wait,
+        None,
+        printer,
+    )
+    .await
+}
+
+/// What came of a command, server by server.
+fn outputs_text(outputs: &[OperationOutput]) -> String {
+    let mut text = String::new();
+    for one in outputs {
+        let end = one.exit_code.map(|code| format!("exit {code}"));
+        let said: Vec<&str> = end.iter().map(String::as_str).chain(one.message.as_deref()).collect();
+        text.push_str(&format!("== {}: {}\n", one.server.as_deref().unwrap_or_default(), said.join("; ")));
+        let output = one.output.as_deref().unwrap_or_default();
+        text.push_str(output);
+        if !output.is_empty() && !output.ends_with('\n') {
+            text.push('\n');
+        }
+    }
+    text
 }
 
 /// Kind and name of what is paused or resumed.
@@ -295,6 +334,9 @@ async fn follow(api: &Api, wanted: &Wanted<'_>, timeout: u64, path: &str, name: 
         let phase = status.phase.unwrap_or_default();
         let ready = status.conditions.iter().map(|condition| condition.message.as_str()).find(|text| !text.is_empty());
         let ready = ready.unwrap_or("");
+        if !status.outputs.is_empty() {
+            printer.data(outputs_text(&status.outputs).trim_end())?;
+        }
         match phase {
             OperationPhase::Succeeded if operation.spec.mode == OperationMode::Plan => {
                 printer.note(ready);

@@ -4,6 +4,7 @@
 mod begin;
 pub(crate) mod carry_out;
 pub(crate) mod clear_failures;
+pub(crate) mod exec;
 pub(crate) mod on_server;
 pub(crate) mod on_service;
 pub(crate) mod pause;
@@ -68,6 +69,9 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
         if let Some(sub) = server_of(&operation, &context).and_then(|server| sub_of(&server, &context)) {
             on_server::withdraw(&operation, &sub, &context).await?;
         }
+        if exec::is(&operation) {
+            exec::carry_out(&operation, &exec::on_servers(&operation, &context), &context).await?;
+        }
         return finished(&api, &operation, &context).await;
     }
     let namespace = operation.namespace();
@@ -89,10 +93,14 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
         on_service::carry_out(&operation, service, &context).await?;
     }
     let on_groups = pause::is(&operation).then(|| pause::on_groups(&operation, &context));
+    let on_servers = exec::is(&operation).then(|| exec::on_servers(&operation, &context));
+    if let Some(on) = &on_servers {
+        exec::carry_out(&operation, on, &context).await?;
+    }
+    // Those about many objects look at reports that wake no Operation.
+    let many = on_service.is_some() || on_groups.is_some() || on_servers.is_some();
     let ahead = match phase_of(&operation) {
-        OperationPhase::Pending if sub.is_some() || on_service.is_some() || on_groups.is_some() => {
-            ahead(&api, &operation).await?
-        }
+        OperationPhase::Pending if sub.is_some() || many => ahead(&api, &operation).await?,
         _ => None,
     };
     let planned = match (phase_of(&operation), &operation.spec.plan_digest) {
@@ -124,6 +132,7 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
         on_server: on_server.as_ref(),
         on_service: on_service.as_ref(),
         on_groups: on_groups.as_ref(),
+        on_servers: on_servers.as_ref(),
         keys: keys.as_ref(),
         operation: &operation,
         group: group.as_deref(),
@@ -158,9 +167,7 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
         // The next look is caused by the change of the object.
         (_, true, _) => Action::requeue(Duration::from_secs(1)),
         // The reports of servers wake no Operation.
-        (OperationPhase::Running | OperationPhase::Pending, ..)
-            if keys.is_some() || on_server.is_some() || on_service.is_some() || on_groups.is_some() =>
-        {
+        (OperationPhase::Running | OperationPhase::Pending, ..) if keys.is_some() || on_server.is_some() || many => {
             Action::requeue(KEY_LOOK)
         }
         (OperationPhase::Running, ..) => {

@@ -272,7 +272,9 @@ impl Cluster {
         let binary = holdfast_binary()?;
         let kubeconfig = self.kubeconfig.to_string_lossy();
         let mut all = args.to_vec();
-        all.extend(["--kubeconfig", &kubeconfig]);
+        // What is behind `--` is not the program's own.
+        let own = all.iter().position(|arg| *arg == "--").unwrap_or(all.len());
+        all.splice(own..own, ["--kubeconfig", &kubeconfig]);
         run(&binary.to_string_lossy(), &all)
     }
 

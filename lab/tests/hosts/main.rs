@@ -11,6 +11,7 @@ mod data_service;
 mod disk_faults;
 mod every_path;
 mod examples;
+mod exec;
 mod failback;
 mod faults;
 mod fencing;

@@ -117,7 +117,9 @@ impl Reporter {
         let guard = self.sources.guard.borrow().clone();
         let facts = self.sources.facts.clone();
         let (programs, unusable) = (self.found.programs.borrow().clone(), self.found.unusable.borrow().clone());
-        let machine = Machine { facts: &facts, guard: &guard, programs: &programs, unusable: &unusable, problem };
+        let exec = self.found.exec.borrow().clone();
+        let (facts, guard, exec) = (&facts, &guard, &exec);
+        let machine = Machine { facts, guard, programs: &programs, unusable: &unusable, exec, problem };
         let change = |object: &Server, force: bool| {
             let old = object.status.clone().unwrap_or_default();
             let generation = object.metadata.generation;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::stream::SelectAll;
 use futures::{Stream, StreamExt};
-use holdfast_api::v1::{DataService, FailoverGroup, SubCluster};
+use holdfast_api::v1::{DataService, FailoverGroup, Operation, SubCluster};
 use holdfast_core::Input;
 use holdfast_core::orders::Order;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -18,7 +18,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::report::Reporter;
-use super::{ApiError, Found, Sources, events};
+use super::{ApiError, Found, Sources, events, within};
 use crate::config::AgentConfig;
 use crate::convert::config as convert;
 use crate::executor::RunningGroup;
@@ -29,7 +29,7 @@ use crate::paths::keys::Keys;
 use crate::paths::seal::Keyring;
 use crate::resources::ocf::agents;
 use crate::spec_cache::{SpecCache, quorum_secret_name};
-use crate::{boot, clock, look, programs, unusable};
+use crate::{boot, clock, exec, look, programs, unusable};
 
 /// Time between two complete reports.
 const FULL: Duration = Duration::from_secs(60);
@@ -61,6 +61,8 @@ pub struct Follower {
     present: Option<BTreeSet<String>>,
     /// Orders that were handed on.
     orders: BTreeSet<Order>,
+    /// Commands that operators want run here.
+    exec: watch::Sender<exec::Jobs>,
     /// Said already.
     refused: BTreeMap<String, String>,
 }
@@ -92,15 +94,17 @@ impl Follower {
             programs,
             ocf,
             present: None,
+            exec: watch::Sender::new(None),
             orders,
             refused,
         }
     }
 
-    /// Looks at what groups need on this server, whenever they need something else.
-    pub(super) fn look(&self) -> Found {
+    /// Looks at what groups need on this server, whenever they need something else, and runs what operators want run.
+    pub(super) fn look(&self, place: exec::Place) -> Found {
         let (programs, ocf) = (self.programs.subscribe(), self.ocf.subscribe());
-        Found { programs: programs::follow(programs), unusable: unusable::follow(ocf) }
+        let exec = exec::follow(self.exec.subscribe(), place);
+        Found { programs: programs::follow(programs), unusable: unusable::follow(ocf), exec }
     }
 
     fn knows_sub_cluster(&self) -> bool {
@@ -181,6 +185,42 @@ impl Follower {
             self.orders.clone_from(&orders);
             self.inbox.deliver(inbox::Event::Input(Input::Orders(orders)));
         }
+    }
+
+    /// Looks what Operations want run here. What is known is not read again: an Operation can't be changed, and one that is
+    /// cancelled is no longer asked for.
+    async fn take_exec(&mut self, object: &SubCluster, operations: &Api<Operation>) -> Result<(), ApiError> {
+        let enabled = self.cache.specs().sub_cluster.as_ref().is_some_and(|accepted| accepted.spec.exec.enabled);
+        let known = self.exec.borrow().clone().unwrap_or_default();
+        let mut jobs = BTreeMap::new();
+        for asked in object.status.iter().flat_map(|status| &status.exec).filter(|_| enabled) {
+            let uid = &asked.uid;
+            if uid.is_empty() || !uid.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-') {
+                continue; // it becomes the name of a file
+            }
+            if let Some(job) = known.get(uid) {
+                jobs.insert(uid.clone(), job.clone());
+                continue;
+            }
+            let what = format!("Operation {}", asked.operation);
+            let operation = match within(&what, operations.get_opt(&asked.operation)).await {
+                Err(error) if error.code().is_some() => {
+                    self.said("exec", Some(format!("a command is not run: {error}")));
+                    continue;
+                }
+                read => read?,
+            };
+            let me = &self.config.server;
+            if let Some(job) = operation.and_then(|operation| exec::job(&operation, uid, object, me)) {
+                jobs.insert(uid.clone(), job);
+            }
+        }
+        self.exec.send_if_modified(|before| {
+            let differs = before.as_ref() != Some(&jobs);
+            *before = Some(jobs);
+            differs
+        });
+        Ok(())
     }
 
     /// Why the newest sub-cluster or its keys can't be acted on, if so.
@@ -277,6 +317,7 @@ pub(super) async fn run(
     let groups: Api<FailoverGroup> = Api::namespaced(client.clone(), &config.namespace);
     let services: Api<DataService> = Api::namespaced(client.clone(), &config.namespace);
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &config.namespace);
+    let operations: Api<Operation> = Api::namespaced(client.clone(), &config.namespace);
     let mut reporter = Reporter::new(client.clone(), config.clone(), sources.clone(), found.clone());
     let mut poster = events::Poster::new(client.clone(), config.clone(), sources.notes.clone());
 
@@ -337,6 +378,7 @@ pub(super) async fn run(
                         follower.adopt();
                     }
                     follower.take_requests(&object);
+                    follower.take_exec(&object, &operations).await?;
                     poster.knows_sub_cluster(&object);
                     reporter.knows_sub_cluster(object);
                 }
@@ -387,6 +429,7 @@ pub(super) async fn run(
             result = guard.changed(), if !changed => changed = result.is_ok(),
             result = found.programs.changed(), if !changed => changed = result.is_ok(),
             result = found.unusable.changed(), if !changed => changed = result.is_ok(),
+            result = found.exec.changed(), if !changed => changed = result.is_ok(),
             () = tokio::time::sleep_until(report_at) => {
                 let full = Instant::now() >= next_full;
                 let wrote = reporter.report(&follower.present(), follower.problem().as_deref(), full).await?;

@@ -69,6 +69,8 @@ pub struct Machine<'a> {
     pub programs: &'a [api::ProgramStatus],
     /// Resources that can't be carried out here.
     pub unusable: &'a [api::UnusableResource],
+    /// Results of operators' commands.
+    pub exec: &'a [api::ExecResult],
     /// Why this server can't act on the newest specification, if it can't.
     pub problem: Option<&'a str>,
 }
@@ -126,6 +128,7 @@ pub fn server_status(
             .collect(),
         programs: machine.programs.to_vec(),
         unusable_resources: machine.unusable.to_vec(),
+        exec: machine.exec.to_vec(),
         holds: holds(snapshot, facts, old, now),
         conditions: old.conditions.clone(),
     };

@@ -153,6 +153,10 @@ pub struct ServerStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["group", "resource"]))]
     pub unusable_resources: Vec<UnusableResource>,
+    /// Results of running Operations of type Exec.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["id"]))]
+    pub exec: Vec<ExecResult>,
     /// Holds in force.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
@@ -307,6 +311,26 @@ pub struct QuorumServerStatus {
     #[schemars(schema_with = "schema::reported_duration")]
     pub latency: Option<Duration>,
     /// What is wrong, if anything.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub message: String,
+}
+
+/// What came of a command of an Operation Exec.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExecResult {
+    /// Uid of the Operation.
+    #[schemars(length(max = 64))]
+    pub id: String,
+    /// Exit code; absent: it did not end by itself, or was not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// The first 8 KiB of what it wrote: standard output, then standard error.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 8192))]
+    pub output: String,
+    /// What else is to be said, in a sentence.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
     pub message: String,

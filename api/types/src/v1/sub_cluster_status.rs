@@ -63,6 +63,10 @@ pub struct SubClusterStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["operation"]))]
     pub requests: Vec<ServerRequest>,
+    /// Running Operations of type Exec, which the servers look at. The controller's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["uid"]))]
+    pub exec: Vec<ExecRequest>,
     /// Where it stands.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<SubClusterPhase>,
@@ -230,6 +234,18 @@ pub struct ServerRequest {
     pub lineage: u32,
     /// Epoch of the view that it is for; void under any other.
     pub epoch: u64,
+}
+
+/// An Operation of type Exec that runs. What it runs stands in the Operation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExecRequest {
+    /// Its name.
+    #[schemars(length(max = 253))]
+    pub operation: String,
+    /// Its uid.
+    #[schemars(length(max = 64), regex(pattern = "^[0-9a-fA-F-]+$"))]
+    pub uid: String,
 }
 
 /// A group that runs although its object is gone.

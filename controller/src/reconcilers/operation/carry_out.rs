@@ -10,8 +10,8 @@ use holdfast_api::conditions;
 use holdfast_api::duration;
 use holdfast_api::reasons::{accepted, condition};
 use holdfast_api::v1::{
-    FailoverGroup, GroupPhase, Operation, OperationOrigin, OperationPhase, OperationPlan, OperationStatus,
-    OperationStep, OperationType, StepState, SubCluster, Transition, TransitionType,
+    FailoverGroup, GroupPhase, Operation, OperationOrigin, OperationOutput, OperationPhase, OperationPlan,
+    OperationStatus, OperationStep, OperationType, StepState, SubCluster, Transition, TransitionType,
 };
 use holdfast_planner::Reason;
 use jiff::Timestamp;
@@ -40,6 +40,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) on_service: Option<&'a super::on_service::OnService>,
     /// The groups that it pauses or resumes.
     pub(crate) on_groups: Option<&'a super::pause::OnGroups>,
+    /// The servers that it runs a command on.
+    pub(crate) on_servers: Option<&'a super::exec::OnServers>,
     /// Whether agents of the sub-cluster report.
     pub(crate) reporting: bool,
     /// Another Operation on the same group that goes first.
@@ -64,6 +66,7 @@ pub(super) mod reason {
     pub(in super::super) const STOP_UNPROVEN: &str = "StopUnproven";
     pub(in super::super) const TIMEOUT: &str = "Timeout";
     pub(in super::super) const GROUP_FAILED: &str = "GroupFailed";
+    pub(in super::super) const COMMAND_FAILED: &str = "CommandFailed";
 }
 
 /// Whether nothing more happens.
@@ -154,6 +157,10 @@ impl<'a> Next<'a> {
 
     pub(super) fn set_plan(&mut self, plan: OperationPlan) {
         self.status.plan = Some(plan);
+    }
+
+    pub(super) fn set_outputs(&mut self, outputs: Vec<OperationOutput>) {
+        self.status.outputs = outputs;
     }
 
     /// None of them was begun.
@@ -320,6 +327,9 @@ fn go_on(facts: &Facts<'_>, next: &mut Next<'_>) {
     }
     if super::clear_failures::is_on_server(operation) {
         return super::clear_failures::go_on_on_server(facts, next);
+    }
+    if super::exec::is(operation) {
+        return super::exec::go_on(facts, next);
     }
     if super::pause::is(operation) {
         return super::pause::go_on(facts, next);

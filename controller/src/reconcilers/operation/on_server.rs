@@ -390,6 +390,7 @@ mod tests {
                 on_server: Some(&on),
                 on_service: None,
                 on_groups: None,
+                on_servers: None,
                 group: None,
                 sub_cluster: Some(&self.sub),
                 beside: &self.beside,

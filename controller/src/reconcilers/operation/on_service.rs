@@ -207,6 +207,7 @@ mod tests {
             on_server: None,
             on_service: Some(&on),
             on_groups: None,
+            on_servers: None,
             group: None,
             sub_cluster: None,
             beside: &Beside::default(),

@@ -178,6 +178,7 @@ fn disruption(facts: &Facts<'_>, begun: &OperationStatus, plan: &mut OperationPl
             | OperationType::ForceReinstate
             | OperationType::Pause
             | OperationType::Resume
+            | OperationType::Exec
             | OperationType::AcceptSpec,
             ..,
         ) => return,

@@ -75,6 +75,7 @@ impl Stage {
             on_server: None,
             on_service: None,
             on_groups: None,
+            on_servers: None,
             group: self.group.as_ref(),
             sub_cluster: Some(&self.sub),
             beside: &self.beside,

@@ -54,12 +54,6 @@ fn server_cpu_fault_fails_over_to_the_standby() {
 }
 
 #[test]
-#[ignore = "needs a kernel of its own that may panic in the driver of an adapter, in the virtual-machine lab"]
-fn server_os_panic_from_hba_fails_over_to_the_standby() {
-    panic!("a panic of this kernel ends the test, too");
-}
-
-#[test]
 fn server_display_keyboard_or_mouse_changes_nothing() {
     let trial = Trial::two("faults-console");
     let active = trial.active();
@@ -89,21 +83,15 @@ fn server_display_keyboard_or_mouse_changes_nothing() {
 }
 
 #[test]
-#[ignore = "needs md devices of a kernel of its own, in the virtual-machine lab"]
+#[ignore = "needs an array in a kernel of its own; dm-raid without metadata stands still there when a disk goes"]
 fn shared_disk_one_disk_of_a_raid_changes_nothing() {
     panic!("hosts share the kernel of this machine, and its md devices");
 }
 
 #[test]
-#[ignore = "needs md devices of a kernel of its own, in the virtual-machine lab"]
+#[ignore = "needs an array in a kernel of its own; dm-raid without metadata stands still there when a disk goes"]
 fn shared_disk_several_disks_of_a_raid_lose_the_service_and_it_is_reported() {
     panic!("hosts share the kernel of this machine, and its md devices");
-}
-
-#[test]
-#[ignore = "needs multipath devices of a kernel of its own, in the virtual-machine lab"]
-fn shared_disk_controller_cable_or_terminator_the_other_path_serves() {
-    panic!("hosts share the kernel of this machine, and its multipath devices");
 }
 
 #[test]

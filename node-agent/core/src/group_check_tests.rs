@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use holdfast_planner::Relations;
 
 use super::*;
-use crate::config::{CheckConfig, Recovery, Then};
+use crate::config::{CheckConfig, Recovery, ResourceConfig, Then};
 use crate::message::Reason;
 use crate::view::Tag;
 

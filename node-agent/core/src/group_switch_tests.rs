@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::config::{Recovery, Then};
+use crate::config::{Recovery, ResourceConfig, Then};
 use crate::message::Reason;
 use crate::view::Tag;
 

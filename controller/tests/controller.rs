@@ -263,7 +263,7 @@ async fn operations_are_carried_out_one_after_the_other_and_over_a_restart() {
     assert_eq!(followed, ["Online db2 away", "Offline  halt", "Online db1 go"], "{followed:?}");
 
     operation(&world, "nowhere", json!({"type": "Move", "move": {"to": "db9"}})).await;
-    operation(&world, "rebuild", json!({"type": "Restart", "restart": {"resource": "app"}})).await;
+    operation(&world, "rebuild", json!({"type": "Release"})).await;
     for (name, reason) in [("nowhere", "True/NotEligible"), ("rebuild", "True/UnsupportedByServer")] {
         let failed =
             world.until::<Operation>(name, "over", |operation| phase(operation) == OperationPhase::Failed).await;

@@ -98,7 +98,5 @@ pub fn unsupported_operation(spec: &OperationSpec) -> Vec<FieldError> {
     let all = "use Move, Stop, Start, Restart, Pause, Resume, Exec, ClearFailures, Detach, Reinstate, ForceReinstate, \
                ConfirmStopped or RotateKey";
     r.add(!built, "spec.type", spec.type_, all);
-    let resource = spec.restart.as_ref().and_then(|restart| restart.resource.as_deref());
-    r.add(resource.is_some(), "spec.restart.resource", resource.unwrap_or_default(), "remove it to restart the group");
     r.0
 }

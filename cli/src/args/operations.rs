@@ -155,6 +155,9 @@ impl FromStr for Until {
 pub(crate) struct RestartArgs {
     /// The failover group
     pub(crate) group: String,
+    /// Only this resource, with what can't go on without it; the rest of the group runs on
+    #[arg(long, value_name = "NAME")]
+    pub(crate) resource: Option<String>,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
 }

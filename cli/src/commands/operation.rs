@@ -57,7 +57,8 @@ pub(crate) async fn stop(args: GroupArgs, printer: Printer) -> Result {
 /// As [`carry_out`].
 pub(crate) async fn restart(args: RestartArgs, printer: Printer) -> Result {
     let (target, words) = (args.group.as_str(), format!("the restart of {}", args.group));
-    let wanted = Wanted { type_: "Restart", kind: "FailoverGroup", target, parameters: None, words };
+    let parameters = args.resource.as_ref().map(|resource| ("restart", json!({"resource": resource})));
+    let wanted = Wanted { type_: "Restart", kind: "FailoverGroup", target, parameters, words };
     carry_out(&wanted, &args.wait, None, printer).await
 }
 

@@ -104,6 +104,20 @@ fn a_group_is_restarted_where_it_runs_and_stays_there() {
     let newest = status.transitions.first().expect("a transition");
     assert_eq!((newest.cause.as_str(), &newest.from, &newest.to), ("Operation", &server, &server));
     assert!(status.failures.is_empty() && status.holds.is_empty(), "{:?} {:?}", status.failures, status.holds);
+    // One resource: its program is a new one, and the file that the start script of the page made is the old one.
+    let (old, page) = (programs(), trial.host(&server).processes().expect("its processes"));
+    let writers = |all: &[holdfast_lab::Process]| -> BTreeSet<i32> {
+        all.iter().filter(|one| one.args.concat().contains("write")).map(|one| one.pid).collect()
+    };
+    assert!(!writers(&page).is_empty(), "the other program runs");
+    let said = run(&trial, &["restart", GROUP, "--resource", "nginx"]).expect("restarted");
+    assert!(said.contains(&format!("nginx of {GROUP} was restarted on {server}")), "{said}");
+    assert!(!programs().is_empty() && programs().is_disjoint(&old), "every program of it is a new one");
+    let after = trial.host(&server).processes().expect("its processes");
+    assert_eq!(writers(&after), writers(&page), "the other program was left alone");
+    assert_eq!(trial.status().transitions.len(), status.transitions.len(), "the group stayed online");
+    let refused = run(&trial, &["restart", GROUP, "--resource", "nginz"]).expect_err("no such resource");
+    assert!(refused.to_string().contains("has no resource nginz; it has"), "{refused}");
     run(&trial, &["stop", GROUP]).expect("stopped");
     let refused = run(&trial, &["restart", GROUP]).expect_err("nothing to restart");
     assert!(refused.to_string().contains("is held: Stopped"), "{refused}");

@@ -133,6 +133,7 @@ impl Core {
             let held = holds.get(&name).cloned().unwrap_or_default();
             let said = self.assignment(&name, &group, decision, current, held.clone());
             let changes = said.is_some();
+            let said = said.or_else(|| self.part_restart(&name, &group, decision, current));
             let said = said.or_else(|| {
                 let known = self.durable.table.get(&name);
                 let again = self.coordinator.clearing.contains_key(&name) || held.is_news(known);
@@ -322,6 +323,7 @@ impl Core {
             held_by: held.by,
             cleared: known.and_then(|known| known.cleared.clone()),
             restarted: known.and_then(|known| known.restarted.clone()),
+            part_restarted: known.and_then(|known| known.part_restarted.clone()),
         }
     }
 

@@ -34,6 +34,7 @@ use crate::message::Assignment;
 use crate::monitors::{DueCheck, Monitors};
 use crate::names::{MonitorName, ResourceName};
 use crate::output::{Action, OpId};
+use crate::restarting::PartRestart;
 use crate::status::{Failure, GroupPhase, GroupReport, Part, Step};
 use crate::time::Instant;
 use programs::Program;
@@ -99,6 +100,25 @@ impl Machine {
             steps: Vec::new(),
             message: String::new(),
         }
+    }
+
+    /// Some of its resources are restarted, with what can't go on without them. Nothing is counted.
+    pub(crate) fn restart_part(&mut self, part: Option<PartRestart>) {
+        for name in part.iter().flat_map(|part| &part.resources) {
+            let runs = |resource: &&mut Resource| matches!(resource.state, State::Running | State::GivenUp);
+            if let Some(resource) = self.resources.get_mut(name).filter(runs) {
+                resource.state = State::NeedsStop;
+                resource.give_up = false;
+                self.stop_dependents(name);
+            }
+        }
+        self.assignment.part_restarted = part;
+    }
+
+    /// The Operation whose resources run again.
+    fn part_restarted(&self) -> Option<String> {
+        let part = self.assignment.part_restarted.as_ref()?;
+        (self.wanted && self.phase() == GroupPhase::Online).then(|| part.by.clone())
     }
 
     /// From now on it is to be stopped.
@@ -239,6 +259,7 @@ impl Machine {
             monitors: self.monitors.report(&self.config.monitors),
             failure: self.failure.clone(),
             paused: self.is_settled_in_pause(),
+            part_restarted: self.part_restarted(),
             looked: self.looked(),
             steps: self.steps.clone(),
             message: self.message.clone(),

@@ -79,6 +79,7 @@ impl Trial {
             holds: BTreeSet::new(),
             paused: None,
             held_by: None,
+            part_restarted: None,
             cleared: None,
             restarted: None,
         };

@@ -97,6 +97,7 @@ fn machine() -> Machine {
         holds: BTreeSet::new(),
         paused: None,
         held_by: None,
+        part_restarted: None,
         cleared: None,
         restarted: None,
     };

@@ -314,6 +314,13 @@ impl Core {
                 self.durable.held.insert(name.clone(), assignment.clone());
             }
         }
+        let parts: BTreeSet<GroupName> = news
+            .iter()
+            .filter(|(name, assignment)| {
+                acting && self.is_for_us(name, assignment) && self.begins_part_restart(name, assignment)
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
         let gate = self.persist();
         for (name, clear) in forgotten {
             self.clear_failures_of(&name, &clear);
@@ -322,6 +329,10 @@ impl Core {
             let here = self.is_for_us(&name, &assignment);
             match (here && acting, self.machines.get_mut(&name)) {
                 (true, None) => self.start_group(name, assignment, gate),
+                (true, Some(machine)) if parts.contains(&name) => {
+                    machine.gate = gate;
+                    machine.restart_part(assignment.part_restarted);
+                }
                 (true, Some(_)) => {} // still stopping: the coordinator sees our report and says it again
                 (false, Some(machine)) => {
                     machine.assignment.tag = assignment.tag;
@@ -482,6 +493,7 @@ impl Core {
                 monitors: BTreeMap::new(),
                 failure: None,
                 paused: false,
+                part_restarted: None,
                 looked: None,
                 steps: Vec::new(),
                 message: "this server may hold it, but has lost its specification".into(),
@@ -508,6 +520,7 @@ impl Core {
                 monitors: BTreeMap::new(),
                 failure,
                 paused: false,
+                part_restarted: None,
                 looked: inspection.looked(&self.boot.server),
                 steps: Vec::new(),
                 message: String::new(),

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::clearing::Cleared;
 use crate::holding::Paused;
 use crate::names::{BootId, GroupName, ServerName};
+use crate::restarting::PartRestart;
 use crate::status::{GroupReport, ServerReport};
 use crate::view::{Ballot, Epoch, Tag, View};
 
@@ -138,6 +139,8 @@ pub struct Assignment {
     pub cleared: Option<Cleared>,
     /// The Operation by which it was restarted last, or is being restarted: each restarts it once.
     pub restarted: Option<String>,
+    /// The Operation by which some of its resources were restarted last, where it runs.
+    pub part_restarted: Option<PartRestart>,
 }
 
 /// The newest of these.

@@ -5,13 +5,21 @@
 //! Operation, and what is said later about the group repeats that, so that each Operation restarts it once, whoever
 //! coordinates and however often the request is read.
 //!
+//! With resources it is no stop of the group: its server stops and starts them, with what can't go on without them, as after
+//! a failure that is not counted, and the group stays online with the rest.
+//!
 //! Nothing is stopped that would not start again: only a group that is to stay where it is, whose specification every
 //! server holds that may run it, and which is not older than one that was acted on (R16).
+
+use std::collections::BTreeSet;
+
+use holdfast_planner::{Current, Decision, Phase, Rule};
+use serde::{Deserialize, Serialize};
 
 use crate::config::GroupConfig;
 use crate::core::Core;
 use crate::message::Assignment;
-use crate::names::{GroupName, ServerName};
+use crate::names::{GroupName, ResourceName, ServerName};
 use crate::view::Epoch;
 
 /// The controller's request, from a running Operation.
@@ -21,8 +29,19 @@ pub struct RestartRequest {
     pub by: String,
     /// The server that ran the group then; of one that runs elsewhere nothing is asked.
     pub server: ServerName,
+    /// Only these of its resources, with what can't go on without them; empty: the whole group.
+    pub resources: BTreeSet<ResourceName>,
     /// Epoch and revision of the placement that was seen; on mismatch the request is dropped (R15).
     pub computed_from: (Epoch, u64),
+}
+
+/// A restart of some of the resources of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PartRestart {
+    /// Name of the Operation.
+    pub by: String,
+    /// The resources.
+    pub resources: BTreeSet<ResourceName>,
 }
 
 impl Core {
@@ -33,7 +52,41 @@ impl Core {
         let valid = asked.computed_from == (known.tag.epoch, known.tag.revision) && asked.server.0 == server;
         let open = known.restarted.as_ref() != Some(&asked.by);
         let starts_again = known.generation <= group.generation && self.known_everywhere(group, name);
-        (valid && open && starts_again).then(|| asked.by.clone())
+        (valid && open && starts_again && asked.resources.is_empty()).then(|| asked.by.clone())
+    }
+
+    /// What is said again about a group that is online, and is to stay there, because some of its resources are to be
+    /// restarted. Its server does that once for each Operation; for everybody else nothing changes.
+    pub(crate) fn part_restart(
+        &self,
+        name: &GroupName,
+        group: &GroupConfig,
+        decision: &Decision,
+        current: Option<&Current>,
+    ) -> Option<Assignment> {
+        let Some(Current::On { server, phase: Phase::Online }) = current else { return None };
+        let known = self.durable.table.get(name)?;
+        let asked = group.restart.as_ref().filter(|asked| !asked.resources.is_empty())?;
+        let valid = asked.computed_from == (known.tag.epoch, known.tag.revision) && asked.server.0 == *server;
+        let open = known.part_restarted.as_ref().map(|part| &part.by) != Some(&asked.by);
+        let (by, resources) = (asked.by.clone(), asked.resources.clone());
+        let part_restarted = Some(PartRestart { by, resources });
+        (valid && open && decision.rule == Rule::Stay).then(|| Assignment {
+            server: Some(ServerName(server.clone())),
+            next: None,
+            part_restarted,
+            ..known.clone()
+        })
+    }
+
+    /// Notes durably that the resources are being restarted, if this is news to the machine. Whether it is.
+    pub(crate) fn begins_part_restart(&mut self, name: &GroupName, assignment: &Assignment) -> bool {
+        let (Some(machine), Some(part)) = (self.machines.get(name), &assignment.part_restarted) else { return false };
+        let news = machine.assignment.part_restarted.as_ref() != Some(part);
+        if let Some(held) = self.durable.held.get_mut(name).filter(|_| news) {
+            held.part_restarted = Some(part.clone());
+        }
+        news
     }
 }
 

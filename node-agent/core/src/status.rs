@@ -36,6 +36,8 @@ pub struct GroupReport {
     pub failure: Option<Failure>,
     /// Nobody acts on it here, and nothing that was begun before is under way.
     pub paused: bool,
+    /// The Operation by which some of its resources were restarted here, once they run again.
+    pub part_restarted: Option<String>,
     /// What a look found of a paused group that is to be resumed.
     pub looked: Option<Looked>,
     /// Steps of the last start, in order of their end, counted from its beginning.

@@ -471,6 +471,7 @@ fn restart(asked: &api::GroupRestart) -> RestartRequest {
     RestartRequest {
         by: asked.operation.clone(),
         server: ServerName(asked.server.clone()),
+        resources: Some(&asked.resource).filter(|name| !name.is_empty()).map(|name| steps_of(name)).unwrap_or_default(),
         computed_from: (asked.epoch, asked.revision.unwrap_or(0)),
     }
 }

@@ -74,7 +74,8 @@ pub fn group_status(
     // While it is on its way down it is not restarted yet.
     let started = placed.assignment.as_ref().filter(|assignment| assignment.server.is_some());
     let restarted = started.and_then(|assignment| assignment.restarted.as_deref()).map(clip);
-    new.restarted_by = restarted.unwrap_or_else(|| old.restarted_by.clone());
+    let part = placed.report.as_ref().and_then(|report| report.part_restarted.as_deref()).map(clip);
+    new.restarted_by = part.or(restarted).unwrap_or_else(|| old.restarted_by.clone());
     let said = placed.assignment.as_ref();
     new.held_by = said.and_then(|said| said.held_by.as_deref()).map(clip).unwrap_or_default();
     let look = said.and_then(|said| said.paused.as_ref()?.look.as_ref()).filter(|look| !look.refused.is_empty());

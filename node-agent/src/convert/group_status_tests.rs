@@ -66,6 +66,7 @@ fn placed(phase: GroupPhase, server: Option<&str>) -> PlacedGroup {
         monitors: BTreeMap::new(),
         failure: None,
         paused: false,
+        part_restarted: None,
         looked: None,
         steps: Vec::new(),
         message: String::new(),

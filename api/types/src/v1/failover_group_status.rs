@@ -161,6 +161,10 @@ pub struct GroupRestart {
     /// The server that runs the group, and shall run it again.
     #[schemars(length(max = 63))]
     pub server: String,
+    /// Only this resource, with what requires it; empty: the whole group.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 63))]
+    pub resource: String,
     /// The epoch that it was computed from.
     pub epoch: u64,
     /// The revision that it was computed from.

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use holdfast_api::reasons::accepted;
 use holdfast_api::v1::{FailoverGroup, GroupPhase, GroupRestart, GroupState, Operation, OperationPhase, OperationType};
 use kube::{Resource, ResourceExt};
 
@@ -23,9 +24,27 @@ pub(crate) fn request(group: &FailoverGroup, operations: &[Arc<Operation>]) -> O
     };
     let operation = operations.iter().find(asks)?;
     let status = group.status.as_ref()?;
-    let server = destination(operation).filter(|server| status.server.as_ref() == Some(server))?;
+    let server = place(operation).filter(|server| status.server.as_ref() == Some(server))?;
     let (epoch, revision) = (status.epoch.unwrap_or_default(), status.revision);
-    Some(GroupRestart { operation: operation.name_any(), server, epoch, revision })
+    let resource = resource(operation).unwrap_or_default().to_owned();
+    Some(GroupRestart { operation: operation.name_any(), server, resource, epoch, revision })
+}
+
+/// The one resource that it is about; none: the whole group.
+fn resource(operation: &Operation) -> Option<&str> {
+    operation.spec.restart.as_ref().and_then(|restart| restart.resource.as_deref())
+}
+
+fn part_step(resource: &str, group: &str) -> String {
+    format!("restart {resource} of {group} on ")
+}
+
+/// Where it is restarted.
+fn place(operation: &Operation) -> Option<String> {
+    let Some(resource) = resource(operation) else { return destination(operation) };
+    let prefix = part_step(resource, &operation.spec.target.name);
+    let mut steps = operation.status.iter().flat_map(|status| &status.steps);
+    steps.find_map(|step| step.name.strip_prefix(&prefix).map(String::from))
 }
 
 fn is_done(operation: &Operation, group: &FailoverGroup) -> bool {
@@ -48,10 +67,17 @@ pub(super) fn begin(operation: &Operation, group: &FailoverGroup, next: &mut Nex
             format!("an Operation called {} has restarted {name} before; use another name", operation.name_any());
         return next.fail(reason::REFUSED, &message);
     }
+    let known = || group.spec.resources.iter().map(|resource| resource.name.as_str());
+    if let Some(resource) = resource(operation).filter(|resource| known().all(|name| name != *resource)) {
+        let known = list(&known().collect::<Vec<_>>());
+        let message = format!("spec.restart.resource: {name} has no resource {resource}; it has {known}");
+        return next.fail(accepted::NOT_FOUND, &message);
+    }
     match (phase_of(group), server_of(group)) {
-        (GroupPhase::Online, Some(server)) => {
-            next.run(vec![format!("stop {name} on {server}"), format!("start {name} on {server}")]);
-        }
+        (GroupPhase::Online, Some(server)) => next.run(match resource(operation) {
+            Some(resource) => vec![format!("{}{server}", part_step(resource, &name))],
+            None => vec![format!("stop {name} on {server}"), format!("start {name} on {server}")],
+        }),
         (GroupPhase::Starting | GroupPhase::Stopping, _) => {
             next.wait(reason::WAITING_FOR_GROUP, &format!("{name} is {}", phase_of(group)));
         }
@@ -77,12 +103,13 @@ pub(super) fn begin(operation: &Operation, group: &FailoverGroup, next: &mut Nex
 /// It runs: what the agents report moves it on.
 pub(super) fn go_on(operation: &Operation, group: &FailoverGroup, next: &mut Next<'_>) {
     let (name, phase, here) = (group.name_any(), phase_of(group), server_of(group));
-    let Some(server) = destination(operation) else {
+    let Some(server) = place(operation) else {
         return next.fail(reason::REFUSED, "status.steps does not say where; ask for the restart again");
     };
     let done = is_done(operation, group);
     let stopped = matches!(phase, GroupPhase::Offline | GroupPhase::Starting);
-    if done || stopped && here.is_none_or(|here| here == server) {
+    let whole = resource(operation).is_none();
+    if done || whole && stopped && here.is_none_or(|here| here == server) {
         next.step_done(0);
     }
     match phase {
@@ -99,7 +126,10 @@ pub(super) fn go_on(operation: &Operation, group: &FailoverGroup, next: &mut Nex
             let message = format!("{name} left {server} before it was restarted there; it is {phase} on {here}");
             next.finish(OperationPhase::Superseded, OperationPhase::Superseded.as_str(), &message);
         }
-        GroupPhase::Online if done => next.succeed(&format!("{name} was restarted on {server}")),
+        GroupPhase::Online if done => {
+            let what = resource(operation).map(|resource| format!("{resource} of ")).unwrap_or_default();
+            next.succeed(&format!("{what}{name} was restarted on {server}"));
+        }
         GroupPhase::Failed => next.fail(reason::GROUP_FAILED, &failure(group)),
         GroupPhase::Offline => {
             let held = holds(group, |_| false);

@@ -356,10 +356,7 @@ fn preconditions_are_compared_before_anything_is_done() {
 
 #[test]
 fn what_is_not_carried_out_is_refused_by_name() {
-    for (spec, field) in [
-        (json!({"type": "Takeover"}), "spec.type"),
-        (json!({"type": "Restart", "restart": {"resource": "app"}}), "spec.restart.resource"),
-    ] {
+    for (spec, field) in [(json!({"type": "Takeover"}), "spec.type"), (json!({"type": "Release"}), "spec.type")] {
         let end = Stage::new(spec).look(0);
         assert!(end.starts_with("Failed/UnsupportedByServer []") && end.contains(field), "{end}");
     }

@@ -189,16 +189,17 @@ impl World {
         self.publish();
     }
 
-    /// As an Operation does: a group that is online on `server` is to be restarted there, by the placement that is durable
+    /// As an Operation does: a group that is online on `server` is to be restarted there, or some of its resources, by the placement that is durable
     /// somewhere now. Returns the name of the Operation.
-    pub fn restart(&mut self, group: &GroupName, server: usize) -> String {
+    pub fn restart(&mut self, group: &GroupName, server: usize, resources: &[&str]) -> String {
         self.commands += 1;
         let by = format!("restart-{}", self.commands);
         let tags = self.hosts.iter().filter_map(|host| host.ledger.table.get(group)).map(|assignment| assignment.tag);
         if let (Some(tag), Some(config)) = (tags.max(), self.groups.get(group)) {
             let (server, computed_from) = (self.hosts[server].name.clone(), (tag.epoch, tag.revision));
             let mut config = (**config).clone();
-            config.restart = Some(RestartRequest { by: by.clone(), server, computed_from });
+            let resources = resources.iter().map(|name| ResourceName::from(*name)).collect();
+            config.restart = Some(RestartRequest { by: by.clone(), server, resources, computed_from });
             self.groups.insert(group.clone(), Arc::new(config));
             self.publish();
         }

@@ -221,10 +221,10 @@ fn what_is_not_built_is_named() {
         support::unsupported_operation(&operation(json!({"type": "Move", "target": target, "move": {"to": "b"}})))
             .is_empty()
     );
-    let exec = operation(
-        json!({"type": "Exec", "target": {"kind": "SubCluster", "name": "pg"}, "mode": "Plan", "planDigest": "1"}),
+    let drill = operation(
+        json!({"type": "Drill", "target": {"kind": "SubCluster", "name": "pg"}, "mode": "Plan", "planDigest": "1"}),
     );
-    assert_eq!(fields(&support::unsupported_operation(&exec)), ["spec.type"]);
+    assert_eq!(fields(&support::unsupported_operation(&drill)), ["spec.type"]);
     let braked: SuperClusterSpec =
         serde_json::from_value(json!({"brakes": {"maxMovesPerMinute": 1}})).expect("well formed");
     assert_eq!(fields(&support::unsupported_super_cluster(&braked)), ["spec.brakes"]);

@@ -105,14 +105,27 @@ impl Cgroup {
         }
     }
 
+    /// Has the kernel freeze everything in it, and does not wait: what runs stops at once, what is in a system call stops
+    /// before it returns from it.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn begin_freezing(&self) -> Result<()> {
+        self.want_frozen("1")
+    }
+
+    fn want_frozen(&self, wanted: &str) -> Result<()> {
+        fs::write(self.path.join("cgroup.freeze"), wanted)
+            .attempt(|| format!("freezing the cgroup {}", self.path.display()))
+    }
+
     /// Freezes or thaws everything in it, and waits until that is so.
     ///
     /// # Errors
     /// When the kernel refuses, or it takes more than 5 s.
     pub fn set_frozen(&self, frozen: bool) -> Result<()> {
         let wanted = if frozen { "1" } else { "0" };
-        fs::write(self.path.join("cgroup.freeze"), wanted)
-            .attempt(|| format!("freezing the cgroup {}", self.path.display()))?;
+        self.want_frozen(wanted)?;
         let line = format!("frozen {wanted}");
         wait_for(&format!("{} to have {line}", self.path.display()), Duration::from_secs(5), |last| {
             *last = fs::read_to_string(self.path.join("cgroup.events")).attempt(|| "reading cgroup.events".into())?;

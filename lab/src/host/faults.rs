@@ -30,12 +30,15 @@ pub struct CutMoment {
 }
 
 impl Host {
-    /// Everything of a power cut but the cables, which are at the switch: file systems shut down without a
-    /// flush, disks cut off, every process killed.
+    /// Everything of a power cut but the cables, which are at the switch: processes stopped where they are, file
+    /// systems shut down without a flush, disks cut off, every process killed.
     pub(crate) fn lose_power(&self, begin_ns: u64) -> Result<CutMoment> {
         let disks = {
             let mut power = self.power();
             let running = power.as_mut().ok_or_else(|| self.needs_power())?;
+            // First of all nothing returns from the kernel any more: ext4 can answer a sync that was under way with success
+            // although its journal was just cut off, and a program would acknowledge what is not on the disk.
+            self.cgroup.begin_freezing()?;
             shut_file_systems(running)?;
             for (_, device) in &running.disks {
                 device.cut()?;

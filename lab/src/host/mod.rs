@@ -321,8 +321,9 @@ impl Host {
     /// their caches hold is still written, as the last mount goes. [`crate::Lab::power_cut`] is the other one.
     pub(crate) fn power_off(&self) -> Result<()> {
         let Some(mut running) = self.power().take() else { return Ok(()) };
-        self.cgroup.set_frozen(false)?;
+        // Killed before it is thawed: what was frozen does not run for another moment.
         self.cgroup.kill()?;
+        self.cgroup.set_frozen(false)?;
         running.outer.wait().attempt(|| format!("waiting for {} to be off", self.name))?;
         let limit = Duration::from_secs(10);
         wait_for(&format!("the processes of {} to be gone", self.name), limit, |last| {

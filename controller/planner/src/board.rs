@@ -7,7 +7,8 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{AfterScope, Amount, Current, Group, Input, Phase, Reason, Strength, exclusions_alone};
+use crate::decide::in_view;
+use crate::{AfterScope, Amount, Current, Group, Input, Phase, Reason, ServerState, Strength, exclusions_alone};
 
 /// Everything above. Groups and servers are numbers here: a plan for a thousand groups looks at each pair.
 pub(crate) struct Board<'a> {
@@ -298,6 +299,46 @@ impl<'a> Board<'a> {
                 _ => false,
             })
         })
+    }
+
+    /// Whether a group that stops for good waits for others that do so, too: those that come after it stop before it. Only
+    /// for those that are stopped or about to be: what runs on, is stuck or hears nobody would be waited for in vain.
+    pub(crate) fn awaits_stop(&self, group: usize) -> bool {
+        // What failed has ended in part already, and what comes after it has lost it.
+        if matches!(&self.groups[group].current, Current::On { phase: Phase::Failed, .. }) {
+            return false;
+        }
+        (0..self.groups.len()).any(|other| {
+            let comes_after = self.after[other].iter().any(|(before, _)| *before == Some(group));
+            other != group && comes_after && self.ends(other) && !self.comes_after(group, other)
+        })
+    }
+
+    /// It runs, and is stopped for good.
+    fn ends(&self, group: usize) -> bool {
+        let known = self.groups[group];
+        let runs = match &known.current {
+            Current::On { server, phase } => *phase != Phase::Stuck && in_view(self.input, server),
+            _ => false,
+        };
+        let closing = !self.input.servers.values().any(|state| *state == ServerState::Member);
+        runs && !known.frozen && (!known.is_wanted() || closing && known.stop_when_no_server_left)
+    }
+
+    /// Whether `one` comes after `other`, also by way of others: in a circle nobody waits.
+    fn comes_after(&self, one: usize, other: usize) -> bool {
+        let (mut seen, mut open) = (BTreeSet::from([one]), vec![one]);
+        while let Some(next) = open.pop() {
+            for before in self.after[next].iter().filter_map(|(before, _)| *before) {
+                if before == other {
+                    return true;
+                }
+                if seen.insert(before) {
+                    open.push(before);
+                }
+            }
+        }
+        false
     }
 
     /// The most wanted server that less important groups can leave so that `group` may run there; they are marked. Never

@@ -118,6 +118,7 @@ fn decide(board: &mut Board<'_>, number: usize) -> Decision {
         Current::On { server, phase: Phase::Stuck } => (Action::Wait, Some(server.clone()), Rule::StopUnproven),
         Current::On { server, phase: Phase::Stopping } => (Action::Wait, Some(server.clone()), Rule::InProgress),
         Current::On { server, .. } if group.frozen => (Action::Keep, Some(server.clone()), Rule::Held),
+        Current::On { server, .. } if !wanted && board.awaits_stop(number) => wait_for_group(server),
         Current::On { server, .. } if !wanted => (stop(server, None), None, off_rule(group)),
         Current::On { server, phase } => running(board, number, &choice, server, *phase),
         Current::Offline if !wanted => (Action::Keep, None, off_rule(group)),
@@ -195,6 +196,7 @@ fn running(
     });
     match target {
         Some(target) => (stop(here, Some(&target)), Some(target), rule),
+        None if group.stop_when_no_server_left && board.awaits_stop(number) => wait_for_group(here),
         None if group.stop_when_no_server_left && rule == Rule::Relation => (stop(here, None), None, rule),
         None if group.stop_when_no_server_left => (stop(here, None), None, Rule::NoServerLeft),
         None => (Action::Keep, Some(here.into()), Rule::NoServerLeft),
@@ -203,6 +205,11 @@ fn running(
 
 fn stop(server: &str, then: Option<&str>) -> Action {
     Action::Stop { server: server.into(), then: then.map(Into::into) }
+}
+
+/// It stops when what comes after it has stopped.
+fn wait_for_group(here: &str) -> (Action, Option<String>, Rule) {
+    (Action::Wait, Some(here.to_owned()), Rule::WaitForGroup)
 }
 
 fn off_rule(group: &Group) -> Rule {

@@ -248,7 +248,7 @@ pub enum Rule {
     Relation,
     /// No server may run it now.
     NoServerLeft,
-    /// Waiting for a group that it comes after.
+    /// Waiting for a group that it comes after to start; or, before it is stopped, for one that comes after it to stop.
     WaitForGroup,
     /// Waiting for less important groups that leave its server.
     WaitForRoom,

@@ -388,6 +388,10 @@ fn set_conditions(
         }
         GroupPhase::Starting => (State::False, ready::STARTING, told(format!("starting on {place}"))),
         GroupPhase::Stopping => (State::False, ready::STOPPING, told(format!("stopping on {place}"))),
+        GroupPhase::Online if rule == Some(planner::Rule::WaitForGroup) => {
+            let text = format!("online on {place}; it stops when the groups that come after it have stopped");
+            (State::False, ready::STOPPING, text)
+        }
         GroupPhase::Online => (State::False, ready::STOPPING, format!("online on {place}, declared to be stopped")),
         GroupPhase::Failed => (State::False, ready::RESOURCE_FAILED, told(failed.join("; "))),
         GroupPhase::Offline if declared && !placed.holds.is_empty() => {

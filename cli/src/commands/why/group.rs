@@ -65,6 +65,9 @@ fn here(group: &FailoverGroup, sub: &SubCluster, status: &FailoverGroupStatus, a
             format!("another group is the reason for {to}: it makes room, or must be with it or apart from it")
         }
         "NoServerLeft" => "no server may run it now; each one's reasons follow".to_owned(),
+        "WaitForGroup" if status.phase == Some(GroupPhase::Online) => {
+            "it is to stop, and waits until the groups that come after it have stopped".to_owned()
+        }
         "WaitForGroup" => {
             let after: Vec<&str> = placement.after.iter().map(|one| one.group.as_str()).collect();
             format!("it starts when what it comes after is online: {}", after.join(", "))

@@ -73,6 +73,8 @@ pub(crate) enum Command {
     Resume(ResumeArgs),
     /// Run a command on many servers at once, where spec.exec.enabled of their sub-cluster allows it
     Exec(ExecArgs),
+    /// Stop the groups of a server, sub-cluster or super-cluster in order, let the servers leave, and switch them off. Dangerous
+    Shutdown(ShutdownArgs),
     /// Take a server out of service: its groups move away, and it stays out until it is reinstated
     Detach(DetachArgs),
     /// Take a server back into service, as a standby

@@ -81,6 +81,7 @@ fn run(command: Command) -> Result {
         Command::Resume(args) => short(commands::operation::resume(args, printer)),
         Command::Exec(args) => short(commands::operation::exec(args, printer)),
         Command::Restart(args) => short(commands::operation::restart(args, printer)),
+        Command::Shutdown(args) => short(commands::operation::shutdown(args, printer)),
         Command::Detach(args) => short(commands::operation::detach(args, printer)),
         Command::Reinstate(args) => short(commands::operation::reinstate(args, printer)),
         Command::ClearFailures(args) if args.here.local => commands::local::clear_failures(args, printer),

@@ -92,6 +92,7 @@ fn frame() -> Frame {
         orders: BTreeSet::new(),
         candidate: BTreeSet::from(["a".into(), "b".into()]),
         down: Some("b".into()),
+        refused: [7].into(),
         reports: [("b".into(), 4)].into(),
     }
 }

@@ -51,6 +51,7 @@ pub(crate) fn frame(from: &str, sequence: u64) -> Frame {
         orders: BTreeSet::new(),
         candidate: BTreeSet::new(),
         down: None,
+        refused: Default::default(),
         reports: BTreeMap::new(),
     }
 }

@@ -93,10 +93,11 @@ pub fn unsupported_operation(spec: &OperationSpec) -> Vec<FieldError> {
             | OperationType::Pause
             | OperationType::Resume
             | OperationType::Exec
+            | OperationType::Shutdown
     );
     let built = on_group || on_server || alone;
     let all = "use Move, Stop, Start, Restart, Pause, Resume, Exec, ClearFailures, Detach, Reinstate, ForceReinstate, \
-               ConfirmStopped or RotateKey";
+               ConfirmStopped, Shutdown or RotateKey";
     r.add(!built, "spec.type", spec.type_, all);
     r.0
 }

@@ -109,6 +109,31 @@ pub(crate) struct ResumeArgs {
     pub(crate) wait: WaitArgs,
 }
 
+/// `holdfast shutdown`.
+#[derive(Debug, Args)]
+pub(crate) struct ShutdownArgs {
+    /// This server, as SUBCLUSTER.SERVER or SERVER; its groups go to the others
+    #[arg(long, value_name = "NAME", required_unless_present_any = ["subcluster", "supercluster"])]
+    pub(crate) server: Option<String>,
+    /// All servers of this sub-cluster
+    #[arg(long, value_name = "NAME", conflicts_with = "server")]
+    pub(crate) subcluster: Option<String>,
+    /// All sub-clusters of this super-cluster, the master last
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["server", "subcluster"])]
+    pub(crate) supercluster: Option<String>,
+    /// This sub-cluster of the super-cluster first; may be repeated, they go one after the other
+    #[arg(long, value_name = "NAME", requires = "supercluster")]
+    pub(crate) first: Vec<String>,
+    /// Leave the machines on: the agents stay, out of service, until they or the machines are started anew
+    #[arg(long)]
+    pub(crate) keep_power: bool,
+    /// Its name once more: it is to go down
+    #[arg(long, value_name = "NAME")]
+    pub(crate) confirm: Option<String>,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
 /// `holdfast exec`.
 #[derive(Debug, Args)]
 pub(crate) struct ExecArgs {

@@ -1,5 +1,5 @@
 //! Makes an Operation and shows its steps until it has ended: what `move`, `start`, `stop`, `restart`, `pause`,
-//! `resume`, `clear-failures`, `detach`, `reinstate`, `force-reinstate` and `confirm-stopped` have in common. The controller and
+//! `resume`, `clear-failures`, `shutdown`, `detach`, `reinstate`, `force-reinstate` and `confirm-stopped` have in common. The controller and
 //! the agents carry it out; ending this command
 //! does not end it.
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::args::{
     ClearFailuresArgs, ConfirmArgs, DetachArgs, ExecArgs, GroupArgs, PauseArgs, RestartArgs, ResumeArgs,
-    ServerOperationArgs, TargetArgs, WaitArgs,
+    ServerOperationArgs, ShutdownArgs, TargetArgs, WaitArgs,
 };
 use crate::client::{Api, Body};
 use crate::errors::{Failure, Result};
@@ -187,7 +187,7 @@ pub(crate) async fn reinstate(args: ServerOperationArgs, printer: Printer) -> Re
 pub(crate) async fn force_reinstate(args: ConfirmArgs, printer: Printer) -> Result {
     let says = "every other server of its sub-cluster is off or stopped, and stays so until it hears this one; what they \
                 wrote since is given up";
-    dangerous("ForceReinstate", &args, says, printer).await
+    on_dangerous_server("ForceReinstate", &args, says, printer).await
 }
 
 /// Runs `holdfast confirm-stopped`.
@@ -197,25 +197,49 @@ pub(crate) async fn force_reinstate(args: ConfirmArgs, printer: Printer) -> Resu
 pub(crate) async fn confirm_stopped(args: ConfirmArgs, printer: Printer) -> Result {
     let says = "the machine is off, or nothing of its groups runs on it any more and nothing will; if it is not so, data \
                 can be destroyed";
-    dangerous("ConfirmStopped", &args, says, printer).await
+    on_dangerous_server("ConfirmStopped", &args, says, printer).await
 }
 
-async fn dangerous(type_: &str, args: &ConfirmArgs, says: &str, printer: Printer) -> Result {
-    if args.confirm.as_deref() != Some(args.server.as_str()) {
-        let given = args.confirm.as_deref().map_or("nothing".to_owned(), |given| format!("{given:?}"));
-        return Err(Failure::refused(format!(
-            "{type_} of {}: it says that {says}; --confirm has {given}",
-            args.server
-        ))
-        .hint(format!("if that is so: --confirm {}", args.server)));
-    }
+/// Runs `holdfast shutdown`.
+///
+/// # Errors
+/// As [`carry_out`], and when the confirmation is missing.
+pub(crate) async fn shutdown(args: ShutdownArgs, printer: Printer) -> Result {
+    let (kind, target) = match (&args.server, &args.subcluster, &args.supercluster) {
+        (Some(server), ..) => ("Server", server.as_str()),
+        (None, Some(sub), _) => ("SubCluster", sub.as_str()),
+        (None, None, whole) => ("SuperCluster", whole.as_deref().unwrap_or_default()),
+    };
+    let parameters = Some(("shutdown", json!({"powerOff": !args.keep_power, "order": args.first})));
+    let wanted = Wanted { type_: "Shutdown", kind, target, parameters, words: format!("Shutdown of {target}") };
+    let does = if kind == "Server" { "its groups are interrupted" } else { "all of its groups stop and stay so" };
+    dangerous(&wanted, args.confirm.as_deref(), does, &args.wait, printer).await
+}
+
+async fn on_dangerous_server(type_: &str, args: &ConfirmArgs, says: &str, printer: Printer) -> Result {
     let words = format!("{type_} of {}", args.server);
     let wanted = Wanted { type_, kind: "Server", target: &args.server, parameters: None, words };
-    let reason = args.wait.reason.as_deref().ok_or_else(|| {
-        Failure::refused(format!("{words} needs a reason, for the record", words = wanted.words))
+    dangerous(&wanted, args.confirm.as_deref(), says, &args.wait, printer).await
+}
+
+async fn dangerous(
+    wanted: &Wanted<'_>,
+    confirm: Option<&str>,
+    says: &str,
+    wait: &WaitArgs,
+    printer: Printer,
+) -> Result {
+    let (words, target) = (&wanted.words, wanted.target);
+    if confirm != Some(target) {
+        let given = confirm.map_or("nothing".to_owned(), |given| format!("{given:?}"));
+        return Err(Failure::refused(format!("{words}: it says that {says}; --confirm has {given}"))
+            .hint(format!("if that is so: --confirm {target}")));
+    }
+    let reason = wait.reason.as_deref().ok_or_else(|| {
+        Failure::refused(format!("{words} needs a reason, for the record"))
             .hint("--reason \"what happened, and what was looked at\"".to_owned())
     })?;
-    carry_out(&wanted, &args.wait, Some(reason), printer).await
+    carry_out(wanted, wait, Some(reason), printer).await
 }
 
 /// Makes the Operation and waits until it is over. `confirmed`: the reason of a dangerous one, whose target was typed twice.
@@ -248,7 +272,7 @@ pub(crate) async fn carry_out(
     if let Some(reason) = confirmed.or(wait.reason.as_deref()) {
         operation["spec"]["reason"] = json!(reason);
     }
-    if wanted.kind == "Server" {
+    if wanted.kind == "Server" || confirmed.is_some() {
         operation["spec"]["requestedBy"] = json!(user(&api).await?);
     }
     if wait.plan {
@@ -320,7 +344,15 @@ async fn follow(api: &Api, wanted: &Wanted<'_>, timeout: u64, path: &str, name: 
     let words = &wanted.words;
     let mut said = BTreeSet::new();
     loop {
-        let operation: Operation = api.send(Method::GET, path, None).await?;
+        let read = api.send(Method::GET, path, None).await;
+        let operation: Operation = match read {
+            Err(failure) if wanted.type_ == "Shutdown" && !said.is_empty() => {
+                return Err(failure.hint(format!(
+                    "if the control plane is in what shuts down, it has gone with it; after the next start holdfast get hop/{name} says how it ended"
+                )));
+            }
+            read => read?,
+        };
         let status = operation.status.unwrap_or_default();
         for step in &status.steps {
             let done = matches!(step.state, StepState::Done | StepState::Failed);

@@ -13,6 +13,7 @@ mod planned;
 mod planned_tests;
 pub(crate) mod restart;
 pub(crate) mod rotate_key;
+pub(crate) mod shutdown;
 #[cfg(test)]
 mod tests;
 
@@ -72,6 +73,9 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
         if exec::is(&operation) {
             exec::carry_out(&operation, &exec::on_servers(&operation, &context), &context).await?;
         }
+        if shutdown::is(&operation) {
+            shutdown::carry_out(&operation, &shutdown::on(&operation, &context), &context).await?;
+        }
         return finished(&api, &operation, &context).await;
     }
     let namespace = operation.namespace();
@@ -97,8 +101,12 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
     if let Some(on) = &on_servers {
         exec::carry_out(&operation, on, &context).await?;
     }
+    let on_shutdown = shutdown::is(&operation).then(|| shutdown::on(&operation, &context));
+    if let Some(on) = &on_shutdown {
+        shutdown::carry_out(&operation, on, &context).await?;
+    }
     // Those about many objects look at reports that wake no Operation.
-    let many = on_service.is_some() || on_groups.is_some() || on_servers.is_some();
+    let many = on_service.is_some() || on_groups.is_some() || on_servers.is_some() || on_shutdown.is_some();
     let ahead = match phase_of(&operation) {
         OperationPhase::Pending if sub.is_some() || many => ahead(&api, &operation).await?,
         _ => None,
@@ -133,6 +141,7 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
         on_service: on_service.as_ref(),
         on_groups: on_groups.as_ref(),
         on_servers: on_servers.as_ref(),
+        on_shutdown: on_shutdown.as_ref(),
         keys: keys.as_ref(),
         operation: &operation,
         group: group.as_deref(),
@@ -182,7 +191,10 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
 }
 
 fn is_about_server(operation: &Operation) -> bool {
-    on_server::is(operation) || clear_failures::is_on_server(operation) || pause::is(operation)
+    on_server::is(operation)
+        || clear_failures::is_on_server(operation)
+        || pause::is(operation)
+        || shutdown::is(operation)
 }
 
 /// The server that an Operation is about.

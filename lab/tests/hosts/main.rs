@@ -31,6 +31,7 @@ mod power;
 mod process;
 mod quorum;
 mod reconfigure;
+mod shutdown;
 mod soak;
 mod sources;
 mod strangers;

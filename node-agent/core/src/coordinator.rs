@@ -112,6 +112,9 @@ impl Core {
             return;
         }
         let (Some(view), Some(config)) = (self.durable.view.clone(), self.config.clone()) else { return };
+        if self.awaits_shut_down(&view) {
+            return;
+        }
         self.coordinator.clearing = self.clears_to_grant(&view);
         let holds: BTreeMap<GroupName, Holding> =
             self.groups.iter().map(|(name, group)| (name.clone(), self.holding(&view, name, group))).collect();

@@ -7,7 +7,7 @@ use crate::arbiter::Lock;
 use crate::config::{Config, GroupConfig};
 use crate::coordinator::{Coordinator, MemberReport};
 use crate::durable::Durable;
-use crate::frame::{Frame, Intent};
+use crate::frame::Frame;
 use crate::hosted::Hosted;
 use crate::hosting::{Inspection, Reporter};
 use crate::input::{Boot, Input};
@@ -85,13 +85,15 @@ pub struct Core {
     pub(crate) failback_windows: BTreeSet<GroupName>,
     /// Why this server is to shut down, once it has left.
     pub(crate) down: Option<String>,
+    /// The order to shut down that is being carried out.
+    pub(crate) closing: Option<crate::closing::Closing>,
     /// What operators ordered through this server.
     pub(crate) given: BTreeSet<crate::orders::Order>,
     pub(crate) force: crate::force::Force,
     pub(crate) resolution: Option<Resolution>,
     /// When a loss was first seen, and how long the silence was then.
     pub(crate) trouble: Option<(Instant, std::time::Duration)>,
-    exited: bool,
+    pub(crate) exited: bool,
     outputs: VecDeque<Output>,
     /// Outputs that wait for the ledger: (token, output).
     pub(crate) waiting: VecDeque<(u64, Output)>,
@@ -158,6 +160,7 @@ impl Core {
             leaving: false,
             failback_windows: BTreeSet::new(),
             down: None,
+            closing: None,
             given: BTreeSet::new(),
             force: Default::default(),
             resolution: None,
@@ -248,13 +251,7 @@ impl Core {
             }
             Input::FailbackWindows(open) => self.failback_windows = open,
             Input::Command { token, command, why } => self.on_command(token, command, why),
-            Input::Leave => {
-                self.leaving = true;
-                // The machine shuts down, or somebody ends the process all the same.
-                if self.down.take().is_some() && self.exited {
-                    self.emit(Output::Exit);
-                }
-            }
+            Input::Leave => self.asked_to_end(),
         }
         self.settle();
         true
@@ -316,36 +313,10 @@ impl Core {
         self.drive_machines();
         self.send_report();
         self.heed_shutdown();
+        self.heed_order_to_shut_down();
         self.drive_commands();
         self.drive_leave();
         self.beat(&config);
-    }
-
-    /// R20: leaving ends when nothing is held and the view goes on without us, or when there is no view to care for.
-    fn drive_leave(&mut self) {
-        if !self.leaving || self.exited {
-            return;
-        }
-        let alone = self.durable.view.as_ref().is_none_or(|view| view.members.len() == 1);
-        if !self.acting() || alone {
-            self.stop_everything("this server leaves");
-        }
-        let idle = self.machines.is_empty() && self.durable.held.is_empty();
-        if !idle {
-            return;
-        }
-        let cut_off = self.acting() && !self.leased();
-        if !self.acting() || cut_off {
-            self.exited = true;
-            if !self.acting() && !self.durable.clean {
-                self.durable.clean = true;
-                self.persist();
-            }
-            match self.down.clone() {
-                Some(reason) => self.emit(Output::PowerOff { reason }),
-                None => self.emit(Output::Exit),
-            }
-        }
     }
 
     fn on_message(&mut self, envelope: Envelope) {
@@ -459,7 +430,7 @@ impl Core {
             leased: self.leased(),
             lock_reachable: self.lock_usable(),
             lock: self.lock.id,
-            intent: if self.leaving { Intent::Leave } else { Intent::Join },
+            intent: self.intent(),
             timing: self.own_timing(config),
             lock_to_come: self.coming.as_ref().and_then(|coming| coming.id),
             is_virtual: self.boot.is_virtual,
@@ -473,6 +444,7 @@ impl Core {
             orders: self.own_orders(),
             candidate: self.desire.members.clone(),
             down: self.coordinator.down.clone(),
+            refused: self.refused_to_shut_down(),
             reports: self.coordinator.reports.iter().map(|(name, report)| (name.clone(), report.number)).collect(),
         };
         self.announced_with(sequence);

@@ -6,6 +6,7 @@
 //! | `view` | as above; peers and the lock teach it the newest one |
 //! | `promised`, `accepted` | never alone: they are written with `view` in one record |
 //! | `highest` | older assignments could be taken again (R14) |
+//! | `shut_downs` | never alone; else an order to shut down that is given again would be heeded again |
 //! | `table`, `held` | the server would not know what it may still run; probing finds it, the guard's kill list stops it |
 
 use std::collections::BTreeMap;
@@ -46,6 +47,8 @@ pub struct Durable {
     pub lock_memory: LockMemory,
     /// Stays out of views until an operator or the return policy brings it back (C20).
     pub barred: bool,
+    /// The newest orders to shut down that it took, the newest last.
+    pub shut_downs: Vec<crate::closing::ShutDown>,
 }
 
 impl Durable {
@@ -65,6 +68,7 @@ impl Durable {
             lock_sequence: 0,
             lock_memory: LockMemory::default(),
             barred: false,
+            shut_downs: Vec::new(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The core's own account of itself: [`Core::status`].
 
 use crate::core::Core;
+use crate::frame::Intent;
 use crate::names::ServerName;
 use crate::peers::Verdict;
 use crate::status::{ClusterPhase, CoordinatorStatus, MemberState, PathStatus, PeerStatus, Status};
@@ -33,6 +34,7 @@ impl Core {
             last_resolution: self.resolution.clone(),
             highest: self.durable.highest,
             absences: self.absences(),
+            shut_downs: self.shut_downs(),
             force_refused: self.force_refused(),
             fences: self.fence_status(),
         }
@@ -157,7 +159,9 @@ impl Core {
                 }
             }
             (Some(_), Verdict::Partitioned) => MemberState::Partitioned,
-            (Some(frame), Verdict::Connected) if frame.intent == crate::frame::Intent::Leave => MemberState::Leaving,
+            (Some(frame), Verdict::Connected) if matches!(frame.intent, Intent::Leave | Intent::Close) => {
+                MemberState::Leaving
+            }
             (Some(_), Verdict::Connected) if member => {
                 if detached {
                     MemberState::Leaving

@@ -322,9 +322,10 @@ impl Core {
         let Some(view) = &self.durable.view else { return };
         if self.leaving {
             // The others were lost since: an unfit server is better than none.
-            let alone = self.acting() && view.members.len() == 1 && !planted!(LastOneShutsDown);
+            let alone =
+                self.acting() && view.members.len() == 1 && !self.closes_together() && !planted!(LastOneShutsDown);
             if alone && self.down.take().is_some() {
-                self.leaving = false;
+                (self.leaving, self.closing) = (false, None);
                 let message = format!("{} does not shut down: no other server is left", self.boot.server);
                 self.note("ServerDown", None, true, message);
                 self.beat_soon();

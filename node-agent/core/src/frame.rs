@@ -70,6 +70,8 @@ pub struct Frame {
     pub candidate: std::collections::BTreeSet<ServerName>,
     /// Of a coordinator: the server that is to hand its groups over and shut down.
     pub down: Option<ServerName>,
+    /// Numbers of orders to shut down that it does not heed again.
+    pub refused: std::collections::BTreeSet<crate::closing::ShutDownId>,
     /// Of a coordinator: the newest report that it has of every member, in this epoch.
     pub reports: BTreeMap<ServerName, u64>,
 }
@@ -110,6 +112,8 @@ pub enum Intent {
     Leave,
     /// Stay out.
     Stay,
+    /// Leave with all others, when nobody holds anything.
+    Close,
 }
 
 /// What the sender heard of one peer.

@@ -381,6 +381,14 @@ impl Core {
         }
     }
 
+    /// What no specification here names, which the coordinator does not decide about, is to be stopped.
+    pub(crate) fn stop_unknown(&mut self, why: &str) {
+        let known = &self.groups;
+        for (_, machine) in self.machines.iter_mut().filter(|(name, _)| !known.contains_key(*name)) {
+            machine.stop(why);
+        }
+    }
+
     /// Lets every machine act, as far as ledger and lease allow.
     pub(crate) fn drive_machines(&mut self) {
         if !self.leased() && self.machines.values().any(|machine| machine.is_wanted()) && self.lost_lease() {

@@ -39,6 +39,7 @@ pub mod view;
 pub mod alike;
 mod arbiter;
 pub mod clearing;
+pub mod closing;
 pub mod commands;
 mod coordinator;
 mod core;

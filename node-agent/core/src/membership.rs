@@ -167,14 +167,16 @@ impl Core {
                         && (frame.lineage, frame.epoch) == view.order()
                 })
         };
-        let i_am_done = (self.leaving || wants_out(me)) && self.machines.is_empty() && self.durable.held.is_empty();
+        let i_leave = self.leaving && !self.waits_for_all() || wants_out(me);
+        let i_am_done = i_leave && self.machines.is_empty() && self.durable.held.is_empty();
         let mut staying: BTreeSet<ServerName> =
             clique.iter().filter(|name| !(gone(name) || i_am_done && *name == me)).cloned().collect();
-        if staying.is_empty() {
+        let closed = !staying.is_empty() && staying.iter().all(|name| self.has_closed(view, name));
+        if staying.is_empty() || closed {
             let all = clique.len() == view.members.len() || view.members.len() == 1;
             let kept = Self::members_among(view, &clique);
             let heir = config.servers.keys().filter(|name| !clique.contains(*name));
-            if all && !heir.into_iter().any(|name| self.may_join(config, view, &kept, name).is_ok()) {
+            if all && (closed || !heir.into_iter().any(|name| self.may_join(config, view, &kept, name).is_ok())) {
                 // R20: the last one turns off the light; the members stay, so that they can start again.
                 let mut value = self.successor(view);
                 value.stopped = true;
@@ -189,7 +191,7 @@ impl Core {
         let mut members = Self::members_among(view, &staying);
         // Who leaves lets nobody in, unless nobody else is there to do it.
         let alone = staying.iter().all(|name| name == me || self.leaves(name) || wants_out(name));
-        if !self.leaving || alone {
+        if !self.leaving || alone && !self.closes_together() {
             for name in config.servers.keys().filter(|name| !staying.contains(*name)) {
                 if self.may_join(config, view, &members, name).is_ok()
                     && let Some(frame) = self.present(name)

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::closing::ShutDownId;
 use crate::core::Core;
 use crate::names::ServerName;
 use crate::view::{Epoch, View};
@@ -45,6 +46,15 @@ pub enum Wanted {
     ConfirmStopped,
     /// It becomes the base of a new lineage.
     ForceReinstate,
+    /// It stops its groups, leaves, and is switched off (`closing.rs`).
+    ShutDown {
+        /// Number of the shutdown.
+        id: ShutDownId,
+        /// All servers of the sub-cluster are ordered to.
+        together: bool,
+        /// The machine is switched off; else the agent stays, out of the view.
+        power_off: bool,
+    },
 }
 
 impl Order {

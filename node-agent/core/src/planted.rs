@@ -237,6 +237,10 @@ mutations! {
     ShutdownsUncounted: "C24",
     /// A server that is to shut down does so although all others were lost meanwhile.
     LastOneShutsDown: "C24",
+    /// An order to shut down that was carried out is heeded again when it is given again.
+    ShutsDownAgain: "C17",
+    /// Servers that shut down together leave one after the other.
+    ClosesAlone: "C17",
     /// `holdfast failover` answers that a group has left as soon as it is being stopped.
     AnsweredBeforeGone: "C25",
     /// A program that was run in a group requires nothing of it, and is not stopped before the rest.

@@ -240,6 +240,8 @@ pub struct Status {
     pub highest: Tag,
     /// Every configured server: whether it is a member, and if not, why.
     pub absences: BTreeMap<ServerName, Absence>,
+    /// The newest orders to shut down that it took, each with whether it is none any more; the newest last.
+    pub shut_downs: Vec<(crate::closing::ShutDownId, bool)>,
     /// Why a force-reinstate that was ordered of this server is refused.
     pub force_refused: Option<String>,
     /// The newest fence call of this server about each server that is departed.

@@ -376,6 +376,29 @@ pub fn at(mutation: Mutation, seed: u64) -> Option<Schedule> {
         ),
         // c is taken out of service and wants back.
         Mutation::DetachedJoins => (shape(3, None), vec![(0, Fault::Detach(2, false)), (6000, Fault::HealLans)]),
+        // All are switched off and on again; the order is still given, because nobody has told the controller.
+        Mutation::ShutsDownAgain => (
+            disk(),
+            vec![
+                (0, Fault::ShutDown(None, false)),
+                (2000, PowerOn(0)),
+                (0, PowerOn(1)),
+                (4000, Fault::ShutDown(None, true)),
+                (3000, Fault::HealLans),
+            ],
+        ),
+        // Both are switched off, the one that was first comes back alone.
+        Mutation::ClosesAlone => (
+            disk(),
+            vec![
+                (0, Move(WEB, 0)),
+                (0, Move(DB, 0)),
+                (0, Move(NET, 0)),
+                (3000, Fault::ShutDown(None, false)),
+                (2000, PowerOn(1)),
+                (0, Settles(12_000)),
+            ],
+        ),
         // d is off, and the operator says so; e, cut off, still runs a group.
         Mutation::OneWordForAll => (
             Shape { time_allowed: false, ..shape(5, None) },

@@ -91,14 +91,16 @@ impl Schedule {
         add_clears(seed, shape, &mut steps);
         let mut schedule = Schedule { seed, shape, steps };
         schedule.add_pauses();
+        schedule.add_shutdowns();
         schedule
     }
 
     /// Whether an operator takes part.
     fn operated(&self) -> bool {
-        use Fault::{ConfirmStopped, Detach, ForceReinstate, Reinstate};
-        let by_hand =
-            |fault: &Fault| matches!(fault, Detach(..) | Reinstate(_) | ConfirmStopped(_) | ForceReinstate(..));
+        use Fault::{ConfirmStopped, Detach, ForceReinstate, Reinstate, ShutDown};
+        let by_hand = |fault: &Fault| {
+            matches!(fault, Detach(..) | Reinstate(_) | ConfirmStopped(_) | ForceReinstate(..) | ShutDown(..))
+        };
         self.steps.iter().any(|(_, fault)| by_hand(fault))
     }
 
@@ -117,6 +119,27 @@ impl Schedule {
                 _ => Fault::KillResource(group),
             };
             self.steps.insert(rng.random_range(0..=self.steps.len()), (rng.random_range(1..2500), order));
+        }
+    }
+
+    /// Shutdowns of all or of one, ordered again and again as a controller does that hears late, and servers that are switched
+    /// on in between; in one of seven schedules, drawn apart as above.
+    fn add_shutdowns(&mut self) {
+        if self.seed < 80 || self.seed % 7 != 3 {
+            return;
+        }
+        let mut rng = StdRng::seed_from_u64(self.seed ^ 0x5eed_0c17);
+        for _ in 0..rng.random_range(1..4) {
+            let mut at = rng.random_range(0..=self.steps.len());
+            let only = rng.random_bool(0.3).then(|| rng.random_range(0..self.shape.servers));
+            let orders =
+                (0..rng.random_range(1..6)).map(|number| (rng.random_range(1..800), Fault::ShutDown(only, number > 0)));
+            let orders: Vec<(u64, Fault)> = orders.collect();
+            let back = (0..self.shape.servers).map(|server| (rng.random_range(1..1500), Fault::PowerOn(server)));
+            for step in orders.into_iter().chain(back.collect::<Vec<_>>()) {
+                self.steps.insert(at, step);
+                at = rng.random_range(at + 1..=(at + 3).min(self.steps.len()));
+            }
         }
     }
 

@@ -227,6 +227,11 @@ pub fn order(request: &api::ServerRequest) -> Option<Order> {
         api::OperationType::Reinstate => Wanted::Reinstate,
         api::OperationType::ConfirmStopped => Wanted::ConfirmStopped,
         api::OperationType::ForceReinstate => Wanted::ForceReinstate,
+        api::OperationType::Shutdown => {
+            let asked = request.shut_down.as_ref()?;
+            let id = uuid::Uuid::parse_str(&asked.uid).ok()?.as_u128();
+            Wanted::ShutDown { id, together: asked.together, power_off: asked.power_off }
+        }
         _ => return None,
     };
     Some(Order::new((request.lineage, request.epoch), ServerName(request.server.clone()), wanted, &request.by))

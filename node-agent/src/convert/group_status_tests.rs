@@ -37,6 +37,7 @@ fn snapshot(placed: &PlacedGroup) -> Snapshot {
         last_resolution: None,
         highest: Tag::default(),
         absences: Default::default(),
+        shut_downs: Vec::new(),
         force_refused: None,
         fences: BTreeMap::new(),
     };

@@ -91,6 +91,11 @@ pub fn server_status(
         lineage: status.view.as_ref().map(|view| view.lineage),
         epoch: status.view.as_ref().map(|view| view.epoch),
         refused: status.force_refused.as_deref().map(clip).unwrap_or_default(),
+        shut_downs: status
+            .shut_downs
+            .iter()
+            .map(|(id, done)| api::ShutDownStatus { operation: uuid::Uuid::from_u128(*id).to_string(), done: *done })
+            .collect(),
         state: Some(server_state(status.member)),
         boot: Some(api::Boot {
             id: facts.boot.clone(),

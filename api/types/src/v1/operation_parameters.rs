@@ -77,8 +77,9 @@ pub struct FenceParameters {
 pub struct ShutdownParameters {
     /// Whether the machines are switched off. Default true.
     pub power_off: bool,
-    /// Names of sub-clusters or servers in the order in which they stop; the others follow. Default: the cluster's own
-    /// order.
+    /// Of a super-cluster: names of sub-clusters in the order in which they stop, one after the other; the others follow, all at
+    /// once, the master last. (The servers of one sub-cluster leave together, its groups stop in reverse `after`.) Default:
+    /// empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "atomic"))]
     pub order: Vec<String>,

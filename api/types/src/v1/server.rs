@@ -77,6 +77,17 @@ choices! {
     }
 }
 
+/// An order of an Operation to shut down, as its server carries it out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ShutDownStatus {
+    /// uid of the Operation.
+    #[schemars(length(max = 64))]
+    pub operation: String,
+    /// The server has left and holds nothing, or was started anew since: the order is none any more.
+    pub done: bool,
+}
+
 /// What a server's agent observes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -97,6 +108,10 @@ pub struct ServerStatus {
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
     pub refused: String,
+    /// The newest orders of Operations to shut down that it took.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["operation"]))]
+    pub shut_downs: Vec<ShutDownStatus>,
     /// What it is to its sub-cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<ServerState>,

@@ -61,7 +61,7 @@ pub struct SubClusterStatus {
     pub accepted_digest: Option<String>,
     /// What running Operations ask of servers. The controller's.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["operation"]))]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["operation", "server"]))]
     pub requests: Vec<ServerRequest>,
     /// Running Operations of type Exec, which the servers look at. The controller's.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -226,6 +226,9 @@ pub struct ServerRequest {
     /// Detach: the groups stop and are held, instead of moving.
     #[serde(default, skip_serializing_if = "is_false")]
     pub stop_groups: bool,
+    /// Shutdown: how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shut_down: Option<ShutDownRequest>,
     /// Who asks.
     #[serde(default)]
     #[schemars(length(max = 253))]
@@ -234,6 +237,19 @@ pub struct ServerRequest {
     pub lineage: u32,
     /// Epoch of the view that it is for; void under any other.
     pub epoch: u64,
+}
+
+/// How a server is to shut down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ShutDownRequest {
+    /// uid of the Operation: a server carries it out once.
+    #[schemars(length(max = 64))]
+    pub uid: String,
+    /// All servers of the sub-cluster are asked to.
+    pub together: bool,
+    /// The machine is switched off.
+    pub power_off: bool,
 }
 
 /// An Operation of type Exec that runs. What it runs stands in the Operation.

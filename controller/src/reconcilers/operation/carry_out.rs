@@ -42,6 +42,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) on_groups: Option<&'a super::pause::OnGroups>,
     /// The servers that it runs a command on.
     pub(crate) on_servers: Option<&'a super::exec::OnServers>,
+    /// What it shuts down.
+    pub(crate) on_shutdown: Option<&'a super::shutdown::OnShutdown>,
     /// Whether agents of the sub-cluster report.
     pub(crate) reporting: bool,
     /// Another Operation on the same group that goes first.
@@ -330,6 +332,9 @@ fn go_on(facts: &Facts<'_>, next: &mut Next<'_>) {
     }
     if super::exec::is(operation) {
         return super::exec::go_on(facts, next);
+    }
+    if super::shutdown::is(operation) {
+        return super::shutdown::go_on(facts, next);
     }
     if super::pause::is(operation) {
         return super::pause::go_on(facts, next);

@@ -208,6 +208,7 @@ mod tests {
             on_service: Some(&on),
             on_groups: None,
             on_servers: None,
+            on_shutdown: None,
             group: None,
             sub_cluster: None,
             beside: &Beside::default(),

@@ -115,6 +115,12 @@ fn digest(operation: &Operation, plan: &OperationPlan) -> String {
 fn disruption(facts: &Facts<'_>, begun: &OperationStatus, plan: &mut OperationPlan) {
     let spec = &facts.operation.spec;
     let Some(sub) = facts.sub_cluster else {
+        if let Some(on) = facts.on_shutdown {
+            let away = super::shutdown::interrupted(on).into_iter();
+            plan.disruption.extend(away.map(|group| Disruption { group, outage: None }));
+            plan.warnings.push("the groups are away until their servers are switched on again".to_owned());
+            return;
+        }
         plan.warnings.push("how long something is away is not predicted for this type".to_owned());
         return;
     };

@@ -76,6 +76,7 @@ impl Stage {
             on_service: None,
             on_groups: None,
             on_servers: None,
+            on_shutdown: None,
             group: self.group.as_ref(),
             sub_cluster: Some(&self.sub),
             beside: &self.beside,

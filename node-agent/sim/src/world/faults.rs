@@ -138,6 +138,8 @@ pub enum Fault {
     Detach(usize, bool),
     /// An operator takes a server back into service.
     Reinstate(usize),
+    /// An operator orders all servers, or one of them, to shut down; or the newest such order is given again.
+    ShutDown(Option<usize>, bool),
     /// An operator confirms that a server has stopped; he does so only if it is off.
     ConfirmStopped(usize),
     /// After all are down, this one is made the base; the others come back at once, or stay off.
@@ -285,6 +287,7 @@ impl World {
             }
             Fault::Detach(server, stop_groups) => self.operate(server, Wanted::Detach { stop_groups }),
             Fault::Reinstate(server) => self.operate(server, Wanted::Reinstate),
+            Fault::ShutDown(only, again) => self.shut_down_all(only, again),
             Fault::ConfirmStopped(server) => self.operate(server, Wanted::ConfirmStopped),
             // Nobody makes a server the base that is out for good.
             Fault::ForceReinstate(server, _) if self.removed.contains(&server) => {}

@@ -70,6 +70,9 @@ impl World {
         if !self.hosts[server].running.is_empty() {
             self.violation("shutdown", format!("{name} shuts down while it runs {:?}", self.hosts[server].running));
         }
+        if self.check_ordered(server) {
+            return self.power_cut(server);
+        }
         self.hosts[server].shut_down = true;
         let gone = self.hosts.iter().filter(|host| host.shut_down).count();
         // Of how many is not clear while servers come and go.

@@ -30,6 +30,10 @@ pub(super) struct Operator {
     busy: bool,
     /// Views that began a lineage, by lineage.
     forced: BTreeMap<u32, View>,
+    /// The number of the newest shutdown that he ordered.
+    shut_down: u128,
+    /// Servers that were switched off by an order, with its number.
+    switched_off: BTreeSet<(usize, u128)>,
     /// Groups that he started after one, by lineage.
     started: BTreeSet<(GroupName, u32)>,
 }
@@ -41,10 +45,19 @@ impl World {
     }
 
     fn order(&mut self, view: (u32, u64), server: usize, wanted: Wanted) {
+        self.give(view, server, wanted);
+        self.hand_over(server);
+    }
+
+    fn give(&mut self, view: (u32, u64), server: usize, wanted: Wanted) {
         let name = self.hosts[server].name.clone();
         let order = Order::new(view, name, wanted, "alice");
         self.operator.standing.retain(|known| known.view == order.view);
         self.operator.standing.insert(order);
+    }
+
+    /// `server`: hears of it in any case.
+    fn hand_over(&mut self, server: usize) {
         // One server with a way to the API is enough, and it may be any.
         let first = self.rng.random_range(0..self.hosts.len());
         let some = self.now / MS;
@@ -82,6 +95,35 @@ impl World {
             _ => {}
         }
         self.order(view, server, wanted);
+    }
+
+    /// C17: all servers shut down, or one of them. `again`: the same order once more, as the controller gives it until it knows
+    /// that it was carried out.
+    pub(super) fn shut_down_all(&mut self, only: Option<usize>, again: bool) {
+        self.operator.shut_down += u128::from(!again);
+        let (view, id) = (self.newest_order(), self.operator.shut_down);
+        let wanted = Wanted::ShutDown { id, together: only.is_none(), power_off: true };
+        let servers: Vec<usize> = only.map_or((0..self.hosts.len()).collect(), |server| vec![server]);
+        for server in &servers {
+            self.give(view, *server, wanted);
+        }
+        if let Some(first) = servers.first() {
+            self.hand_over(*first);
+        }
+    }
+
+    /// C17: whoever is switched off by an order is so once. Whether it was one.
+    pub(super) fn check_ordered(&mut self, server: usize) -> bool {
+        let boot = BootId(boot_id(server, self.hosts[server].boot));
+        let taken =
+            self.hosts[server].ledger.shut_downs.last().filter(|taken| taken.done && taken.boot == boot).copied();
+        if let Some(taken) = taken
+            && !self.operator.switched_off.insert((server, taken.id))
+        {
+            let name = self.hosts[server].name.clone();
+            self.violation("C17", format!("{name} is switched off twice by one order"));
+        }
+        taken.is_some()
     }
 
     /// All boots of a server so far are over.
@@ -135,6 +177,12 @@ impl World {
 
     /// What an operator does when everything works again: whoever waits for him comes back, and what is held is started.
     pub fn tidy_up(&mut self) {
+        // What was ordered to shut down may have done so only now.
+        for server in 0..self.hosts.len() {
+            if !self.removed.contains(&server) {
+                self.power_on(server);
+            }
+        }
         let Some(coordinator) = (0..self.hosts.len())
             .find(|server| self.status(*server).is_some_and(|status| status.leased && status.coordinator.is_some()))
         else {

@@ -2,6 +2,7 @@
 
 mod basics;
 mod clearing;
+mod closing;
 mod commands;
 mod fencing;
 mod flapping;

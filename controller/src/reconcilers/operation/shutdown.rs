@@ -1,0 +1,305 @@
+//! Shutdown (C17): servers stop their groups in order, leave, and are switched off. The agents carry it out
+//! (`closing.rs` of their core); they are asked through `status.requests` of their sub-cluster.
+//!
+//! A server reports that it took the order and that it has left, from its own ledger. So it does after it was switched on
+//! again, and this is how a shutdown ends that had the control plane go with it: the controller that is started with the
+//! master cluster finds the Operation still running, and every server of it saying that it was done.
+
+use std::sync::Arc;
+
+use holdfast_api::reasons::accepted;
+use holdfast_api::v1::{
+    FailoverGroup, GroupPhase, Operation, OperationPhase, OperationType, Server, ServerRequest, ShutDownRequest,
+    ShutdownParameters, SubCluster, TargetKind,
+};
+use kube::api::Api;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Resource, ResourceExt};
+
+use super::super::list;
+use super::super::reporting::Reporting;
+use super::carry_out::{Facts, Next, deadline, phase_of, reason, server_of};
+use super::pause::is_paused;
+use crate::context::Context;
+use crate::error::Error;
+use crate::write;
+
+const OTHERS: &str = "shut the other sub-clusters down";
+
+/// One sub-cluster of those that it is about.
+pub(crate) struct Part {
+    sub: Arc<SubCluster>,
+    /// The servers of it that are to shut down, and whether they report.
+    servers: Vec<(Arc<Server>, bool)>,
+    groups: Vec<Arc<FailoverGroup>>,
+}
+
+/// What it is about.
+pub(crate) struct OnShutdown {
+    /// None: there is no such object.
+    parts: Option<Vec<Part>>,
+    /// The sub-cluster that goes last: the control plane is in it.
+    master: Option<String>,
+}
+
+/// Whether an Operation is of this type.
+pub(crate) fn is(operation: &Operation) -> bool {
+    operation.spec.type_ == OperationType::Shutdown
+}
+
+/// What it is about, as it is now.
+pub(super) fn on(operation: &Operation, context: &Context) -> OnShutdown {
+    let (namespace, name) = (operation.namespace(), operation.spec.target.name.as_str());
+    let part = |sub: Arc<SubCluster>, only: Option<&Server>| {
+        let now = context.now();
+        let reports = |server: &Server| Reporting::of([server], now, context.settings.report_timeout).is_fresh();
+        let servers = context.servers_of(&sub).into_iter();
+        let servers = servers.filter(|server| only.is_none_or(|only| only.uid() == server.uid()));
+        let servers = servers.map(|server| (server.clone(), reports(&server))).collect();
+        Part { servers, groups: context.groups_of(&sub), sub }
+    };
+    let mut master = None;
+    let parts = match operation.spec.target.kind {
+        TargetKind::SuperCluster => {
+            let reference = ObjectRef::new(name).within(&namespace.unwrap_or_default());
+            context.stores.super_clusters.get(&reference).map(|whole| {
+                master = whole.spec.master.as_ref().map(|master| master.sub_cluster.clone());
+                context.sub_clusters_of(&whole).into_iter().map(|sub| part(sub, None)).collect()
+            })
+        }
+        TargetKind::Server => context.server(namespace.as_deref(), name).and_then(|server| {
+            let sub = context.sub_cluster(namespace.as_deref(), &server.spec.sub_cluster)?;
+            Some(vec![part(sub, Some(&server))])
+        }),
+        _ => context.sub_cluster(namespace.as_deref(), name).map(|sub| vec![part(sub, None)]),
+    };
+    OnShutdown { parts, master }
+}
+
+impl Part {
+    fn name(&self) -> String {
+        self.sub.name_any()
+    }
+
+    /// Whether a server has taken the order, and whether that is over.
+    fn taken(operation: &Operation, server: &Server) -> Option<bool> {
+        let uid = operation.uid()?;
+        server.status.as_ref()?.shut_downs.iter().find(|taken| taken.operation == uid).map(|taken| taken.done)
+    }
+
+    /// Servers that still have to go, each with how far it is; none if this sub-cluster is done.
+    fn open(&self, operation: &Operation) -> Vec<String> {
+        let mut open = Vec::new();
+        let mut any = false;
+        for (server, reports) in &self.servers {
+            let taken = Self::taken(operation, server);
+            any |= taken.is_some();
+            let name = &server.spec.server;
+            match (taken, reports) {
+                (Some(true), _) | (_, false) => {}
+                (Some(false), true) => {
+                    let count = server.status.as_ref().map_or(0, |status| status.groups.len());
+                    open.push(match count {
+                        0 => format!("{name} waits for the others"),
+                        1 => format!("{name} stops its group"),
+                        count => format!("{name} stops its {count} groups"),
+                    });
+                }
+                (None, true) => open.push(format!("{name} has not answered")),
+            }
+        }
+        // Nobody reports: whether they are off or cut off from here is not known.
+        if !any && open.is_empty() {
+            open.push(format!("no server of {} reports", self.name()));
+        }
+        open
+    }
+}
+
+fn parameters(operation: &Operation) -> ShutdownParameters {
+    operation.spec.shutdown.clone().unwrap_or_default()
+}
+
+fn step_of(sub: &str) -> String {
+    format!("shut {sub} down")
+}
+
+/// The steps with the sub-clusters of each, in their order. Their names do not change while it runs.
+fn stages<'a>(operation: &Operation, on: &'a OnShutdown) -> Vec<(String, Vec<&'a Part>)> {
+    let parts: Vec<&Part> = on.parts.iter().flatten().collect();
+    if operation.spec.target.kind != TargetKind::SuperCluster {
+        return vec![(step_of(&operation.spec.target.name), parts)];
+    }
+    let order = parameters(operation).order;
+    let named = |name: &String| (step_of(name), parts.iter().copied().filter(|part| part.name() == *name).collect());
+    let master = on.master.as_ref().filter(|master| !order.contains(master));
+    let rest = |part: &&Part| !order.contains(&part.name()) && Some(&part.name()) != master;
+    let mut stages: Vec<(String, Vec<&Part>)> = order.iter().map(named).collect();
+    stages.push((OTHERS.to_owned(), parts.iter().copied().filter(rest).collect()));
+    stages.extend(master.map(named));
+    stages
+}
+
+/// What the agents of a sub-cluster are asked for.
+fn requests(operation: &Operation, part: &Part) -> Vec<ServerRequest> {
+    let Some(status) = &part.sub.status else { return Vec::new() };
+    let (Some(uid), Some(epoch)) = (operation.uid(), status.epoch) else { return Vec::new() };
+    let open = part.servers.iter().filter(|(server, reports)| *reports && Part::taken(operation, server) != Some(true));
+    let request = |(server, _): &(Arc<Server>, bool)| ServerRequest {
+        operation: operation.name_any(),
+        server: server.spec.server.clone(),
+        type_: OperationType::Shutdown,
+        stop_groups: false,
+        shut_down: Some(ShutDownRequest {
+            uid: uid.clone(),
+            together: operation.spec.target.kind != TargetKind::Server,
+            power_off: parameters(operation).power_off,
+        }),
+        by: operation.spec.requested_by.clone().unwrap_or_else(|| "an operator".into()),
+        lineage: status.lineage.unwrap_or(1),
+        epoch,
+    };
+    open.map(request).collect()
+}
+
+/// Asks the agents for what the running step is about, and for nothing when none runs.
+pub(super) async fn carry_out(operation: &Operation, on: &OnShutdown, context: &Context) -> Result<(), Error> {
+    let status = operation.status.clone().unwrap_or_default();
+    let running = status.phase == Some(OperationPhase::Running);
+    let ends = operation.spec.cancel || operation.meta().deletion_timestamp.is_some();
+    let step = status.steps.iter().find(|step| step.state == holdfast_api::v1::StepState::Running);
+    let step = step.filter(|_| running && !ends).map(|step| step.name.as_str());
+    for (name, parts) in stages(operation, on) {
+        for part in parts {
+            let wanted = if step == Some(name.as_str()) { requests(operation, part) } else { Vec::new() };
+            let api: Api<SubCluster> = context.api_beside(part.sub.as_ref());
+            write::status(&api, part.sub.as_ref(), |fresh| {
+                let Some(status) = &mut fresh.status else { return };
+                status.requests.retain(|request| request.operation != operation.name_any());
+                status.requests.extend(wanted.iter().cloned());
+                status.requests.sort_by(|a, b| (&a.operation, &a.server).cmp(&(&b.operation, &b.server)));
+            })
+            .await?;
+        }
+    }
+    Ok(())
+}
+
+/// It has not begun yet.
+pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
+    let operation = facts.operation;
+    let (target, Some(on)) = (&operation.spec.target, facts.on_shutdown) else { return };
+    let Some(parts) = &on.parts else {
+        let message = format!("spec.target.name: there is no {} {} in this namespace", target.kind, target.name);
+        return next.fail(accepted::NOT_FOUND, &message);
+    };
+    if let Some(ahead) = facts.ahead {
+        return next.wait(reason::WAITING_FOR_OPERATION, &format!("Operation {ahead} on the same target goes first"));
+    }
+    let order = parameters(operation).order;
+    let whole = target.kind == TargetKind::SuperCluster;
+    if !order.is_empty() && !whole {
+        let message = "spec.shutdown.order names sub-clusters of a super-cluster; the servers of one sub-cluster leave \
+                       together, and its groups stop in reverse spec.placement.after; remove it";
+        return next.fail(reason::REFUSED, message);
+    }
+    let unknown: Vec<&String> = order.iter().filter(|name| !parts.iter().any(|part| part.name() == **name)).collect();
+    if !unknown.is_empty() {
+        let message = format!("spec.shutdown.order: {} has no sub-cluster {}", target.name, list(&unknown));
+        return next.fail(accepted::NOT_FOUND, &message);
+    }
+    if let Some(master) = on.master.as_ref().filter(|master| order.contains(master)) {
+        let message = format!(
+            "spec.shutdown.order: {master} is the master cluster, which goes last: nobody could see the others through"
+        );
+        return next.fail(reason::REFUSED, &message);
+    }
+    let epoch = parts.first().and_then(|part| part.sub.status.as_ref()?.epoch).unwrap_or_default();
+    let meta = match (parts.as_slice(), target.kind) {
+        ([part], TargetKind::SubCluster) => Some(&part.sub.metadata),
+        ([part], TargetKind::Server) => part.servers.first().map(|(server, _)| &server.metadata),
+        _ => None,
+    };
+    if let Some(message) = meta.and_then(|meta| super::begin::broken(operation, meta, epoch)) {
+        return next.fail(reason::PRECONDITION_FAILED, &message);
+    }
+    let only = parts.iter().flat_map(|part| &part.servers).map(|(server, _)| server.spec.server.as_str());
+    let only = only.clone().next().filter(|_| target.kind == TargetKind::Server);
+    let there = |group: &&Arc<FailoverGroup>| only.is_none() || server_of(group) == only;
+    let groups = parts.iter().flat_map(|part| &part.groups).filter(there);
+    let paused: Vec<String> = groups.filter(|group| is_paused(group)).map(|group| group.name_any()).collect();
+    if !paused.is_empty() {
+        let message = format!("{} is paused, and nobody acts on it; holdfast resume comes first", list(&paused));
+        return next.fail(reason::REFUSED, &message);
+    }
+    if let (Some(server), [part]) = (only, parts.as_slice()) {
+        let view = part.sub.status.as_ref().and_then(|status| status.view.clone()).unwrap_or_default();
+        if view.members == [server.to_owned()] {
+            let message = format!(
+                "{server} is the last server in service of {name}; shut the sub-cluster down: its groups stop in order \
+                 then, and it starts again by itself",
+                name = part.name()
+            );
+            return next.fail(reason::REFUSED, &message);
+        }
+    }
+    if !parts.iter().flat_map(|part| &part.servers).any(|(_, reports)| *reports) {
+        let message = format!("no agent of {} {} reports now", target.kind, target.name);
+        return next.wait(reason::WAITING_FOR_AGENTS, &message);
+    }
+    next.run(stages(operation, on).into_iter().map(|(name, _)| name).collect());
+}
+
+/// It runs: what the agents report moves it on.
+pub(super) fn go_on(facts: &Facts<'_>, next: &mut Next<'_>) {
+    let operation = facts.operation;
+    let Some(on) = facts.on_shutdown else { return };
+    let target = &operation.spec.target.name;
+    if on.parts.is_none() {
+        return next.fail(accepted::NOT_FOUND, &format!("{} {target} is gone", operation.spec.target.kind));
+    }
+    let stages = stages(operation, on);
+    let ends = operation.spec.cancel || operation.meta().deletion_timestamp.is_some();
+    for number in 0..next.steps() {
+        if !next.is_running(number) {
+            continue;
+        }
+        let name = next.status().steps[number].name.clone();
+        let parts = stages.iter().find(|(stage, _)| *stage == name).map(|(_, parts)| parts.as_slice());
+        // What never formed, or has no servers, has nothing to shut down.
+        let parts =
+            parts.unwrap_or_default().iter().filter(|part| part.sub.status.as_ref().is_some_and(|s| s.epoch.is_some()));
+        let open: Vec<String> = parts.flat_map(|part| part.open(operation)).collect();
+        if open.is_empty() {
+            next.step_done(number);
+            continue;
+        }
+        let few: Vec<&String> = open.iter().take(8).collect();
+        let more = if open.len() > 8 { format!(" and {} more", open.len() - 8) } else { String::new() };
+        next.say_waiting(&format!("{}{more}", list(&few)));
+        if ends {
+            let message = format!("cancelled; who took the order goes on; open: {}{more}", list(&few));
+            return next.finish(OperationPhase::Cancelled, OperationPhase::Cancelled.as_str(), &message);
+        }
+        if deadline(operation).is_some_and(|deadline| deadline < facts.now) {
+            let message = format!("not done within spec.timeout {}: {}{more}", operation.spec.timeout, list(&few));
+            next.fail(reason::TIMEOUT, &message);
+        }
+        return;
+    }
+    let off = if parameters(operation).power_off {
+        "switched off; the next start is an ordinary one"
+    } else {
+        "out of service; each comes back when its agent, or the machine, is started anew"
+    };
+    next.succeed(&format!("the servers of {target} have stopped their groups, left, and are {off}"));
+}
+
+/// Names of the groups that it interrupts.
+pub(super) fn interrupted(on: &OnShutdown) -> Vec<String> {
+    let groups = on.parts.iter().flatten().flat_map(|part| &part.groups);
+    let mut names: Vec<String> =
+        groups.filter(|group| phase_of(group) == GroupPhase::Online).map(|group| group.name_any()).collect();
+    names.sort();
+    names
+}

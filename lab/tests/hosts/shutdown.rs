@@ -1,0 +1,125 @@
+//! C17: servers, a sub-cluster and a whole super-cluster are shut down by an Operation, and start as ever.
+
+use std::path::PathBuf;
+use std::thread;
+
+use holdfast_api::v1::{OperationPhase, SubClusterPhase};
+use holdfast_lab::{ClusterOptions, LabError, POWERED_OFF, StoreKind, boottime_ns, wait_for};
+use serde_json::Value as Json;
+use serde_yaml::Value;
+
+use crate::harness::{GROUP, LIMIT, Trial};
+
+fn shut_down(trial: &Trial, args: &[&str]) -> Result<String, LabError> {
+    let name = args[1];
+    let command = ["shutdown", "-n", "ha", "--confirm", name, "--reason", "new power supplies"];
+    trial.cluster.holdfast(&[&command[..], args].concat())
+}
+
+fn mark(trial: &Trial, server: &str) -> PathBuf {
+    trial.host(server).state_dir().join(POWERED_OFF)
+}
+
+/// Waits until a server has switched itself off, and takes its power.
+fn goes_off(trial: &Trial, server: &str) {
+    let off = mark(trial, server);
+    wait_for(&format!("{server} to switch itself off"), LIMIT, |_| Ok(off.exists().then_some(()))).expect("it does");
+    trial.comes_clean(server);
+    trial.cluster.power_cut(server).expect("off");
+    std::fs::remove_file(off).expect("for the next time");
+}
+
+#[test]
+fn a_server_then_a_sub_cluster_is_shut_down_and_an_ordinary_start_follows() {
+    let trial = Trial::two("shutdown");
+    let (first, servers) = (trial.active(), trial.cluster.blueprint().servers.clone());
+    let standby = trial.others(&first);
+    let sub = trial.cluster.sub_cluster().expect("the sub-cluster").metadata.name.expect("a name");
+
+    let unconfirmed = trial.cluster.holdfast(&["shutdown", "--subcluster", &sub, "-n", "ha"]).expect_err("unconfirmed");
+    assert!(unconfirmed.to_string().contains(&format!("--confirm {sub}")), "{unconfirmed}");
+    let refused = shut_down(&trial, &["--supercluster", "demo", "--first", "shoe"]).expect_err("no such sub-cluster");
+    assert!(refused.to_string().contains("spec.shutdown.order: demo has no sub-cluster shoe"), "{refused}");
+
+    // One of two: its group goes to the other. The last one is not taken.
+    let (before, object) = (boottime_ns(), format!("{sub}.{first}"));
+    shut_down(&trial, &["--server", &object]).expect("shut down");
+    trial.served_by(&standby, before);
+    goes_off(&trial, &first);
+    let last = shut_down(&trial, &["--server", &format!("{sub}.{}", standby[0])]).expect_err("the last one");
+    assert!(last.to_string().contains("is the last server in service"), "{last}");
+    let epoch = trial.epoch();
+    trial.cluster.power_on(&first).expect("power");
+    trial.all_return(epoch);
+
+    // All: the plan says what stops, nothing of the group is left, and each switches itself off.
+    let plan = shut_down(&trial, &["--subcluster", &sub, "--plan"]).expect("a plan");
+    assert!(plan.contains(&format!("shut {sub} down\n")) && plan.contains(&format!("interrupts {GROUP}")), "{plan}");
+    let said = shut_down(&trial, &["--subcluster", &sub]).expect("shut down");
+    assert!(said.contains("switched off; the next start is an ordinary one"), "{said}");
+    let status = trial.cluster.sub_cluster().expect("the sub-cluster").status.expect("a status");
+    assert_eq!(status.phase, Some(SubClusterPhase::Stopped));
+    for server in &servers {
+        goes_off(&trial, server);
+    }
+    let before = boottime_ns();
+    for server in &servers {
+        trial.cluster.power_on(server).expect("power");
+    }
+    trial.served_by(&servers, before);
+    trial.all_return(epoch);
+    trial.cluster.wait_all_online(LIMIT).expect("all is as before");
+    assert!(servers.iter().all(|server| !mark(&trial, server).exists()), "nobody shuts down again");
+    trial.cluster.close().expect("the lab goes");
+}
+
+#[test]
+fn a_super_cluster_that_takes_its_control_plane_down_with_it_comes_back_and_the_operation_ends() {
+    // The stop takes so long that the control plane is gone before any server says that it was done.
+    let edit = |documents: &mut [(PathBuf, Value)]| {
+        for (_, document) in documents.iter_mut() {
+            if document["kind"] == "SuperCluster" {
+                document["spec"]["master"] = serde_yaml::from_str("{subCluster: shop, group: web}").expect("YAML");
+            } else if document["kind"] == "FailoverGroup" {
+                let page = document["spec"]["resources"].as_sequence_mut().expect("resources");
+                let page = page.iter_mut().find(|resource| resource["name"] == "page").expect("the script");
+                page["script"]["stop"]["inline"] = "sleep 3".into();
+            }
+        }
+    };
+    let trial = Trial::start_with("shutdown-all", "two-servers", ClusterOptions::default(), edit);
+    let servers = trial.cluster.blueprint().servers.clone();
+    let active = trial.active();
+    let stopping = || {
+        let all = trial.host(&active).processes()?;
+        Ok(all.iter().any(|process| process.args == ["sleep", "3"]).then_some(()))
+    };
+    let answer = thread::scope(|scope| {
+        let command = scope.spawn(|| shut_down(&trial, &["--supercluster", "demo"]));
+        wait_for("the group to stop", LIMIT, |_| stopping()).expect("it does");
+        trial.cluster.stop_control_plane(StoreKind::Sqlite).expect("it goes with its group");
+        command.join().expect("it ends")
+    });
+    let lost = answer.expect_err("nobody answers any more").to_string();
+    assert!(lost.contains("after the next start holdfast get hop/shutdown-demo-"), "{lost}");
+    for server in &servers {
+        goes_off(&trial, server);
+    }
+
+    let before = boottime_ns();
+    for server in &servers {
+        trial.cluster.power_on(server).expect("power");
+    }
+    trial.cluster.start_control_plane(StoreKind::Sqlite).expect("the control plane is back");
+    trial.served_by(&servers, before);
+    wait_for("the Operation to end", LIMIT, |last| {
+        let list: Json = serde_json::from_str(&trial.cluster.holdfast(&["get", "hop", "-n", "ha", "-o", "json"])?)
+            .map_err(|error| LabError::Api(error.to_string()))?;
+        *last = list["items"][0]["status"].to_string();
+        Ok((list["items"][0]["status"]["phase"] == OperationPhase::Succeeded.as_str()).then_some(()))
+    })
+    .expect("it has succeeded");
+    trial.undisturbed_since(boottime_ns() - 1);
+    assert!(servers.iter().all(|server| !mark(&trial, server).exists()), "nobody shuts down again");
+    trial.cluster.close().expect("the lab goes");
+}

@@ -75,6 +75,10 @@ pub(crate) enum Command {
     Exec(ExecArgs),
     /// Stop the groups of a server, sub-cluster or super-cluster in order, let the servers leave, and switch them off. Dangerous
     Shutdown(ShutdownArgs),
+    /// Take one server after the other out of service, have it serviced, and take it back; a group moves once where it can
+    Upgrade(UpgradeArgs),
+    /// Let an Operation go on that waits for the operator
+    Proceed(ProceedArgs),
     /// Take a server out of service: its groups move away, and it stays out until it is reinstated
     Detach(DetachArgs),
     /// Take a server back into service, as a standby

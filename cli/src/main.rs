@@ -82,6 +82,8 @@ fn run(command: Command) -> Result {
         Command::Exec(args) => short(commands::operation::exec(args, printer)),
         Command::Restart(args) => short(commands::operation::restart(args, printer)),
         Command::Shutdown(args) => short(commands::operation::shutdown(args, printer)),
+        Command::Upgrade(args) => short(commands::operation::upgrade(args, printer)),
+        Command::Proceed(args) => short(commands::operation::proceed(args, printer)),
         Command::Detach(args) => short(commands::operation::detach(args, printer)),
         Command::Reinstate(args) => short(commands::operation::reinstate(args, printer)),
         Command::ClearFailures(args) if args.here.local => commands::local::clear_failures(args, printer),

@@ -13,7 +13,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use holdfast_api::v1::{ExecResult, Operation, OperationMode, OperationPhase, OperationType, SubCluster, TargetKind};
+use holdfast_api::v1::{
+    ExecResult, Operation, OperationMode, OperationPhase, OperationType, StepState, SubCluster, TargetKind,
+};
 use tokio::sync::{mpsc, watch};
 
 use crate::ask::{self, Ask};
@@ -41,7 +43,7 @@ pub type Jobs = Option<BTreeMap<String, Job>>;
 /// What an Operation asks of this server; none: nothing.
 pub fn job(operation: &Operation, uid: &str, sub: &SubCluster, server: &str) -> Option<Job> {
     let spec = &operation.spec;
-    let asks = spec.type_ == OperationType::Exec
+    let asks = matches!(spec.type_, OperationType::Exec | OperationType::Upgrade)
         && spec.mode == OperationMode::Execute
         && !spec.cancel
         && operation.metadata.uid.as_deref() == Some(uid)
@@ -52,12 +54,22 @@ pub fn job(operation: &Operation, uid: &str, sub: &SubCluster, server: &str) -> 
         TargetKind::SuperCluster => sub.spec.super_cluster.as_ref().is_some_and(|whole| whole.name == spec.target.name),
         _ => false,
     };
-    let exec = spec.exec.as_ref().filter(|exec| asks && ours && holdfast_api::exec::names(exec, name, server))?;
-    Some(Job {
-        operation: operation.metadata.name.clone()?,
-        command: exec.command.clone(),
-        timeout: exec.timeout.get(),
-    })
+    let (command, timeout) = match (&spec.exec, &spec.upgrade) {
+        (Some(exec), _) if holdfast_api::exec::names(exec, name, server) => (exec.command.clone(), exec.timeout.get()),
+        // Only while it is this server's turn.
+        (None, Some(upgrade)) if is_serviced(operation, &format!("{name}.{server}")) => {
+            (upgrade.command.clone(), spec.timeout.get())
+        }
+        _ => return None,
+    };
+    let named = asks && ours && !command.is_empty();
+    named.then_some(Job { operation: operation.metadata.name.clone()?, command, timeout })
+}
+
+fn is_serviced(operation: &Operation, server: &str) -> bool {
+    let step = holdfast_api::exec::service_step(server);
+    let steps = operation.status.iter().flat_map(|status| &status.steps);
+    steps.into_iter().any(|one| one.name == step && one.state == StepState::Running)
 }
 
 /// Where they run and are noted.

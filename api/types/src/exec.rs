@@ -1,4 +1,4 @@
-//! Which servers an Operation Exec is about, and how much of its output is kept.
+//! Which servers an Operation Exec is about, when the command of an Upgrade runs, and how much of its output is kept.
 
 use crate::v1::ExecParameters;
 
@@ -6,6 +6,11 @@ use crate::v1::ExecParameters;
 pub fn names(exec: &ExecParameters, sub_cluster: &str, server: &str) -> bool {
     let whole = format!("{sub_cluster}.{server}");
     exec.servers.is_empty() || exec.servers.iter().any(|name| name == server || *name == whole)
+}
+
+/// Name of the step of an Upgrade in which its command runs on a server, SUBCLUSTER.SERVER.
+pub fn service_step(server: &str) -> String {
+    format!("service: {server}")
 }
 
 /// As much of the beginning of a text as fits into so many bytes.

@@ -94,10 +94,11 @@ pub fn unsupported_operation(spec: &OperationSpec) -> Vec<FieldError> {
             | OperationType::Resume
             | OperationType::Exec
             | OperationType::Shutdown
+            | OperationType::Upgrade
     );
     let built = on_group || on_server || alone;
     let all = "use Move, Stop, Start, Restart, Pause, Resume, Exec, ClearFailures, Detach, Reinstate, ForceReinstate, \
-               ConfirmStopped, Shutdown or RotateKey";
+               ConfirmStopped, Shutdown, Upgrade or RotateKey";
     r.add(!built, "spec.type", spec.type_, all);
     r.0
 }

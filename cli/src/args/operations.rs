@@ -31,9 +31,9 @@ pub(crate) struct WaitArgs {
     /// Do it only if its plan still has this digest, as --plan shows it
     #[arg(long, value_name = "DIGEST", conflicts_with = "plan")]
     pub(crate) plan_digest: Option<String>,
-    /// How long to wait for the end, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
-    pub(crate) timeout: u64,
+    /// How long to wait for the end, in seconds; then it has failed. Default: 300; of an upgrade 86400
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) timeout: Option<u64>,
     #[command(flatten)]
     pub(crate) client: ClientArgs,
 }
@@ -132,6 +132,37 @@ pub(crate) struct ShutdownArgs {
     pub(crate) confirm: Option<String>,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
+}
+
+/// `holdfast upgrade`.
+#[derive(Debug, Args)]
+pub(crate) struct UpgradeArgs {
+    /// The servers of this sub-cluster
+    #[arg(long, value_name = "NAME", required_unless_present = "supercluster", conflicts_with = "supercluster")]
+    pub(crate) subcluster: Option<String>,
+    /// The servers of this super-cluster
+    #[arg(long, value_name = "NAME")]
+    pub(crate) supercluster: Option<String>,
+    /// Only this one of them, as SERVER or SUBCLUSTER.SERVER; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(crate) server: Vec<String>,
+    /// So many servers, of different sub-clusters, may be out of service at once
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) max_concurrent: u16,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+    /// What is run on each server while it is out of service, after `--`; without it, it waits there for holdfast proceed
+    #[arg(last = true)]
+    pub(crate) command: Vec<String>,
+}
+
+/// `holdfast proceed`.
+#[derive(Debug, Args)]
+pub(crate) struct ProceedArgs {
+    /// The Operation that waits for it
+    pub(crate) operation: String,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
 }
 
 /// `holdfast exec`.

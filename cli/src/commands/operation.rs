@@ -11,8 +11,8 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::args::{
-    ClearFailuresArgs, ConfirmArgs, DetachArgs, ExecArgs, GroupArgs, PauseArgs, RestartArgs, ResumeArgs,
-    ServerOperationArgs, ShutdownArgs, TargetArgs, WaitArgs,
+    ClearFailuresArgs, ConfirmArgs, DetachArgs, ExecArgs, GroupArgs, PauseArgs, ProceedArgs, RestartArgs, ResumeArgs,
+    ServerOperationArgs, ShutdownArgs, TargetArgs, UpgradeArgs, WaitArgs,
 };
 use crate::client::{Api, Body};
 use crate::errors::{Failure, Result};
@@ -20,6 +20,11 @@ use crate::printer::Printer;
 
 /// How often it looks how far the operation is.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// How long an operation may take if nothing else is said, in seconds.
+const PATIENCE: u64 = 300;
+/// The same of one that waits for people.
+const DAY: u64 = 86_400;
 
 /// What is asked for.
 pub(crate) struct Wanted<'a> {
@@ -116,6 +121,45 @@ pub(crate) async fn exec(args: ExecArgs, printer: Printer) -> Result {
         printer,
     )
     .await
+}
+
+/// Runs `holdfast upgrade`.
+///
+/// # Errors
+/// As [`carry_out`].
+pub(crate) async fn upgrade(args: UpgradeArgs, printer: Printer) -> Result {
+    let (kind, target) = match (&args.supercluster, &args.subcluster) {
+        (Some(whole), _) => ("SuperCluster", whole.as_str()),
+        (None, sub) => ("SubCluster", sub.as_deref().unwrap_or_default()),
+    };
+    let value = json!({"servers": args.server, "maxConcurrent": args.max_concurrent, "command": args.command});
+    let words = format!("the upgrade of {target}");
+    let wanted = Wanted { type_: "Upgrade", kind, target, parameters: Some(("upgrade", value)), words };
+    carry_out(&wanted, &args.wait, None, printer).await
+}
+
+/// Runs `holdfast proceed`: raises `spec.proceed` of one that waits.
+///
+/// # Errors
+/// When there is no such operation, or it does not wait.
+pub(crate) async fn proceed(args: ProceedArgs, printer: Printer) -> Result {
+    let api = Api::connect(&args.client).await?;
+    let path =
+        format!("/apis/{}/namespaces/{}/operations/{}", holdfast_api::API_VERSION, api.namespace(), args.operation);
+    let operation: Operation = api.send(Method::GET, &path, None).await?;
+    let phase = operation.status.as_ref().and_then(|status| status.phase).unwrap_or_default();
+    if phase != OperationPhase::AwaitingOperator {
+        return Err(Failure::refused(format!("{} waits for no operator: it is {phase}", args.operation))
+            .hint(format!("holdfast get hop/{} -o yaml shows how far it is", args.operation)));
+    }
+    // Only if nobody else has done so meanwhile.
+    let value = json!({
+        "metadata": {"resourceVersion": operation.metadata.resource_version},
+        "spec": {"proceed": operation.spec.proceed + 1},
+    });
+    let body = Body { content_type: "application/merge-patch+json", value: &value };
+    let _: Value = api.send(Method::PATCH, &path, Some(body)).await?;
+    printer.data(&format!("{} goes on", args.operation))
 }
 
 /// What came of a command, server by server.
@@ -256,6 +300,7 @@ pub(crate) async fn carry_out(
     let operations = format!("/apis/{}/namespaces/{}/operations", holdfast_api::API_VERSION, api.namespace());
     let target =
         if wanted.kind == "Server" { object_name(&api, wanted.target).await? } else { wanted.target.to_owned() };
+    let timeout = wait.timeout.unwrap_or(if wanted.type_ == "Upgrade" { DAY } else { PATIENCE });
     let mut operation = json!({
         "apiVersion": holdfast_api::API_VERSION,
         "kind": "Operation",
@@ -263,7 +308,7 @@ pub(crate) async fn carry_out(
         "spec": {
             "type": wanted.type_,
             "target": {"kind": wanted.kind, "name": target},
-            "timeout": format!("{}s", wait.timeout),
+            "timeout": format!("{timeout}s"),
         },
     });
     if let Some((member, value)) = &wanted.parameters {
@@ -288,7 +333,7 @@ pub(crate) async fn carry_out(
     let created: Value = api.send(Method::POST, &operations, Some(body)).await?;
     let name = created.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
     printer.note(format!("operation {name}"));
-    follow(&api, wanted, wait.timeout, &format!("{operations}/{name}"), &name, printer).await
+    follow(&api, wanted, timeout, &format!("{operations}/{name}"), &name, printer).await
 }
 
 /// The name of a server's object: as given, or of the one server of the namespace that is called so.

@@ -16,6 +16,7 @@ pub(crate) mod rotate_key;
 pub(crate) mod shutdown;
 #[cfg(test)]
 mod tests;
+pub(crate) mod upgrade;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,6 +74,9 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
         if exec::is(&operation) {
             exec::carry_out(&operation, &exec::on_servers(&operation, &context), &context).await?;
         }
+        if upgrade::is(&operation) {
+            upgrade::carry_out(&operation, &upgrade::on(&operation, &context), &context).await?;
+        }
         if shutdown::is(&operation) {
             shutdown::carry_out(&operation, &shutdown::on(&operation, &context), &context).await?;
         }
@@ -105,8 +109,16 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
     if let Some(on) = &on_shutdown {
         shutdown::carry_out(&operation, on, &context).await?;
     }
+    let on_upgrade = upgrade::is(&operation).then(|| upgrade::on(&operation, &context));
+    if let Some(on) = &on_upgrade {
+        upgrade::carry_out(&operation, on, &context).await?;
+    }
     // Those about many objects look at reports that wake no Operation.
-    let many = on_service.is_some() || on_groups.is_some() || on_servers.is_some() || on_shutdown.is_some();
+    let many = on_service.is_some()
+        || on_groups.is_some()
+        || on_servers.is_some()
+        || on_shutdown.is_some()
+        || on_upgrade.is_some();
     let ahead = match phase_of(&operation) {
         OperationPhase::Pending if sub.is_some() || many => ahead(&api, &operation).await?,
         _ => None,
@@ -142,6 +154,7 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
         on_groups: on_groups.as_ref(),
         on_servers: on_servers.as_ref(),
         on_shutdown: on_shutdown.as_ref(),
+        on_upgrade: on_upgrade.as_ref(),
         keys: keys.as_ref(),
         operation: &operation,
         group: group.as_deref(),
@@ -176,7 +189,9 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
         // The next look is caused by the change of the object.
         (_, true, _) => Action::requeue(Duration::from_secs(1)),
         // The reports of servers wake no Operation.
-        (OperationPhase::Running | OperationPhase::Pending, ..) if keys.is_some() || on_server.is_some() || many => {
+        (OperationPhase::Running | OperationPhase::AwaitingOperator | OperationPhase::Pending, ..)
+            if keys.is_some() || on_server.is_some() || many =>
+        {
             Action::requeue(KEY_LOOK)
         }
         (OperationPhase::Running, ..) => {

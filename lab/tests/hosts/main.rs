@@ -39,6 +39,7 @@ mod systemd;
 mod three_servers;
 mod two_way;
 mod up;
+mod upgrade;
 mod virtual_ip;
 mod watchdog;
 mod why;

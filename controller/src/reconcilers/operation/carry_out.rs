@@ -44,6 +44,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) on_servers: Option<&'a super::exec::OnServers>,
     /// What it shuts down.
     pub(crate) on_shutdown: Option<&'a super::shutdown::OnShutdown>,
+    /// What it services.
+    pub(crate) on_upgrade: Option<&'a super::upgrade::OnUpgrade>,
     /// Whether agents of the sub-cluster report.
     pub(crate) reporting: bool,
     /// Another Operation on the same group that goes first.
@@ -118,7 +120,7 @@ pub(crate) fn next(facts: &Facts<'_>) -> OperationStatus {
     next.status.observed_generation = next.generation;
     next.status.origin.get_or_insert(OperationOrigin::Api);
     match phase {
-        OperationPhase::Running => go_on(facts, &mut next),
+        OperationPhase::Running | OperationPhase::AwaitingOperator => go_on(facts, &mut next),
         _ => super::planned::begin(facts, &mut next),
     }
     next.status
@@ -274,17 +276,44 @@ impl<'a> Next<'a> {
 
     /// The running step, by its number, is done; the next one begins.
     pub(super) fn step_done(&mut self, number: usize) {
-        let (now, began) = (self.now, self.began);
-        let Some(step) = self.status.steps.get_mut(number).filter(|step| step.state == StepState::Running) else {
-            return;
-        };
-        step.state = StepState::Done;
-        step.took = took(step, began, now);
-        if let Some(next) = self.status.steps.get_mut(number + 1) {
-            next.state = StepState::Running;
-            next.start_time = Some(Time(now));
+        if self.is_running(number) {
+            self.finish_step(number);
+            self.begin_step(number + 1);
+            self.say_running();
         }
-        self.say_running();
+    }
+
+    /// A running step, by its number, is done.
+    pub(super) fn finish_step(&mut self, number: usize) {
+        let (now, began) = (self.now, self.began);
+        if let Some(step) = self.status.steps.get_mut(number) {
+            step.state = StepState::Done;
+            step.message.clear();
+            step.took = took(step, began, now);
+        }
+    }
+
+    /// A step, by its number, begins.
+    pub(super) fn begin_step(&mut self, number: usize) {
+        if let Some(step) = self.status.steps.get_mut(number) {
+            step.state = StepState::Running;
+            step.start_time = Some(Time(self.now));
+        }
+    }
+
+    /// Says what a running step, by its number, waits for.
+    pub(super) fn say_of_step(&mut self, number: usize, why: &str) {
+        if let Some(step) = self.status.steps.get_mut(number) {
+            step.message = why.to_owned();
+        }
+    }
+
+    /// Says how far it is, of one with several steps at once. `awaits`: an operator has to go on.
+    pub(super) fn say_how_far(&mut self, awaits: bool, message: &str) {
+        let phase = if awaits { OperationPhase::AwaitingOperator } else { OperationPhase::Running };
+        self.status.phase = Some(phase);
+        self.set(condition::READY, false, phase.as_str(), message);
+        self.set(condition::COMPLETE, false, phase.as_str(), message);
     }
 }
 
@@ -335,6 +364,9 @@ fn go_on(facts: &Facts<'_>, next: &mut Next<'_>) {
     }
     if super::shutdown::is(operation) {
         return super::shutdown::go_on(facts, next);
+    }
+    if super::upgrade::is(operation) {
+        return super::upgrade::go_on(facts, next);
     }
     if super::pause::is(operation) {
         return super::pause::go_on(facts, next);

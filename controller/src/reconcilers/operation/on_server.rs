@@ -6,13 +6,13 @@
 
 use holdfast_api::reasons::accepted;
 use holdfast_api::v1::{
-    DetachGroups, GroupPhase, MemberStatus, Operation, OperationPhase, OperationType, Server, ServerDeclaredState,
-    ServerRequest, ServerState, SubCluster, SubClusterPhase,
+    DetachGroups, FailoverGroup, GroupPhase, MemberStatus, Operation, OperationPhase, OperationType, Server,
+    ServerDeclaredState, ServerRequest, ServerState, SubCluster, SubClusterPhase,
 };
 use kube::api::Api;
 use kube::{Resource, ResourceExt};
 
-use super::super::failover_group::target::exclusions;
+use super::super::failover_group::target::{Beside, exclusions};
 
 use super::carry_out::{Facts, Next, deadline, phase_of, reason, reasons, server_of};
 use super::pause::is_paused;
@@ -40,12 +40,12 @@ fn member<'a>(sub: &'a SubCluster, server: &str) -> Option<&'a MemberStatus> {
     sub.status.as_ref()?.members.iter().find(|member| member.name == server)
 }
 
-fn is_member(sub: &SubCluster, server: &str) -> bool {
+pub(super) fn is_member(sub: &SubCluster, server: &str) -> bool {
     let view = sub.status.as_ref().and_then(|status| status.view.as_ref());
     view.is_some_and(|view| view.members.iter().any(|name| name == server))
 }
 
-fn is_detached(sub: &SubCluster, server: &str) -> bool {
+pub(super) fn is_detached(sub: &SubCluster, server: &str) -> bool {
     member(sub, server).is_some_and(|member| member.detached)
 }
 
@@ -104,6 +104,26 @@ fn request(
         by: operation.spec.requested_by.clone().unwrap_or_else(|| "an operator".into()),
         lineage,
         epoch,
+    })
+}
+
+/// What the agents are asked for about a server, in the view that its sub-cluster shows.
+pub(super) fn view_request(
+    operation: &Operation,
+    sub: &SubCluster,
+    server: &str,
+    type_: OperationType,
+) -> Option<ServerRequest> {
+    let status = sub.status.as_ref()?;
+    Some(ServerRequest {
+        operation: operation.name_any(),
+        server: server.to_owned(),
+        type_,
+        stop_groups: false,
+        shut_down: None,
+        by: operation.spec.requested_by.clone().unwrap_or_else(|| "an operator".into()),
+        lineage: status.lineage.unwrap_or(1),
+        epoch: status.epoch?,
     })
 }
 
@@ -213,34 +233,12 @@ fn begin_detach(facts: &Facts<'_>, sub: &SubCluster, name: &str, next: &mut Next
         return next.fail(reason::REFUSED, &message);
     }
     let stops = facts.operation.spec.detach.as_ref().is_some_and(|detach| detach.groups == DetachGroups::Stop);
-    let here = facts
-        .beside
-        .groups
-        .iter()
-        .filter(|group| server_of(group) == Some(name) && phase_of(group) != GroupPhase::Offline);
-    let names: Vec<String> = here.clone().map(|group| group.name_any()).collect();
-    let paused: Vec<String> = here.clone().filter(|group| is_paused(group)).map(|group| group.name_any()).collect();
-    if !paused.is_empty() {
-        let message =
-            format!("{} is paused on {name}, and nobody acts on it; holdfast resume comes first", paused.join(", "));
+    let names: Vec<String> = groups_on(facts.beside, name).map(|group| group.name_any()).collect();
+    if let Some(message) = paused_on(facts.beside, name) {
         return next.fail(reason::REFUSED, &message);
     }
-    if !stops {
-        for group in here {
-            let others = view.members.iter().filter(|other| *other != name);
-            let why: Vec<String> = others
-                .map(|other| (other, exclusions(sub, group, facts.beside, other)))
-                .map(|(other, why)| if why.is_empty() { String::new() } else { format!("{other}: {}", reasons(&why)) })
-                .collect();
-            if why.iter().all(|why| !why.is_empty()) {
-                let message = format!(
-                    "{} runs on {name} and no other server may run it: {}; with spec.detach.groups: Stop it is stopped",
-                    group.name_any(),
-                    why.join("; ")
-                );
-                return next.fail(reason::NOT_ELIGIBLE, &message);
-            }
-        }
+    if !stops && let Some(message) = no_way_out(sub, facts.beside, name) {
+        return next.fail(reason::NOT_ELIGIBLE, &format!("{message}; with spec.detach.groups: Stop it is stopped"));
     }
     let mut steps = Vec::new();
     if !names.is_empty() {
@@ -249,6 +247,37 @@ fn begin_detach(facts: &Facts<'_>, sub: &SubCluster, name: &str, next: &mut Next
     }
     steps.push(format!("{name} leaves the view"));
     next.run(steps);
+}
+
+fn groups_on<'a>(beside: &'a Beside, server: &'a str) -> impl Iterator<Item = &'a FailoverGroup> {
+    let all = beside.groups.iter().map(AsRef::as_ref);
+    all.filter(move |group| server_of(group) == Some(server) && phase_of(group) != GroupPhase::Offline)
+}
+
+fn paused_on(beside: &Beside, server: &str) -> Option<String> {
+    let paused: Vec<String> =
+        groups_on(beside, server).filter(|group| is_paused(group)).map(|group| group.name_any()).collect();
+    let names = paused.join(", ");
+    (!paused.is_empty())
+        .then(|| format!("{names} is paused on {server}, and nobody acts on it; holdfast resume comes first"))
+}
+
+/// Why the groups of a server can't leave it; none: each has another one that may run it.
+pub(super) fn no_way_out(sub: &SubCluster, beside: &Beside, server: &str) -> Option<String> {
+    if let Some(paused) = paused_on(beside, server) {
+        return Some(paused);
+    }
+    let view = sub.status.as_ref().and_then(|status| status.view.clone()).unwrap_or_default();
+    groups_on(beside, server).find_map(|group| {
+        let others = view.members.iter().filter(|other| *other != server);
+        let why: Vec<String> = others
+            .map(|other| (other, exclusions(sub, group, beside, other)))
+            .map(|(other, why)| if why.is_empty() { String::new() } else { format!("{other}: {}", reasons(&why)) })
+            .collect();
+        let nowhere = why.iter().all(|why| !why.is_empty());
+        let name = group.name_any();
+        nowhere.then(|| format!("{name} runs on {server} and no other server may run it: {}", why.join("; ")))
+    })
 }
 
 fn begin_force(on: &OnServer<'_>, server: &Server, sub: &SubCluster, next: &mut Next<'_>) {
@@ -341,9 +370,6 @@ mod tests {
 
     use serde_json::{Value, json};
 
-    use super::super::super::failover_group::target::Beside;
-    use holdfast_api::v1::FailoverGroup;
-
     use super::super::super::failover_group::tests::{group, placed, running};
     use super::super::super::sub_cluster::tests::sub_cluster;
     use super::super::carry_out::next;
@@ -393,6 +419,7 @@ mod tests {
                 on_groups: None,
                 on_servers: None,
                 on_shutdown: None,
+                on_upgrade: None,
                 group: None,
                 sub_cluster: Some(&self.sub),
                 beside: &self.beside,

@@ -209,6 +209,7 @@ mod tests {
             on_groups: None,
             on_servers: None,
             on_shutdown: None,
+            on_upgrade: None,
             group: None,
             sub_cluster: None,
             beside: &Beside::default(),

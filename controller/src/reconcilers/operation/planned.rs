@@ -185,7 +185,8 @@ fn disruption(facts: &Facts<'_>, begun: &OperationStatus, plan: &mut OperationPl
             | OperationType::Pause
             | OperationType::Resume
             | OperationType::Exec
-            | OperationType::AcceptSpec,
+            | OperationType::AcceptSpec
+            | OperationType::Upgrade,
             ..,
         ) => return,
         _ => {

@@ -77,6 +77,7 @@ impl Stage {
             on_groups: None,
             on_servers: None,
             on_shutdown: None,
+            on_upgrade: None,
             group: self.group.as_ref(),
             sub_cluster: Some(&self.sub),
             beside: &self.beside,

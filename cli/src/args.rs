@@ -77,6 +77,8 @@ pub(crate) enum Command {
     Shutdown(ShutdownArgs),
     /// Take one server after the other out of service, have it serviced, and take it back; a group moves once where it can
     Upgrade(UpgradeArgs),
+    /// Rehearse losses on the live state without touching it: which groups survive, which do not, for how long they are away
+    Drill(DrillArgs),
     /// Let an Operation go on that waits for the operator
     Proceed(ProceedArgs),
     /// Take a server out of service: its groups move away, and it stays out until it is reinstated

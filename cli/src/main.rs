@@ -83,6 +83,7 @@ fn run(command: Command) -> Result {
         Command::Restart(args) => short(commands::operation::restart(args, printer)),
         Command::Shutdown(args) => short(commands::operation::shutdown(args, printer)),
         Command::Upgrade(args) => short(commands::operation::upgrade(args, printer)),
+        Command::Drill(args) => short(commands::operation::drill(args, printer)),
         Command::Proceed(args) => short(commands::operation::proceed(args, printer)),
         Command::Detach(args) => short(commands::operation::detach(args, printer)),
         Command::Reinstate(args) => short(commands::operation::reinstate(args, printer)),

@@ -95,10 +95,19 @@ pub fn unsupported_operation(spec: &OperationSpec) -> Vec<FieldError> {
             | OperationType::Exec
             | OperationType::Shutdown
             | OperationType::Upgrade
+            | OperationType::Drill
     );
     let built = on_group || on_server || alone;
     let all = "use Move, Stop, Start, Restart, Pause, Resume, Exec, ClearFailures, Detach, Reinstate, ForceReinstate, \
-               ConfirmStopped, Shutdown, Upgrade or RotateKey";
+               ConfirmStopped, Shutdown, Upgrade, Drill or RotateKey";
     r.add(!built, "spec.type", spec.type_, all);
+    if let Some(drill) = &spec.drill {
+        let advice = "leave it out; the drill is thought through on the live state";
+        r.add(drill.live, "spec.drill.live", drill.live, advice);
+        for scenario in drill.scenarios.iter().filter(|scenario| !scenario.apply.is_empty()) {
+            let at = format!("spec.drill.scenarios[{}].apply", scenario.name);
+            r.add(true, at, "", "holdfast validate and kubectl apply --dry-run=server check manifests");
+        }
+    }
     r.0
 }

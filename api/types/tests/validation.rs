@@ -221,10 +221,14 @@ fn what_is_not_built_is_named() {
         support::unsupported_operation(&operation(json!({"type": "Move", "target": target, "move": {"to": "b"}})))
             .is_empty()
     );
-    let drill = operation(
-        json!({"type": "Drill", "target": {"kind": "SubCluster", "name": "pg"}, "mode": "Plan", "planDigest": "1"}),
-    );
-    assert_eq!(fields(&support::unsupported_operation(&drill)), ["spec.type"]);
+    let fence = operation(json!({"type": "Fence", "target": {"kind": "Server", "name": "pg.a"}}));
+    assert_eq!(fields(&support::unsupported_operation(&fence)), ["spec.type"]);
+    let drill = operation(json!({
+        "type": "Drill", "target": {"kind": "SubCluster", "name": "pg"},
+        "drill": {"live": true, "scenarios": [{"name": "new", "apply": [{"kind": "FailoverGroup"}]}]},
+    }));
+    let refused = ["spec.drill.live", "spec.drill.scenarios[new].apply"];
+    assert_eq!(fields(&support::unsupported_operation(&drill)), refused);
     let braked: SuperClusterSpec =
         serde_json::from_value(json!({"brakes": {"maxMovesPerMinute": 1}})).expect("well formed");
     assert_eq!(fields(&support::unsupported_super_cluster(&braked)), ["spec.brakes"]);

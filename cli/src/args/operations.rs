@@ -156,6 +156,26 @@ pub(crate) struct UpgradeArgs {
     pub(crate) command: Vec<String>,
 }
 
+/// `holdfast drill`.
+#[derive(Debug, Args)]
+pub(crate) struct DrillArgs {
+    /// Of this group alone
+    #[arg(long, value_name = "NAME", required_unless_present_any = ["subcluster", "supercluster"])]
+    pub(crate) group: Option<String>,
+    /// Of the groups of this sub-cluster
+    #[arg(long, value_name = "NAME", conflicts_with = "group")]
+    pub(crate) subcluster: Option<String>,
+    /// Of all groups of this super-cluster
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["group", "subcluster"])]
+    pub(crate) supercluster: Option<String>,
+    /// What is lost at one moment, as for holdfast plan: server=alder,path=ic; may be repeated. Without it: each server, one
+    /// after the other
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) lose: Vec<String>,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
 /// `holdfast proceed`.
 #[derive(Debug, Args)]
 pub(crate) struct ProceedArgs {

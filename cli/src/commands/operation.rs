@@ -11,10 +11,11 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::args::{
-    ClearFailuresArgs, ConfirmArgs, DetachArgs, ExecArgs, GroupArgs, PauseArgs, ProceedArgs, RestartArgs, ResumeArgs,
-    ServerOperationArgs, ShutdownArgs, TargetArgs, UpgradeArgs, WaitArgs,
+    ClearFailuresArgs, ConfirmArgs, DetachArgs, DrillArgs, ExecArgs, GroupArgs, PauseArgs, ProceedArgs, RestartArgs,
+    ResumeArgs, ServerOperationArgs, ShutdownArgs, TargetArgs, UpgradeArgs, WaitArgs,
 };
 use crate::client::{Api, Body};
+use crate::commands::plan::losses;
 use crate::errors::{Failure, Result};
 use crate::printer::Printer;
 
@@ -138,6 +139,28 @@ pub(crate) async fn upgrade(args: UpgradeArgs, printer: Printer) -> Result {
     carry_out(&wanted, &args.wait, None, printer).await
 }
 
+/// Runs `holdfast drill`.
+///
+/// # Errors
+/// As [`carry_out`], and when something is named that can't be lost.
+pub(crate) async fn drill(args: DrillArgs, printer: Printer) -> Result {
+    let (kind, target) = match (&args.supercluster, &args.subcluster, &args.group) {
+        (Some(whole), ..) => ("SuperCluster", whole.as_str()),
+        (None, Some(sub), _) => ("SubCluster", sub.as_str()),
+        (None, None, group) => ("FailoverGroup", group.as_deref().unwrap_or_default()),
+    };
+    let mut scenarios = Vec::new();
+    for text in &args.lose {
+        let name: String =
+            text.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+        let name: String = name.chars().take(63).collect();
+        scenarios.push(json!({"name": name.trim_matches('-'), "lose": losses(text)?}));
+    }
+    let words = format!("the drill of {target}");
+    let parameters = Some(("drill", json!({"scenarios": scenarios})));
+    carry_out(&Wanted { type_: "Drill", kind, target, parameters, words }, &args.wait, None, printer).await
+}
+
 /// Runs `holdfast proceed`: raises `spec.proceed` of one that waits.
 ///
 /// # Errors
@@ -162,10 +185,20 @@ pub(crate) async fn proceed(args: ProceedArgs, printer: Printer) -> Result {
     printer.data(&format!("{} goes on", args.operation))
 }
 
-/// What came of a command, server by server.
+/// What came of a command, server by server, or of a drill, scenario by scenario.
 fn outputs_text(outputs: &[OperationOutput]) -> String {
     let mut text = String::new();
     for one in outputs {
+        if let Some(scenario) = &one.scenario {
+            let ends = if one.groups_lost.is_empty() {
+                "survives".to_owned()
+            } else {
+                format!("loses {}", one.groups_lost.join(", "))
+            };
+            let outage = one.outage.as_ref().map_or(String::new(), |outage| format!(", longest outage {outage}"));
+            text.push_str(&format!("{scenario}: {ends}{outage}; {}\n", one.message.as_deref().unwrap_or_default()));
+            continue;
+        }
         let end = one.exit_code.map(|code| format!("exit {code}"));
         let said: Vec<&str> = end.iter().map(String::as_str).chain(one.message.as_deref()).collect();
         text.push_str(&format!("== {}: {}\n", one.server.as_deref().unwrap_or_default(), said.join("; ")));

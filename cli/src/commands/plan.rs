@@ -16,7 +16,7 @@ use crate::errors::{Failure, Result};
 use crate::printer::Printer;
 
 /// Reads `server=alder,path=ic,lock`.
-fn losses(text: &str) -> Result<Losses> {
+pub(crate) fn losses(text: &str) -> Result<Losses> {
     let mut lost = Losses::default();
     for part in text.split(',') {
         let (what, name) = part.split_once('=').map_or((part, None), |(what, name)| (what, Some(name.to_owned())));

@@ -4,6 +4,7 @@
 mod begin;
 pub(crate) mod carry_out;
 pub(crate) mod clear_failures;
+pub(crate) mod drill;
 pub(crate) mod exec;
 pub(crate) mod on_server;
 pub(crate) mod on_service;
@@ -113,6 +114,11 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
     if let Some(on) = &on_upgrade {
         upgrade::carry_out(&operation, on, &context).await?;
     }
+    let pending = matches!(phase_of(&operation), OperationPhase::Pending);
+    let drilled = match drill::is(&operation) && pending {
+        true => Some(drill::outcome(&operation, &context).await),
+        false => None,
+    };
     // Those about many objects look at reports that wake no Operation.
     let many = on_service.is_some()
         || on_groups.is_some()
@@ -155,6 +161,7 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
         on_servers: on_servers.as_ref(),
         on_shutdown: on_shutdown.as_ref(),
         on_upgrade: on_upgrade.as_ref(),
+        drilled: drilled.as_ref(),
         keys: keys.as_ref(),
         operation: &operation,
         group: group.as_deref(),

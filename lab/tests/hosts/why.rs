@@ -100,3 +100,37 @@ fn what_is_predicted_of_a_power_cut_is_what_happens() {
     assert!(actual >= predicted / 2, "predicted {predicted} ms, actual {actual} ms");
     trial.cluster.close().expect("the lab goes");
 }
+
+#[test]
+fn a_drill_tells_for_every_server_what_its_loss_would_do_and_then_it_is_so() {
+    let trial = Trial::two("drill");
+    let (here, there) = (trial.active(), trial.others(&trial.active())[0].clone());
+    let drill = |more: &[&str]| {
+        trial
+            .cluster
+            .holdfast(&[&["drill", "--subcluster", "shop", "-n", "ha", "--reason", "before going live"], more].concat())
+    };
+    let each = drill(&[]).expect("a drill");
+    let line = |server: &str| {
+        let begin = format!("shop.{server}: ");
+        each.lines().find_map(|line| line.strip_prefix(&begin)).expect("its line").to_owned()
+    };
+    assert!(
+        line(&here).starts_with("survives") && line(&here).contains("1 groups are interrupted, 0 do not"),
+        "{each}"
+    );
+    assert_eq!(line(&there), "survives; no group is interrupted");
+    assert!(each.contains("every group survives each of 2 scenarios"), "{each}");
+    let worse = drill(&["--lose", &format!("server={here},lock"), "--lose", "path=ic"]).expect("a drill");
+    assert!(worse.contains(&format!("server-{here}-lock: loses {GROUP}; ")), "{worse}");
+    assert!(worse.contains("path-ic: survives; no group is interrupted"), "{worse}");
+    assert!(worse.contains(&format!("groups are lost in 1 of 2 scenarios: server-{here}-lock")), "{worse}");
+    let unknown = drill(&["--lose", "server=nobody"]).expect_err("there is no such server").to_string();
+    assert!(unknown.contains("the sub-cluster has no server nobody; it has: alder, birch"), "{unknown}");
+    assert_eq!(trial.history(), std::slice::from_ref(&here), "nothing was done");
+
+    let before = boottime_ns();
+    trial.cluster.power_cut(&here).expect("a power cut");
+    trial.served_by(std::slice::from_ref(&there), before);
+    trial.cluster.close().expect("the lab goes");
+}

@@ -293,7 +293,7 @@ pub struct OperationStatus {
     pub children: Vec<String>,
     /// Results of Exec (per server) and Drill (per scenario).
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = 2048), extend("x-kubernetes-list-type" = "atomic"))]
     pub outputs: Vec<OperationOutput>,
     /// Conditions, by type: Ready, Complete, Failed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -402,9 +402,9 @@ pub struct OperationOutput {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 8192))]
     pub output: Option<String>,
-    /// Drill: name of the scenario.
+    /// Drill: name of the scenario; without scenarios, of the server that is lost, SUBCLUSTER.SERVER.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 63))]
+    #[schemars(length(max = 253))]
     pub scenario: Option<String>,
     /// Drill: whether every group runs afterwards.
     #[serde(skip_serializing_if = "Option::is_none")]

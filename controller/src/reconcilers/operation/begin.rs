@@ -13,7 +13,7 @@ use kube::{Resource, ResourceExt};
 use super::super::failover_group::target::{decide, exclusions};
 use super::super::{failover_group, list};
 use super::carry_out::{Facts, Next, destination, holds, not_after, phase_of, reason, reasons, server_of};
-use super::{clear_failures, exec, on_server, on_service, pause, restart, rotate_key, shutdown, upgrade};
+use super::{clear_failures, drill, exec, on_server, on_service, pause, restart, rotate_key, shutdown, upgrade};
 
 /// What to do about a group that is stuck.
 pub(super) const STUCK: &str =
@@ -50,6 +50,9 @@ pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
     }
     if exec::is(operation) {
         return exec::begin(facts, next);
+    }
+    if drill::is(operation) {
+        return drill::begin(facts, next);
     }
     if upgrade::is(operation) {
         return upgrade::begin(facts, next);

@@ -46,6 +46,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) on_shutdown: Option<&'a super::shutdown::OnShutdown>,
     /// What it services.
     pub(crate) on_upgrade: Option<&'a super::upgrade::OnUpgrade>,
+    /// What it rehearsed.
+    pub(crate) drilled: Option<&'a super::drill::Outcome>,
     /// Whether agents of the sub-cluster report.
     pub(crate) reporting: bool,
     /// Another Operation on the same group that goes first.

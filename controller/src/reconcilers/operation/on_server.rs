@@ -420,6 +420,7 @@ mod tests {
                 on_servers: None,
                 on_shutdown: None,
                 on_upgrade: None,
+                drilled: None,
                 group: None,
                 sub_cluster: Some(&self.sub),
                 beside: &self.beside,

@@ -210,6 +210,7 @@ mod tests {
             on_servers: None,
             on_shutdown: None,
             on_upgrade: None,
+            drilled: None,
             group: None,
             sub_cluster: None,
             beside: &Beside::default(),

@@ -78,6 +78,7 @@ impl Stage {
             on_servers: None,
             on_shutdown: None,
             on_upgrade: None,
+            drilled: None,
             group: self.group.as_ref(),
             sub_cluster: Some(&self.sub),
             beside: &self.beside,

@@ -14,6 +14,8 @@ enum Kind {
     Refused,
     /// Ours, or the machine's.
     Unexpected,
+    /// The API server did not answer.
+    Unreachable,
 }
 
 /// Why a command did not do what it was asked to.
@@ -54,11 +56,16 @@ impl Failure {
         self
     }
 
+    /// Nobody answered; the same may succeed later.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        self.kind == Kind::Unreachable
+    }
+
     /// The process's exit status.
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self.kind {
             Kind::Refused => ExitCode::from(1),
-            Kind::Unexpected => ExitCode::from(2),
+            Kind::Unexpected | Kind::Unreachable => ExitCode::from(2),
         }
     }
 }
@@ -101,6 +108,7 @@ impl From<kube::Error> for Failure {
                 let unreachable = matches!(error, kube::Error::Service(_) | kube::Error::HyperError(_));
                 let failure = Failure::from(anyhow::Error::from(error));
                 if unreachable {
+                    let failure = Failure { kind: Kind::Unreachable, ..failure };
                     failure.context("the API server can't be reached").hint(
                         "is it running (`holdfast server --data-dir DIR`), and does the kubeconfig (--kubeconfig, KUBECONFIG) name it?",
                     )

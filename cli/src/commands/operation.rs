@@ -22,6 +22,9 @@ use crate::printer::Printer;
 /// How often it looks how far the operation is.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// A control plane that has been silent for so long has gone with what it shuts down.
+const GONE: Duration = Duration::from_secs(10);
+
 /// How long an operation may take if nothing else is said, in seconds.
 const PATIENCE: u64 = 300;
 /// The same of one that waits for people.
@@ -420,16 +423,32 @@ fn plan_text(plan: &OperationPlan) -> String {
 async fn follow(api: &Api, wanted: &Wanted<'_>, timeout: u64, path: &str, name: &str, printer: Printer) -> Result {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(timeout);
     let words = &wanted.words;
-    let mut said = BTreeSet::new();
+    let (mut said, mut silent) = (BTreeSet::new(), None);
     loop {
-        let read = api.send(Method::GET, path, None).await;
-        let operation: Operation = match read {
-            Err(failure) if wanted.type_ == "Shutdown" && !said.is_empty() => {
-                return Err(failure.hint(format!(
-                    "if the control plane is in what shuts down, it has gone with it; after the next start holdfast get hop/{name} says how it ended"
-                )));
+        let now = tokio::time::Instant::now();
+        let operation: Operation = match api.send(Method::GET, path, None).await {
+            Ok(operation) => {
+                silent = None;
+                operation
             }
-            read => read?,
+            Err(failure) if failure.is_unreachable() => {
+                if silent.is_none() {
+                    printer
+                        .note("  the API server does not answer; the operation does not need this command".to_owned());
+                }
+                let since = *silent.get_or_insert(now);
+                if wanted.type_ == "Shutdown" && now >= since + GONE {
+                    return Err(failure.hint(format!(
+                        "if the control plane is in what shuts down, it has gone with it; after the next start holdfast get hop/{name} says how it ended"
+                    )));
+                }
+                if now >= deadline {
+                    return Err(failure.hint(format!("holdfast get hop/{name} -w shows how far it is")));
+                }
+                tokio::time::sleep(LOOK * 10).await;
+                continue;
+            }
+            Err(failure) => return Err(failure),
         };
         let status = operation.status.unwrap_or_default();
         for step in &status.steps {

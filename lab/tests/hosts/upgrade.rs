@@ -1,13 +1,15 @@
 //! C22: rolling upgrades by an Operation, under a client that writes and a pipeline that applies the manifests again and
 //! again.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use holdfast_api::v1::{OperationPhase, OperationStatus};
-use holdfast_lab::{ClusterOptions, LabError, STATE_DIR, wait_for};
+use holdfast_api::v1::{OperationPhase, OperationStatus, StepState};
+use holdfast_lab::{CONTROL, ClusterOptions, LabError, STATE_DIR, wait_for};
+use nix::sys::signal::Signal;
 use serde_json::Value as Json;
 use serde_yaml::Value;
 
@@ -74,6 +76,56 @@ fn two_servers_are_serviced_one_after_the_other_and_the_group_moves_once() {
     assert_eq!(status.phase, Some(OperationPhase::Succeeded));
     let late = trial.cluster.holdfast(&["proceed", &name, "-n", "ha"]).expect_err("it is over");
     assert!(late.to_string().contains("waits for no operator: it is Succeeded"), "{late}");
+    trial.cluster.close().expect("the lab goes");
+}
+
+/// Kills the processes of a host that run a verb of holdfast; each is started again by its supervisor.
+fn kill(trial: &Trial, host: &str, verb: &str) {
+    let found = trial.host(host).holdfast_processes(verb).expect("its processes");
+    assert!(!found.is_empty(), "{verb} runs on {host}");
+    trial.host(host).signal(&found, Signal::SIGKILL).expect("killed");
+}
+
+#[test]
+fn an_upgrade_survives_the_death_of_the_controller_the_coordinator_and_the_agent_at_every_step() {
+    let trial = Trial::three("upgrade-killed");
+    let (first, epoch) = (trial.active(), trial.epoch());
+    let sub = trial.cluster.sub_cluster().expect("the sub-cluster").metadata.name.expect("a name");
+    let said = thread::scope(|scope| {
+        let command =
+            scope.spawn(|| trial.cluster.holdfast(&["upgrade", "--subcluster", &sub, "-n", "ha", "--timeout", "240"]));
+        let mut killed: BTreeSet<String> = BTreeSet::new();
+        while !command.is_finished() {
+            // The control plane may be away: it is one of those that are killed.
+            let found = operation(&trial).and_then(|found| Ok((found, trial.cluster.sub_cluster()?)));
+            let Ok(((name, status), object)) = found else {
+                thread::sleep(Duration::from_millis(100));
+                continue;
+            };
+            let running = status.steps.iter().find(|step| step.state == StepState::Running);
+            let Some(step) = running.map(|step| step.name.clone()).filter(|step| !killed.contains(step)) else {
+                if status.phase == Some(OperationPhase::AwaitingOperator) {
+                    // It may have been gone on with, or the control plane may be away.
+                    let _ = trial.cluster.holdfast(&["proceed", &name, "-n", "ha"]);
+                }
+                thread::sleep(Duration::from_millis(100));
+                continue;
+            };
+            let coordinator = object.status.and_then(|status| Some(status.view?.coordinator)).expect("a coordinator");
+            let serviced = step.rsplit('.').next().expect("a server");
+            for server in BTreeSet::from([coordinator.as_str(), serviced]) {
+                kill(&trial, server, "agent");
+            }
+            kill(&trial, CONTROL, "server");
+            killed.insert(step);
+        }
+        assert_eq!(killed.len(), 9, "each of three steps of three servers: {killed:?}");
+        command.join().expect("the command ends")
+    });
+    assert!(said.expect("upgraded").contains("3 servers were serviced and are back"));
+    trial.all_return(epoch);
+    let history = trial.history();
+    assert_eq!((history.len(), history.first()), (2, Some(&first)), "the group moved once: {history:?}");
     trial.cluster.close().expect("the lab goes");
 }
 

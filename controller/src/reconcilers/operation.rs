@@ -1,6 +1,7 @@
 //! Operation: carried out step by step, kept as a record, deleted when its time has come. The steps are decided in
 //! `carry_out.rs`; what a running one asks of its group is written by the group's reconciler.
 
+mod about;
 mod begin;
 pub(crate) mod carry_out;
 pub(crate) mod clear_failures;
@@ -33,9 +34,8 @@ use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType};
 use kube::{Api, Resource, ResourceExt};
 
+use self::about::{About, Target};
 use self::carry_out::{Facts, deadline, destination, is_final, next, not_after};
-use self::on_server::OnServer;
-use self::on_service::OnService;
 use super::failover_group::target::{Ask, Beside};
 use super::reporting::Reporting;
 use super::until;
@@ -48,8 +48,8 @@ const FINALIZER: &str = "holdfast.dev/operation";
 /// Event on the group when an Operation on it is over.
 const OPERATION_FINISHED: &str = "OperationFinished";
 
-/// How often an Operation about keys or servers looks at what the servers report.
-const KEY_LOOK: Duration = Duration::from_millis(500);
+/// How often an Operation about more than a group looks at what the servers report.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// What the Operation asks of its group while it runs.
 pub(crate) fn ask(operation: &Operation) -> Ask {
@@ -69,18 +69,8 @@ fn phase_of(operation: &Operation) -> OperationPhase {
 pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) -> Result<Action, Error> {
     let api: Api<Operation> = context.api_beside(operation.as_ref());
     if is_final(phase_of(&operation)) {
-        if let Some(sub) = server_of(&operation, &context).and_then(|server| sub_of(&server, &context)) {
-            on_server::withdraw(&operation, &sub, &context).await?;
-        }
-        if exec::is(&operation) {
-            exec::carry_out(&operation, &exec::on_servers(&operation, &context), &context).await?;
-        }
-        if upgrade::is(&operation) {
-            upgrade::carry_out(&operation, &upgrade::on(&operation, &context), &context).await?;
-        }
-        if shutdown::is(&operation) {
-            shutdown::carry_out(&operation, &shutdown::on(&operation, &context), &context).await?;
-        }
+        let sub = server_of(&operation, &context).and_then(|server| sub_of(&server, &context));
+        about::withdraw(&operation, sub.as_deref(), &context).await?;
         return finished(&api, &operation, &context).await;
     }
     let namespace = operation.namespace();
@@ -93,76 +83,24 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
         (None, TargetKind::SubCluster) => context.sub_cluster(namespace.as_deref(), &operation.spec.target.name),
         _ => None,
     };
-    let on_service = on_service::is(&operation).then(|| {
-        let service = context.data_service(namespace.as_deref(), &operation.spec.target.name);
-        let users = service.as_ref().map(|service| context.groups_with(service)).unwrap_or_default();
-        OnService { service, users }
-    });
-    if let Some(service) = on_service.as_ref().and_then(|on| on.service.as_ref()) {
-        on_service::carry_out(&operation, service, &context).await?;
-    }
-    let on_groups = pause::is(&operation).then(|| pause::on_groups(&operation, &context));
-    let on_servers = exec::is(&operation).then(|| exec::on_servers(&operation, &context));
-    if let Some(on) = &on_servers {
-        exec::carry_out(&operation, on, &context).await?;
-    }
-    let on_shutdown = shutdown::is(&operation).then(|| shutdown::on(&operation, &context));
-    if let Some(on) = &on_shutdown {
-        shutdown::carry_out(&operation, on, &context).await?;
-    }
-    let on_upgrade = upgrade::is(&operation).then(|| upgrade::on(&operation, &context));
-    if let Some(on) = &on_upgrade {
-        upgrade::carry_out(&operation, on, &context).await?;
-    }
-    let pending = matches!(phase_of(&operation), OperationPhase::Pending);
-    let drilled = match drill::is(&operation) && pending {
-        true => Some(drill::outcome(&operation, &context).await),
-        false => None,
-    };
-    // Those about many objects look at reports that wake no Operation.
-    let many = on_service.is_some()
-        || on_groups.is_some()
-        || on_servers.is_some()
-        || on_shutdown.is_some()
-        || on_upgrade.is_some();
+    let now = context.now();
+    let servers = sub.as_ref().map(|sub| context.servers_of(sub)).unwrap_or_default();
+    let reporting = Reporting::of(servers.iter().map(AsRef::as_ref), now, context.settings.report_timeout).is_fresh();
+    let reports = |server: &Server| Reporting::of([server], now, context.settings.report_timeout).is_fresh();
+    let target = Target { server: server.as_ref(), sub: sub.as_deref(), servers: &servers };
+    let about = About::look(&operation, target, reports, &context).await?;
     let ahead = match phase_of(&operation) {
-        OperationPhase::Pending if sub.is_some() || many => ahead(&api, &operation).await?,
+        OperationPhase::Pending if sub.is_some() || about.polls() => ahead(&api, &operation).await?,
         _ => None,
     };
     let planned = match (phase_of(&operation), &operation.spec.plan_digest) {
         (OperationPhase::Pending, Some(digest)) => planned_as(&api, digest).await?,
         _ => None,
     };
-    let now = context.now();
-    let servers = sub.as_ref().map(|sub| context.servers_of(sub)).unwrap_or_default();
-    let reporting = Reporting::of(servers.iter().map(AsRef::as_ref), now, context.settings.report_timeout).is_fresh();
-    let reports = |server: &Server| Reporting::of([server], now, context.settings.report_timeout).is_fresh();
-    let keys = match &sub {
-        Some(sub) if rotate_key::is(&operation) => {
-            Some(rotate_key::carry_out(&operation, sub, &servers, &context).await?)
-        }
-        _ => None,
-    };
-    if let (Some(server), Some(sub)) = (&server, &sub)
-        && on_server::is(&operation)
-    {
-        let others = servers.iter().map(AsRef::as_ref).filter(|other: &&Server| other.uid() != server.uid());
-        let newest = on_server::newest(others.filter(|other| reports(other)));
-        on_server::carry_out(&operation, sub, server, newest, &context).await?;
-    }
     let groups = sub.as_ref().map(|sub| context.groups_of(sub)).unwrap_or_default();
     let beside = Beside { servers, groups };
-    let on_server = (is_about_server(&operation) && on_groups.is_none())
-        .then(|| OnServer { server: server.as_deref(), reports: server.as_deref().is_some_and(reports) });
     let facts = Facts {
-        on_server: on_server.as_ref(),
-        on_service: on_service.as_ref(),
-        on_groups: on_groups.as_ref(),
-        on_servers: on_servers.as_ref(),
-        on_shutdown: on_shutdown.as_ref(),
-        on_upgrade: on_upgrade.as_ref(),
-        drilled: drilled.as_ref(),
-        keys: keys.as_ref(),
+        about: &about,
         operation: &operation,
         group: group.as_deref(),
         sub_cluster: sub.as_deref(),
@@ -196,11 +134,7 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
         // The next look is caused by the change of the object.
         (_, true, _) => Action::requeue(Duration::from_secs(1)),
         // The reports of servers wake no Operation.
-        (OperationPhase::Running | OperationPhase::AwaitingOperator | OperationPhase::Pending, ..)
-            if keys.is_some() || on_server.is_some() || many =>
-        {
-            Action::requeue(KEY_LOOK)
-        }
+        (..) if about.polls() => Action::requeue(LOOK),
         (OperationPhase::Running, ..) => {
             let deadline = deadline(&operation).map_or(context.settings.resync, |deadline| until(now, deadline));
             Action::requeue(deadline.min(context.settings.resync))

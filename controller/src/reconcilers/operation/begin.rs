@@ -12,6 +12,7 @@ use kube::{Resource, ResourceExt};
 
 use super::super::failover_group::target::{decide, exclusions};
 use super::super::{failover_group, list};
+use super::about::About;
 use super::carry_out::{Facts, Next, destination, holds, not_after, phase_of, reason, reasons, server_of};
 use super::{clear_failures, drill, exec, on_server, on_service, pause, restart, rotate_key, shutdown, upgrade};
 
@@ -36,32 +37,17 @@ pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
         let phase = OperationPhase::Expired;
         return next.finish(phase, phase.as_str(), &format!("had not begun by {limit:.0}; nothing was done"));
     }
-    if rotate_key::is(operation) {
-        return rotate_key::begin(facts, next);
-    }
-    if on_server::is(operation) {
-        return on_server::begin(facts, next);
-    }
-    if on_service::is(operation) {
-        return on_service::begin(facts, next);
-    }
-    if clear_failures::is_on_server(operation) {
-        return clear_failures::begin_on_server(facts, next);
-    }
-    if exec::is(operation) {
-        return exec::begin(facts, next);
-    }
-    if drill::is(operation) {
-        return drill::begin(facts, next);
-    }
-    if upgrade::is(operation) {
-        return upgrade::begin(facts, next);
-    }
-    if shutdown::is(operation) {
-        return shutdown::begin(facts, next);
-    }
-    if pause::is(operation) {
-        return pause::begin(facts, next);
+    match facts.about {
+        About::Group => {}
+        About::Server(on) => return on_server::begin(facts, on, next),
+        About::Failures(on) => return clear_failures::begin_on_server(facts, on, next),
+        About::Service(on) => return on_service::begin(facts, on, next),
+        About::Groups(on) => return pause::begin(facts, on, next),
+        About::Exec(on) => return exec::begin(facts, on, next),
+        About::Shutdown(on) => return shutdown::begin(facts, on, next),
+        About::Upgrade(on) => return upgrade::begin(facts, on, next),
+        About::Drill(outcome) => return outcome.iter().for_each(|outcome| drill::begin(outcome, next)),
+        About::Keys(keys) => return rotate_key::begin(facts, keys.as_ref(), next),
     }
     let target = &spec.target.name;
     let Some(group) = facts.group else {

@@ -20,6 +20,7 @@ use kube::{Resource, ResourceExt};
 
 use super::super::failover_group::target::{Beside, exclusions};
 use super::super::{failover_group, list};
+use super::about::About;
 
 /// Everything that the next status depends on.
 #[derive(Clone, Copy)]
@@ -32,22 +33,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) sub_cluster: Option<&'a SubCluster>,
     /// What else is in it.
     pub(crate) beside: &'a Beside,
-    /// The heartbeat keys of the sub-cluster, if the Operation is about them.
-    pub(crate) keys: Option<&'a super::rotate_key::Keys>,
-    /// The server that it names, if it is about one.
-    pub(crate) on_server: Option<&'a super::on_server::OnServer<'a>>,
-    /// The data service that it names, if it is about one.
-    pub(crate) on_service: Option<&'a super::on_service::OnService>,
-    /// The groups that it pauses or resumes.
-    pub(crate) on_groups: Option<&'a super::pause::OnGroups>,
-    /// The servers that it runs a command on.
-    pub(crate) on_servers: Option<&'a super::exec::OnServers>,
-    /// What it shuts down.
-    pub(crate) on_shutdown: Option<&'a super::shutdown::OnShutdown>,
-    /// What it services.
-    pub(crate) on_upgrade: Option<&'a super::upgrade::OnUpgrade>,
-    /// What it rehearsed.
-    pub(crate) drilled: Option<&'a super::drill::Outcome>,
+    /// What it is about beside a group.
+    pub(crate) about: &'a About,
     /// Whether agents of the sub-cluster report.
     pub(crate) reporting: bool,
     /// Another Operation on the same group that goes first.
@@ -349,29 +336,17 @@ pub(super) fn reasons(reasons: &[Reason]) -> String {
 /// It runs: what the agents report moves it on.
 fn go_on(facts: &Facts<'_>, next: &mut Next<'_>) {
     let operation = facts.operation;
-    if super::rotate_key::is(operation) {
-        return super::rotate_key::go_on(facts, next);
-    }
-    if super::on_server::is(operation) {
-        return super::on_server::go_on(facts, next);
-    }
-    if super::on_service::is(operation) {
-        return super::on_service::go_on(facts, next);
-    }
-    if super::clear_failures::is_on_server(operation) {
-        return super::clear_failures::go_on_on_server(facts, next);
-    }
-    if super::exec::is(operation) {
-        return super::exec::go_on(facts, next);
-    }
-    if super::shutdown::is(operation) {
-        return super::shutdown::go_on(facts, next);
-    }
-    if super::upgrade::is(operation) {
-        return super::upgrade::go_on(facts, next);
-    }
-    if super::pause::is(operation) {
-        return super::pause::go_on(facts, next);
+    match facts.about {
+        About::Group => {}
+        About::Server(on) => return super::on_server::go_on(facts, on, next),
+        About::Failures(_) => return super::clear_failures::go_on_on_server(facts, next),
+        About::Service(on) => return super::on_service::go_on(facts, on, next),
+        About::Groups(on) => return super::pause::go_on(facts, on, next),
+        About::Exec(on) => return super::exec::go_on(facts, on, next),
+        About::Shutdown(on) => return super::shutdown::go_on(facts, on, next),
+        About::Upgrade(on) => return super::upgrade::go_on(facts, on, next),
+        About::Drill(_) => return,
+        About::Keys(keys) => return super::rotate_key::go_on(facts, keys.as_ref(), next),
     }
     let name = &operation.spec.target.name;
     let Some(group) = facts.group else {

@@ -15,6 +15,7 @@ use kube::{Resource, ResourceExt};
 
 use super::super::list;
 use super::carry_out::{Facts, Next, deadline, phase_of, reason};
+use super::on_server::OnServer;
 
 /// So many steps an Operation can have.
 const MOST_GROUPS: usize = 256;
@@ -77,10 +78,10 @@ pub(super) fn begin(operation: &Operation, group: &FailoverGroup, next: &mut Nex
 }
 
 /// It has not begun yet, and is about a server.
-pub(super) fn begin_on_server(facts: &Facts<'_>, next: &mut Next<'_>) {
+pub(super) fn begin_on_server(facts: &Facts<'_>, on: &OnServer, next: &mut Next<'_>) {
     let operation = facts.operation;
     let target = &operation.spec.target.name;
-    let (Some(sub), Some(server)) = (facts.sub_cluster, facts.on_server.and_then(|on| on.server)) else {
+    let (Some(sub), Some(server)) = (facts.sub_cluster, on.server.as_deref()) else {
         return next.fail(accepted::NOT_FOUND, &super::on_server::not_found(target));
     };
     if let Some(resource) = operation.spec.clear_failures.as_ref().and_then(|parameters| parameters.resource.as_ref()) {

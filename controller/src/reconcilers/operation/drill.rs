@@ -12,7 +12,7 @@ use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 
 use super::super::list;
-use super::carry_out::{Facts, Next, reason};
+use super::carry_out::{Next, reason};
 use crate::context::Context;
 use crate::what_if::{Scene, WhatIf, lose};
 
@@ -162,8 +162,7 @@ fn output(scenario: String, what: &[WhatIf], only: Option<&str>) -> OperationOut
 }
 
 /// It begins, and is over.
-pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
-    let Some(outcome) = facts.drilled else { return };
+pub(super) fn begin(outcome: &Outcome, next: &mut Next<'_>) {
     match outcome {
         Err((reason, message)) => next.fail(reason, message),
         Ok(outputs) => {

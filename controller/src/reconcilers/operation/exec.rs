@@ -91,10 +91,10 @@ pub(super) async fn carry_out(operation: &Operation, on: &OnServers, context: &C
 }
 
 /// It has not begun yet.
-pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
+pub(super) fn begin(facts: &Facts<'_>, on: &OnServers, next: &mut Next<'_>) {
     let operation = facts.operation;
     let target = &operation.spec.target;
-    let (Some(on), Some(exec)) = (facts.on_servers, &operation.spec.exec) else { return };
+    let Some(exec) = &operation.spec.exec else { return };
     let Some(subs) = on else {
         let message = format!("spec.target.name: there is no {} {} in this namespace", target.kind, target.name);
         return next.fail(accepted::NOT_FOUND, &message);
@@ -136,9 +136,9 @@ pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
 }
 
 /// It runs: what the agents report ends it.
-pub(super) fn go_on(facts: &Facts<'_>, next: &mut Next<'_>) {
+pub(super) fn go_on(facts: &Facts<'_>, on: &OnServers, next: &mut Next<'_>) {
     let operation = facts.operation;
-    let (Some(on), Some(exec)) = (facts.on_servers, &operation.spec.exec) else { return };
+    let Some(exec) = &operation.spec.exec else { return };
     let all = servers(operation, on);
     let ends = operation.spec.cancel || operation.meta().deletion_timestamp.is_some();
     let began = operation.status.iter().flat_map(|status| &status.steps).find_map(|step| step.start_time.as_ref());

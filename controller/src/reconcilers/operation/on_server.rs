@@ -4,6 +4,8 @@
 //! was made for and is void under any other one, so it is made anew while the Operation runs and what it asks for is not
 //! so: nothing is carried out twice, and nothing late.
 
+use std::sync::Arc;
+
 use holdfast_api::reasons::accepted;
 use holdfast_api::v1::{
     DetachGroups, FailoverGroup, GroupPhase, MemberStatus, Operation, OperationPhase, OperationType, Server,
@@ -23,9 +25,9 @@ use crate::write;
 const BEGIN_LINEAGE: &str = "begin lineage ";
 
 /// What the steps depend on beside the sub-cluster.
-pub(crate) struct OnServer<'a> {
+pub(crate) struct OnServer {
     /// The target.
-    pub(crate) server: Option<&'a Server>,
+    pub(crate) server: Option<Arc<Server>>,
     /// Its agent reports.
     pub(crate) reports: bool,
 }
@@ -162,13 +164,12 @@ pub(super) async fn withdraw(operation: &Operation, sub: &SubCluster, context: &
 }
 
 /// It has not begun yet.
-pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
+pub(super) fn begin(facts: &Facts<'_>, on: &OnServer, next: &mut Next<'_>) {
     let operation = facts.operation;
     let target = &operation.spec.target.name;
-    let (Some(sub), Some(on)) = (facts.sub_cluster, facts.on_server) else {
+    let (Some(sub), Some(server)) = (facts.sub_cluster, on.server.as_deref()) else {
         return next.fail(accepted::NOT_FOUND, &not_found(target));
     };
-    let Some(server) = on.server else { return next.fail(accepted::NOT_FOUND, &not_found(target)) };
     if let Some(ahead) = facts.ahead {
         let message = format!("Operation {ahead} on the same server goes first");
         return next.wait(reason::WAITING_FOR_OPERATION, &message);
@@ -280,7 +281,7 @@ pub(super) fn no_way_out(sub: &SubCluster, beside: &Beside, server: &str) -> Opt
     })
 }
 
-fn begin_force(on: &OnServer<'_>, server: &Server, sub: &SubCluster, next: &mut Next<'_>) {
+fn begin_force(on: &OnServer, server: &Server, sub: &SubCluster, next: &mut Next<'_>) {
     let name = &server.spec.server;
     if !on.reports {
         return next.wait(reason::WAITING_FOR_AGENTS, &format!("the agent of {name} does not report"));
@@ -300,9 +301,9 @@ fn begin_force(on: &OnServer<'_>, server: &Server, sub: &SubCluster, next: &mut 
 }
 
 /// It runs.
-pub(super) fn go_on(facts: &Facts<'_>, next: &mut Next<'_>) {
+pub(super) fn go_on(facts: &Facts<'_>, on: &OnServer, next: &mut Next<'_>) {
     let operation = facts.operation;
-    let Some((sub, server)) = facts.sub_cluster.zip(facts.on_server.and_then(|on| on.server)) else {
+    let Some((sub, server)) = facts.sub_cluster.zip(on.server.as_deref()) else {
         return next.fail(accepted::NOT_FOUND, &format!("the Server {} is gone", operation.spec.target.name));
     };
     let name = server.spec.server.as_str();
@@ -372,6 +373,7 @@ mod tests {
 
     use super::super::super::failover_group::tests::{group, placed, running};
     use super::super::super::sub_cluster::tests::sub_cluster;
+    use super::super::about::About;
     use super::super::carry_out::next;
     use super::*;
 
@@ -411,23 +413,16 @@ mod tests {
 
     impl Stage {
         fn look(&mut self) -> String {
-            let on = OnServer { server: Some(&self.server), reports: true };
+            let on = About::Server(OnServer { server: Some(Arc::new(self.server.clone())), reports: true });
             let facts = Facts {
                 operation: &self.operation,
-                on_server: Some(&on),
-                on_service: None,
-                on_groups: None,
-                on_servers: None,
-                on_shutdown: None,
-                on_upgrade: None,
-                drilled: None,
+                about: &on,
                 group: None,
                 sub_cluster: Some(&self.sub),
                 beside: &self.beside,
                 reporting: true,
                 ahead: None,
                 planned: None,
-                keys: None,
                 began: &BTreeMap::new(),
                 now: "2026-03-01T00:00:01Z".parse().unwrap(),
             };

@@ -76,10 +76,9 @@ fn stopped(operation: &Operation, now: Timestamp) -> Hold {
 }
 
 /// It has not begun yet.
-pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
+pub(super) fn begin(facts: &Facts<'_>, on: &OnService, next: &mut Next<'_>) {
     let operation = facts.operation;
     let name = &operation.spec.target.name;
-    let Some(on) = facts.on_service else { return };
     let Some(service) = &on.service else {
         let message = format!("spec.target.name: there is no DataService {name} in this namespace");
         return next.fail(accepted::NOT_FOUND, &message);
@@ -109,10 +108,10 @@ pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
 }
 
 /// It runs: what the agents report of its groups ends it.
-pub(super) fn go_on(facts: &Facts<'_>, next: &mut Next<'_>) {
+pub(super) fn go_on(facts: &Facts<'_>, on: &OnService, next: &mut Next<'_>) {
     let operation = facts.operation;
     let name = &operation.spec.target.name;
-    let Some((service, users)) = facts.on_service.and_then(|on| Some((on.service.as_ref()?, &on.users))) else {
+    let Some(service) = &on.service else {
         return next.fail(accepted::NOT_FOUND, &format!("the DataService {name} is gone"));
     };
     let stop = is_stop(operation);
@@ -120,7 +119,7 @@ pub(super) fn go_on(facts: &Facts<'_>, next: &mut Next<'_>) {
     if is_held(service) != stop {
         waits.push("the hold is being written".to_owned());
     }
-    for group in users {
+    for group in &on.users {
         match standing(group, name, stop) {
             Standing::Done => {}
             Standing::Waits(why) => waits.push(why),
@@ -192,6 +191,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::super::super::failover_group::target::Beside;
+    use super::super::about::About;
     use super::super::carry_out::next;
     use super::*;
 
@@ -201,23 +201,16 @@ mod tests {
             "status": {"phase": "Online", "resources": [{"name": "db", "state": state}]}});
         let service = serde_json::from_value(service.clone()).unwrap();
         let users = vec![Arc::new(serde_json::from_value(group).unwrap())];
-        let on = OnService { service: Some(Arc::new(service)), users };
+        let on = About::Service(OnService { service: Some(Arc::new(service)), users });
         let facts = Facts {
             operation,
-            on_server: None,
-            on_service: Some(&on),
-            on_groups: None,
-            on_servers: None,
-            on_shutdown: None,
-            on_upgrade: None,
-            drilled: None,
+            about: &on,
             group: None,
             sub_cluster: None,
             beside: &Beside::default(),
             reporting: false,
             ahead: None,
             planned: None,
-            keys: None,
             began: &BTreeMap::new(),
             now: "2026-03-01T00:00:01Z".parse().unwrap(),
         };

@@ -165,10 +165,9 @@ pub(crate) fn ends_at(group: &FailoverGroup, now: Timestamp) -> Option<Timestamp
 }
 
 /// It has not begun yet.
-pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
+pub(super) fn begin(facts: &Facts<'_>, on: &OnGroups, next: &mut Next<'_>) {
     let operation = facts.operation;
     let target = &operation.spec.target;
-    let Some(on) = facts.on_groups else { return };
     let Some(meta) = &on.target else {
         let message = format!("spec.target.name: there is no {} {} in this namespace", target.kind, target.name);
         return next.fail(accepted::NOT_FOUND, &message);
@@ -214,9 +213,8 @@ pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
 }
 
 /// It runs: what the agents report of its groups moves the steps on.
-pub(super) fn go_on(facts: &Facts<'_>, next: &mut Next<'_>) {
+pub(super) fn go_on(facts: &Facts<'_>, on: &OnGroups, next: &mut Next<'_>) {
     let operation = facts.operation;
-    let Some(on) = facts.on_groups else { return };
     let steps: Vec<String> = operation.status.iter().flat_map(|status| &status.steps).map(|s| s.name.clone()).collect();
     let (mut waits, mut refused) = (Vec::new(), Vec::new());
     for (number, name) in steps.iter().enumerate() {

@@ -14,6 +14,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::super::failover_group::target::{question, whole};
+use super::about::About;
 use super::carry_out::{Facts, Next, reason, reasons};
 
 /// The schema's limits.
@@ -115,7 +116,7 @@ fn digest(operation: &Operation, plan: &OperationPlan) -> String {
 fn disruption(facts: &Facts<'_>, begun: &OperationStatus, plan: &mut OperationPlan) {
     let spec = &facts.operation.spec;
     let Some(sub) = facts.sub_cluster else {
-        if let Some(on) = facts.on_shutdown {
+        if let About::Shutdown(on) = facts.about {
             let away = super::shutdown::interrupted(on).into_iter();
             plan.disruption.extend(away.map(|group| Disruption { group, outage: None }));
             plan.warnings.push("the groups are away until their servers are switched on again".to_owned());
@@ -126,7 +127,7 @@ fn disruption(facts: &Facts<'_>, begun: &OperationStatus, plan: &mut OperationPl
     };
     let groups = facts.beside.groups.iter().map(AsRef::as_ref);
     let measured = measured(sub, groups.chain(facts.group));
-    let server = facts.on_server.and_then(|on| on.server).map(|server| server.spec.server.clone());
+    let server = facts.about.server().map(|server| server.spec.server.clone());
     let mut losses = Losses::default();
     let input = match (spec.type_, facts.group, &server) {
         (OperationType::Move | OperationType::Stop | OperationType::Start, Some(group), _) => {

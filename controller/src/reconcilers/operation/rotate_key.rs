@@ -91,9 +91,9 @@ pub(super) async fn carry_out(
 }
 
 /// It has not begun yet.
-pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
+pub(super) fn begin(facts: &Facts<'_>, keys: Option<&Keys>, next: &mut Next<'_>) {
     let target = &facts.operation.spec.target.name;
-    let (Some(sub), Some(keys)) = (facts.sub_cluster, facts.keys) else {
+    let (Some(sub), Some(keys)) = (facts.sub_cluster, keys) else {
         let message = format!("spec.target.name: there is no SubCluster {target} in this namespace");
         return next.fail(accepted::NOT_FOUND, &message);
     };
@@ -122,9 +122,9 @@ pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
 }
 
 /// It runs.
-pub(super) fn go_on(facts: &Facts<'_>, next: &mut Next<'_>) {
+pub(super) fn go_on(facts: &Facts<'_>, keys: Option<&Keys>, next: &mut Next<'_>) {
     let operation = facts.operation;
-    let (Some(keys), Some(new)) = (facts.keys, number(operation)) else {
+    let (Some(keys), Some(new)) = (keys, number(operation)) else {
         return next.fail(accepted::NOT_FOUND, &format!("the SubCluster {} is gone", operation.spec.target.name));
     };
     let lacking = |fits: &dyn Fn(&HeartbeatKeys) -> bool| -> Vec<String> {

@@ -186,9 +186,9 @@ pub(super) async fn carry_out(operation: &Operation, on: &OnShutdown, context: &
 }
 
 /// It has not begun yet.
-pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
+pub(super) fn begin(facts: &Facts<'_>, on: &OnShutdown, next: &mut Next<'_>) {
     let operation = facts.operation;
-    let (target, Some(on)) = (&operation.spec.target, facts.on_shutdown) else { return };
+    let target = &operation.spec.target;
     let Some(parts) = &on.parts else {
         let message = format!("spec.target.name: there is no {} {} in this namespace", target.kind, target.name);
         return next.fail(accepted::NOT_FOUND, &message);
@@ -251,9 +251,8 @@ pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
 }
 
 /// It runs: what the agents report moves it on.
-pub(super) fn go_on(facts: &Facts<'_>, next: &mut Next<'_>) {
+pub(super) fn go_on(facts: &Facts<'_>, on: &OnShutdown, next: &mut Next<'_>) {
     let operation = facts.operation;
-    let Some(on) = facts.on_shutdown else { return };
     let target = &operation.spec.target.name;
     if on.parts.is_none() {
         return next.fail(accepted::NOT_FOUND, &format!("{} {target} is gone", operation.spec.target.kind));

@@ -14,6 +14,7 @@ use serde_json::json;
 use super::super::failover_group::target::Beside;
 use super::super::failover_group::tests::{group, placed, running};
 use super::super::sub_cluster::tests::sub_cluster;
+use super::about::About;
 use super::carry_out::{Facts, next};
 use super::rotate_key::Keys;
 
@@ -27,7 +28,7 @@ pub(super) struct Stage {
     pub(super) beside: Beside,
     reporting: bool,
     pub(super) ahead: Option<&'static str>,
-    keys: Option<Keys>,
+    about: About,
     pub(super) planned: Option<holdfast_api::v1::OperationPlan>,
     now: Timestamp,
     began: BTreeMap<String, Timestamp>,
@@ -49,7 +50,7 @@ impl Stage {
             beside: Beside::default(),
             reporting: true,
             ahead: None,
-            keys: None,
+            about: About::Group,
             planned: None,
             now: BEGIN.parse().unwrap(),
             began: BTreeMap::new(),
@@ -72,20 +73,13 @@ impl Stage {
     fn facts(&self) -> Facts<'_> {
         Facts {
             operation: &self.operation,
-            on_server: None,
-            on_service: None,
-            on_groups: None,
-            on_servers: None,
-            on_shutdown: None,
-            on_upgrade: None,
-            drilled: None,
+            about: &self.about,
             group: self.group.as_ref(),
             sub_cluster: Some(&self.sub),
             beside: &self.beside,
             reporting: self.reporting,
             ahead: self.ahead,
             planned: self.planned.as_ref(),
-            keys: self.keys.as_ref(),
             began: &self.began,
             now: self.now,
         }
@@ -440,7 +434,7 @@ fn what_is_over_stays_as_it_is() {
 fn rotation(secret: &[u32], servers: &[(&str, u32, &[u32])]) -> Stage {
     let mut stage = Stage::new(json!({"type": "RotateKey", "target": {"kind": "SubCluster", "name": "db"}}));
     stage.group = None;
-    stage.keys = Some(Keys::default());
+    stage.about = About::Keys(None);
     keys(&mut stage, secret, servers);
     stage
 }
@@ -450,7 +444,8 @@ fn keys(stage: &mut Stage, secret: &[u32], servers: &[(&str, u32, &[u32])]) {
         let keys = HeartbeatKeys { sealing: *sealing, held: held.to_vec() };
         ((*name).to_string(), (*sealing > 0).then_some(keys))
     };
-    *stage.keys.as_mut().unwrap() = Keys { secret: secret.to_vec(), servers: servers.iter().map(reported).collect() };
+    let keys = Keys { secret: secret.to_vec(), servers: servers.iter().map(reported).collect() };
+    stage.about = About::Keys(Some(keys));
 }
 
 #[test]

@@ -129,9 +129,9 @@ fn places(parts: &[Part]) -> Vec<Place<'_>> {
 }
 
 /// It has not begun yet.
-pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
+pub(super) fn begin(facts: &Facts<'_>, on: &OnUpgrade, next: &mut Next<'_>) {
     let operation = facts.operation;
-    let (target, Some(on)) = (&operation.spec.target, facts.on_upgrade) else { return };
+    let target = &operation.spec.target;
     let Some(parts) = on else {
         let message = format!("spec.target.name: there is no {} {} in this namespace", target.kind, target.name);
         return next.fail(accepted::NOT_FOUND, &message);
@@ -200,9 +200,8 @@ fn place_of<'a>(parts: &'a [Part], step: &str) -> Option<Place<'a>> {
 }
 
 /// It runs: what the agents report, or the operator, moves it on.
-pub(super) fn go_on(facts: &Facts<'_>, next: &mut Next<'_>) {
+pub(super) fn go_on(facts: &Facts<'_>, on: &OnUpgrade, next: &mut Next<'_>) {
     let operation = facts.operation;
-    let Some(on) = facts.on_upgrade else { return };
     let Some(parts) = on else {
         let message = format!("{} {} is gone", operation.spec.target.kind, operation.spec.target.name);
         return next.fail(accepted::NOT_FOUND, &message);

@@ -224,6 +224,7 @@ spec:
 fn every_line_of_the_fault_table_has_its_tests_and_every_test_its_line() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let table = fs::read_to_string(root.join("../docs/faults.md")).expect("the table");
+    let table = table.split("\n## ").next().expect("its first part");
     let lines: Vec<Vec<&str>> = table
         .lines()
         .filter(|line| line.starts_with("| ") && !line.starts_with("| place"))

@@ -2,6 +2,7 @@
 //! fault table names. Each proves "never on two servers" by what a writer in the group left on the shared disk and
 //! on the hosts, not by what Holdfast says about itself.
 
+mod acceptance;
 mod agents;
 mod area;
 mod chaos;

@@ -125,7 +125,7 @@ fn a_group_is_restarted_where_it_runs_and_stays_there() {
 }
 
 #[test]
-fn a_server_that_lost_power_stays_out_until_it_is_reinstated() {
+fn recovery_when_one_server_was_down_makes_it_the_standby_and_moves_nothing() {
     let trial = Trial::two_with("c20", &manual);
     let victim = trial.active();
     let standby = trial.others(&victim);
@@ -147,7 +147,7 @@ fn a_server_that_lost_power_stays_out_until_it_is_reinstated() {
 }
 
 #[test]
-fn after_all_were_down_one_server_is_made_the_base_and_groups_wait_to_be_started() {
+fn recovery_when_both_were_down_needs_a_base_and_groups_wait_to_be_started() {
     let trial = Trial::two_with("c21", &manual);
     let (older, first) = (trial.active(), trial.epoch());
     let standby = trial.others(&older);

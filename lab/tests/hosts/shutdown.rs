@@ -30,7 +30,7 @@ fn goes_off(trial: &Trial, server: &str) {
 }
 
 #[test]
-fn a_server_then_a_sub_cluster_is_shut_down_and_an_ordinary_start_follows() {
+fn shutdown_of_a_server_and_of_all_is_followed_by_an_ordinary_start() {
     let trial = Trial::two("shutdown");
     let (first, servers) = (trial.active(), trial.cluster.blueprint().servers.clone());
     let standby = trial.others(&first);
@@ -74,7 +74,7 @@ fn a_server_then_a_sub_cluster_is_shut_down_and_an_ordinary_start_follows() {
 }
 
 #[test]
-fn a_super_cluster_that_takes_its_control_plane_down_with_it_comes_back_and_the_operation_ends() {
+fn shutdown_of_a_super_cluster_with_its_control_plane_ends_after_the_next_start() {
     // The stop takes so long that the control plane is gone before any server says that it was done.
     let edit = |documents: &mut [(PathBuf, Value)]| {
         for (_, document) in documents.iter_mut() {

@@ -3,7 +3,7 @@
 use holdfast_core::config::GroupConfig;
 use holdfast_planner::AfterScope;
 use holdfast_sim::World;
-use holdfast_sim::setup::{config, group};
+use holdfast_sim::setup::{config, group, with_quorum_server};
 use holdfast_sim::world::faults::Fault;
 
 use super::{expect, two};
@@ -106,4 +106,32 @@ fn a_process_that_ends_meanwhile_takes_the_order_again() {
         world.apply(&Fault::ShutDown(None, true));
     }
     expect(&mut world, 3000, "off", off);
+}
+
+#[test]
+fn a_server_that_is_out_of_service_shuts_down_with_the_others_and_stays_out_afterwards() {
+    let mut world = three();
+    expect(&mut world, 3000, "online", |world| world.online("db") == Some(0) && world.online("app") == Some(1));
+    world.apply(&Fault::Detach(2, false));
+    expect(&mut world, 3000, "out", |world| world.members(0) == ["a", "b"]);
+    world.apply(&ALL);
+    expect(&mut world, 3000, "off", off);
+    for server in 0..3 {
+        world.power_on(server);
+    }
+    expect(&mut world, 8000, "back", |world| world.online("db") == Some(0) && world.online("app") == Some(1));
+    world.run_for(3000);
+    assert_eq!(world.members(0), ["a", "b"], "{}", world.story(80));
+}
+
+#[test]
+fn with_a_quorum_server_four_shut_down_together_and_two_of_them_can_start_again() {
+    let all = ["a", "b", "c", "d"];
+    let mut world = World::new(7, with_quorum_server(4), &[("web", group(&all))]);
+    expect(&mut world, 3000, "online", |world| world.online("web") == Some(0));
+    world.apply(&ALL);
+    expect(&mut world, 3000, "off", off);
+    world.power_on(2);
+    world.power_on(3);
+    expect(&mut world, 15_000, "they go on", |world| world.online("web") == Some(2));
 }

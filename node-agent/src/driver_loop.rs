@@ -479,7 +479,7 @@ impl<E: Effects> Driver<E> {
                 if !told {
                     let of = sender.as_ref().map(|server| format!(" of {server}")).unwrap_or_default();
                     let message = format!("path {path}: heartbeats{of} are refused: {reason}");
-                    self.notes.push(Note { reason: "HeartbeatRefused", group: None, message, warning: true });
+                    self.notes.push(Note { reason: "HeartbeatRefused", group: None, epoch: 0, message, warning: true });
                 }
             }
         }

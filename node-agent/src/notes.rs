@@ -33,9 +33,9 @@ impl Notes {
     pub fn push(&self, note: Note) {
         let group = note.group.as_ref().map_or("", |g| g.0.as_str());
         if note.warning {
-            tracing::warn!(reason = note.reason, group, "{}", note.message);
+            tracing::warn!(reason = note.reason, group, epoch = note.epoch, "{}", note.message);
         } else {
-            tracing::info!(reason = note.reason, group, "{}", note.message);
+            tracing::info!(reason = note.reason, group, epoch = note.epoch, "{}", note.message);
         }
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if queue.len() >= CAPACITY {
@@ -72,7 +72,7 @@ mod tests {
     fn a_week_without_api_keeps_the_newest_notes() {
         let notes = Notes::default();
         for n in 0..CAPACITY + 3 {
-            notes.push(Note { reason: "PathDown", group: None, message: n.to_string(), warning: false });
+            notes.push(Note { reason: "PathDown", group: None, epoch: 1, message: n.to_string(), warning: false });
         }
         let oldest = notes.oldest().unwrap();
         assert_eq!(oldest.note.message, "3");

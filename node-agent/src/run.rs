@@ -13,7 +13,7 @@ use std::time::Duration;
 use holdfast_core::durable::Durable;
 use holdfast_core::names::{AcceptorId, ClusterId};
 use holdfast_core::{Boot, Core, Input};
-use holdfast_telemetry::endpoint;
+use holdfast_telemetry::{endpoint, logs};
 use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
@@ -73,6 +73,7 @@ pub fn agent_main(config_path: &Path) -> Result<(), AgentError> {
 
 fn start(config_path: &Path) -> Result<Ended, Failed> {
     let config = AgentConfig::load(config_path)?;
+    logs::belongs_to(&config.namespace, &config.sub_cluster);
     for dir in [&config.data_dir, &config.run_dir] {
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
         made.map_err(|e| format!("the directory {} can't be made: {e}", dir.display()))?;

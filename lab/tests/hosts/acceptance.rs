@@ -109,6 +109,11 @@ fn group_is_moved_stopped_and_started_and_the_disk_lets_go_of_it() {
         assert!(trial.traces(server).is_empty(), "nothing of it is left on {server}: {:?}", trial.traces(server));
     }
     assert!(trial.status().failures.is_empty(), "the file system let go");
+    // Every line about the group says in which sub-cluster and epoch that was.
+    let log = fs::read_to_string(trial.host(&second).log_dir().join("agent.log")).expect("its log");
+    let about: Vec<&str> = log.lines().filter(|line| line.contains(&format!("group=\"{GROUP}\""))).collect();
+    let complete = |line: &&&str| line.contains(" epoch=") && line.ends_with(" sub_cluster=ha/shop");
+    assert!(!about.is_empty() && about.iter().all(|line| complete(&line)), "{about:#?}");
     let before = boottime_ns();
     run(&trial, &["start", GROUP]);
     wait_for("the client to be served again", LIMIT, |last| {

@@ -522,7 +522,8 @@ impl Core {
     }
 
     pub(crate) fn note(&mut self, reason: &'static str, group: Option<GroupName>, warning: bool, message: String) {
-        self.emit_now(Output::Note(Note { reason, group, message, warning }));
+        let epoch = self.durable.view.as_ref().map_or(0, |view| view.epoch);
+        self.emit_now(Output::Note(Note { reason, group, epoch, message, warning }));
     }
 
     /// Says the same sentence under one key only once per process.

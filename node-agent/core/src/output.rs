@@ -9,7 +9,7 @@ use crate::message::{Message, Reason};
 use crate::names::{GroupName, MonitorName, ResourceName, ServerName};
 use crate::settings::LockPlace;
 use crate::time::Instant;
-use crate::view::Tag;
+use crate::view::{Epoch, Tag};
 
 /// Number of a resource operation or fence call, unique per process.
 pub type OpId = u64;
@@ -172,6 +172,8 @@ pub struct Note {
     pub reason: &'static str,
     /// The group that it is about, none: the sub-cluster or server.
     pub group: Option<GroupName>,
+    /// Epoch of the newest view that this server knows; 0 without one.
+    pub epoch: Epoch,
     /// One sentence.
     pub message: String,
     /// Something is wrong.

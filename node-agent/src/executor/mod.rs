@@ -192,6 +192,7 @@ impl Executor {
             let turn = Arc::clone(lock(&inner.turns).entry(key.clone()).or_default());
             let _turn = turn.lock().await;
             let (action, group, resource) = (operation.action, operation.group.clone(), operation.resource.clone());
+            let epoch = operation.context.tag.epoch;
             let mut verdict = inner.perform(operation).await;
             let known = inner.records.resource(&group, &resource);
             if let Some(known) = &known {
@@ -203,7 +204,7 @@ impl Executor {
             if verdict.state == State::Running || action != Action::Stop && verdict.state == State::Unknown {
                 Inner::watch(&inner, &key);
             }
-            log(action, &group, &resource, &verdict, took);
+            log(action, &group, &resource, epoch, &verdict, took);
             let outcome = match (action, verdict.state) {
                 // A stop that finds it running has failed.
                 (Action::Stop, State::Running) => Outcome::Failed(verdict.message),
@@ -400,15 +401,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn log(action: Action, group: &GroupName, resource: &ResourceName, verdict: &Verdict, took: Duration) {
+fn log(action: Action, group: &GroupName, resource: &ResourceName, epoch: u64, verdict: &Verdict, took: Duration) {
     let (state, message) = (verdict.state, verdict.message.as_str());
     match (action, state) {
         (_, State::Failed | State::Unknown) => {
-            tracing::warn!(%group, %resource, ?action, ?state, ?took, message, "operation failed");
+            tracing::warn!(%group, %resource, epoch, ?action, ?state, ?took, message, "operation failed");
         }
         (Action::Monitor, State::Running) => {
             tracing::trace!(%group, %resource, ?took, message, "checked");
         }
-        _ => tracing::info!(%group, %resource, ?action, ?state, ?took, message, "operation done"),
+        _ => tracing::info!(%group, %resource, epoch, ?action, ?state, ?took, message, "operation done"),
     }
 }

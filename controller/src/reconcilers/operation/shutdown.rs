@@ -10,7 +10,7 @@ use std::sync::Arc;
 use holdfast_api::reasons::accepted;
 use holdfast_api::v1::{
     FailoverGroup, GroupPhase, Operation, OperationPhase, OperationType, Server, ServerRequest, ShutDownRequest,
-    ShutdownParameters, SubCluster, TargetKind,
+    ShutdownParameters, SubCluster, SubClusterPhase, TargetKind,
 };
 use kube::api::Api;
 use kube::runtime::reflector::ObjectRef;
@@ -108,8 +108,9 @@ impl Part {
                 (None, true) => open.push(format!("{name} has not answered")),
             }
         }
-        // Nobody reports: whether they are off or cut off from here is not known.
-        if !any && open.is_empty() {
+        // They said last that all had left; else, whether they are off or cut off from here is not known.
+        let stopped = self.sub.status.as_ref().and_then(|status| status.phase) == Some(SubClusterPhase::Stopped);
+        if !any && open.is_empty() && !stopped {
             open.push(format!("no server of {} reports", self.name()));
         }
         open
@@ -301,4 +302,78 @@ pub(super) fn interrupted(on: &OnShutdown) -> Vec<String> {
         groups.filter(|group| phase_of(group) == GroupPhase::Online).map(|group| group.name_any()).collect();
     names.sort();
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::super::sub_cluster::tests::sub_cluster;
+    use super::*;
+
+    fn operation(kind: &str, parameters: &Value) -> Operation {
+        serde_json::from_value(json!({
+            "apiVersion": "holdfast.dev/v1", "kind": "Operation",
+            "metadata": {"name": "off", "namespace": "ha", "uid": "u"},
+            "spec": {"type": "Shutdown", "target": {"kind": kind, "name": "bank"}, "shutdown": parameters},
+        }))
+        .unwrap()
+    }
+
+    fn server(name: &str, status: &Value) -> Arc<Server> {
+        Arc::new(
+            serde_json::from_value(json!({
+                "apiVersion": "holdfast.dev/v1", "kind": "Server", "metadata": {"name": format!("db.{name}")},
+                "spec": {"subCluster": "db", "server": name, "id": 1}, "status": status,
+            }))
+            .unwrap(),
+        )
+    }
+
+    fn part(name: &str, servers: Vec<(Arc<Server>, bool)>) -> Part {
+        let mut sub = sub_cluster(name);
+        let status = sub.status.get_or_insert_default();
+        (status.epoch, status.phase) = (Some(7), Some(SubClusterPhase::Running));
+        Part { sub: Arc::new(sub), servers, groups: Vec::new() }
+    }
+
+    #[test]
+    fn it_waits_for_those_that_report_and_is_not_taken_in_by_silence() {
+        let operation = operation("SubCluster", &json!({}));
+        let taken = |done: bool| json!({"groups": ["ledger"], "shutDowns": [{"operation": "u", "done": done}]});
+        let blank = json!({"shutDowns": [{"operation": "another", "done": true}]});
+        let two = |a: &Value, a_reports, b: &Value, b_reports| {
+            part("db", vec![(server("db1", a), a_reports), (server("db2", b), b_reports)])
+        };
+        let open = |part: &Part| part.open(&operation).join(", ");
+        assert_eq!(open(&two(&blank, true, &taken(false), true)), "db1 has not answered, db2 stops its group");
+        assert_eq!(open(&two(&taken(true), true, &taken(true), false)), "");
+        assert_eq!(open(&two(&taken(true), true, &blank, false)), "", "it was off before");
+        let silent = two(&blank, false, &blank, false);
+        assert_eq!(open(&silent), "no server of db reports");
+        let mut stopped = silent;
+        Arc::make_mut(&mut stopped.sub).status.as_mut().unwrap().phase = Some(SubClusterPhase::Stopped);
+        assert_eq!(open(&stopped), "");
+        let asked: Vec<String> =
+            requests(&operation, &two(&taken(true), true, &blank, true)).into_iter().map(|one| one.server).collect();
+        assert_eq!(asked, ["db2"], "who was done is not asked again");
+    }
+
+    #[test]
+    fn those_that_are_named_go_first_and_the_master_last() {
+        let operation = operation("SuperCluster", &json!({"order": ["web"]}));
+        let parts = ["master", "db", "web", "mail"].map(|name| part(name, Vec::new()));
+        let on = OnShutdown { parts: Some(parts.into()), master: Some("master".into()) };
+        let stages: Vec<(String, Vec<String>)> = stages(&operation, &on)
+            .into_iter()
+            .map(|(step, parts)| (step, parts.into_iter().map(Part::name).collect()))
+            .collect();
+        let wanted = [
+            ("shut web down", vec!["web"]),
+            ("shut the other sub-clusters down", vec!["db", "mail"]),
+            ("shut master down", vec!["master"]),
+        ];
+        let wanted = wanted.map(|(step, parts)| (step.to_owned(), parts.into_iter().map(str::to_owned).collect()));
+        assert_eq!(stages, wanted);
+    }
 }

@@ -92,6 +92,7 @@ fn failover_by_detachment_by_shutdown_of_the_system_and_by_a_power_cut_keeps_the
     let before = boottime_ns();
     trial.cluster.power_cut(&first).expect("a power cut");
     trial.served_by(std::slice::from_ref(&second), before);
+    trial.cluster.wait_online(GROUP, Some(&second), LIMIT).expect("the status follows");
     assert_eq!(trial.history(), [first.clone(), second.clone(), first, second]);
     trial.cluster.close().expect("the lab goes");
 }

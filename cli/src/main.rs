@@ -20,6 +20,10 @@ use errors::{Failure, Result};
 use holdfast_agent::commands::HoldChange;
 use printer::Printer;
 
+/// An API server spends its time on trees of small texts, which are made on one thread and freed on another.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
     let inner = match words.next().as_deref().and_then(std::ffi::OsStr::to_str) {

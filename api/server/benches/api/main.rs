@@ -18,6 +18,10 @@ use std::process::ExitCode;
 use processes::{Api, Etcd};
 use sheet::Sheet;
 
+/// As in the `holdfast` binary.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// What ends a measurement.
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 

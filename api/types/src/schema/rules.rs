@@ -112,10 +112,13 @@ impl Rules {
     }
 }
 
-/// The schema with the rules of its top only, and of what is below it just what values are converted by: the library
-/// converts, and goes through, every level that it is given. Defaults go: the object has its defaults already.
+/// The schema with the rules of its top only, and of what is below it just what values are converted by where these rules
+/// look: the library converts, and goes through, every level that it is given. A rule that looks at a field names it;
+/// those that it compares without looking into them are compared as they stand. Defaults go: the object has its
+/// defaults already.
 fn only_own_rules(schema: &Value) -> Value {
-    let mut kept = converts_by(schema).unwrap_or_else(|| Value::Object(Map::new()));
+    let texts = schema.get("x-kubernetes-validations").map(Value::to_string).unwrap_or_default();
+    let mut kept = converts_by(schema, &texts).unwrap_or_else(|| Value::Object(Map::new()));
     if let Some(rules) = schema.get("x-kubernetes-validations") {
         kept["x-kubernetes-validations"] = rules.clone();
     }
@@ -123,8 +126,8 @@ fn only_own_rules(schema: &Value) -> Value {
 }
 
 /// What of a schema makes its values other CEL values than their JSON does: times, maps whose keys are data, embedded
-/// objects; none if it is nothing.
-fn converts_by(schema: &Value) -> Option<Value> {
+/// objects; none if it is nothing. Fields whose names are not in the texts of the rules are left out.
+fn converts_by(schema: &Value, texts: &str) -> Option<Value> {
     let map = schema.as_object()?;
     let mut kept = Map::new();
     for (key, value) in map {
@@ -134,14 +137,14 @@ fn converts_by(schema: &Value) -> Option<Value> {
                 kept.insert(key.clone(), value.clone());
             }
             "additionalProperties" if value != false => {
-                let below = converts_by(value).unwrap_or_else(|| Value::Object(Map::new()));
+                let below = converts_by(value, texts).unwrap_or_else(|| Value::Object(Map::new()));
                 kept.insert(key.clone(), below);
             }
-            "items" => kept.extend(converts_by(value).map(|items| (key.clone(), items))),
+            "items" => kept.extend(converts_by(value, texts).map(|items| (key.clone(), items))),
             "properties" => {
-                let below = value.as_object().into_iter().flatten();
+                let named = value.as_object().into_iter().flatten().filter(|(name, _)| texts.contains(name.as_str()));
                 let below: Map<String, Value> =
-                    below.filter_map(|(name, schema)| Some((name.clone(), converts_by(schema)?))).collect();
+                    named.filter_map(|(name, schema)| Some((name.clone(), converts_by(schema, texts)?))).collect();
                 kept.extend((!below.is_empty()).then(|| (key.clone(), Value::Object(below))));
             }
             _ => {}

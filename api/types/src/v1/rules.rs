@@ -9,8 +9,8 @@ use crate::schema::{rule, rule_at, rule_with};
 
 /// Exactly one of several optional members is given.
 pub(crate) fn exactly_one(members: &[&str], message: &str) -> Value {
-    let all: Vec<String> = members.iter().map(|m| format!("has(self.{m})")).collect();
-    json!([rule(&format!("[{}].exists_one(given, given)", all.join(", ")), message)])
+    let all: Vec<String> = members.iter().map(|m| format!("(has(self.{m}) ? 1 : 0)")).collect();
+    json!([rule(&format!("{} == 1", all.join(" + ")), message)])
 }
 
 /// A duration lies between two bounds, both included.
@@ -27,10 +27,18 @@ pub(crate) fn immutable(what: &str) -> Value {
     json!([rule("self == oldSelf", &format!("{what} can't be changed; make a new object instead"))])
 }
 
+/// `/dev/DIRECTORY/NAME` without white space, as an expression. Not as a regular expression: those are compiled anew each
+/// time that the rule is evaluated, which took a tenth of the time of a write.
+fn in_directory_of_dev(text: &str) -> String {
+    format!(
+        r"({text}.startsWith('/dev/') && {text}.split('/').size() > 3 && ['//', ' ', '\t', '\n', '\r'].all(bad, !{text}.contains(bad)) && !{text}.endsWith('/'))"
+    )
+}
+
 /// A device name that means the same disk after every boot.
 pub(crate) fn stable_device() -> Value {
     json!([rule_with(
-        r"self.matches('^/dev/[^/\\s]+/\\S+$')",
+        &in_directory_of_dev("self"),
         "write a stable device name: /dev/disk/by-id/…, /dev/disk/by-uuid/…, /dev/mapper/… or /dev/VG/LV",
         "self + ' may be another disk after the next boot; write a stable name: /dev/disk/by-id/…, /dev/disk/by-uuid/…, \
          /dev/mapper/… or /dev/VG/LV'",
@@ -42,7 +50,10 @@ pub(crate) fn filesystem() -> Value {
     json!([
         rule_at(
             ".device",
-            r"self.type in ['nfs', 'bind'] || self.device.startsWith('UUID=') || self.device.matches('^/dev/[^/\\s]+/\\S+$') || self.device.matches('^/dev/drbd[0-9]+$')",
+            &format!(
+                "self.type in ['nfs', 'bind'] || self.device.startsWith('UUID=') || {} || self.device.matches('^/dev/drbd[0-9]+$')",
+                in_directory_of_dev("self.device")
+            ),
             "write a stable device name (/dev/disk/by-id/…, /dev/mapper/…, /dev/VG/LV, /dev/drbdN) or UUID=…; a name such \
              as /dev/sdb1 may be another disk after the next boot",
         ),

@@ -66,7 +66,7 @@ pub(crate) async fn make(state: &State, def: &ResourceDef, object: Value) -> Api
     if !checked.causes.is_empty() || !checked.unknown.is_empty() {
         return Err(ApiError::invalid(def.target(&name), &checked.causes));
     }
-    match state.store.put(&def.key(&namespace, &name), encode(&object).into(), Expect::Absent, None).await {
+    match state.store.put(&def.key(&namespace, &name), encode(&mut object).into(), Expect::Absent, None).await {
         Ok(_) | Err(Error::Conflict { .. }) => Ok(()),
         Err(error) => Err(error.into()),
     }

@@ -176,7 +176,10 @@ mod tests {
     fn object(key: &str, revision: Revision) -> Arc<Kept> {
         let registry = Registry::new(&[]).expect("built-ins");
         let def = registry.find("", "v1", "configmaps").expect("built in");
-        Arc::new(Kept::of(def, &Object { key: key.into(), revision, value: json!({"metadata": {"name": key}}) }))
+        Arc::new(Kept::of(
+            def,
+            &Object { key: key.into(), revision, value: json!({"metadata": {"name": key}}), remembered: false },
+        ))
     }
 
     #[test]

@@ -49,32 +49,51 @@ impl FieldSet {
         }
     }
 
-    fn combine(&self, other: &FieldSet, member: fn(bool, bool) -> bool) -> FieldSet {
-        let empty = FieldSet::default();
-        let mut out = FieldSet { member: member(self.member, other.member), below: BTreeMap::new() };
-        for step in self.below.keys().chain(other.below.keys()) {
-            if !out.below.contains_key(step) {
-                let left = self.below.get(step).unwrap_or(&empty);
-                let right = other.below.get(step).unwrap_or(&empty);
-                out.put(step.clone(), left.combine(right, member));
+    /// What is in either.
+    pub(crate) fn union(&self, other: &FieldSet) -> FieldSet {
+        let mut out = self.clone();
+        out.add(other);
+        out
+    }
+
+    fn add(&mut self, other: &FieldSet) {
+        self.member |= other.member;
+        for (step, more) in &other.below {
+            match self.below.get_mut(step) {
+                Some(below) => below.add(more),
+                None => self.put(step.clone(), more.clone()),
+            }
+        }
+    }
+
+    /// What is in both.
+    pub(crate) fn intersection(&self, other: &FieldSet) -> FieldSet {
+        let mut out = FieldSet { member: self.member && other.member, below: BTreeMap::new() };
+        for (step, below) in &self.below {
+            if let Some(other) = other.below.get(step) {
+                out.put_with(step, below.intersection(other));
             }
         }
         out
     }
 
-    /// What is in either.
-    pub(crate) fn union(&self, other: &FieldSet) -> FieldSet {
-        self.combine(other, |a, b| a || b)
-    }
-
-    /// What is in both.
-    pub(crate) fn intersection(&self, other: &FieldSet) -> FieldSet {
-        self.combine(other, |a, b| a && b)
-    }
-
     /// What is in this one and not in the other.
     pub(crate) fn difference(&self, other: &FieldSet) -> FieldSet {
-        self.combine(other, |a, b| a && !b)
+        let mut out = FieldSet { member: self.member && !other.member, below: BTreeMap::new() };
+        for (step, below) in &self.below {
+            match other.below.get(step) {
+                Some(other) => out.put_with(step, below.difference(other)),
+                None => out.put_with(step, below.clone()),
+            }
+        }
+        out
+    }
+
+    /// As [`FieldSet::put`], with a copy of the step only where it is needed.
+    fn put_with(&mut self, step: &str, below: FieldSet) {
+        if !below.is_empty() {
+            self.below.insert(step.to_owned(), below);
+        }
     }
 
     /// The set without everything at and below the places that `other` has.

@@ -233,7 +233,7 @@ mod tests {
             value["metadata"]["finalizers"] = json!([finalizer]);
         }
         let def = registry.find("", "v1", "configmaps").expect("built in");
-        (Arc::clone(def), Arc::new(Kept::of(def, &Object { key: name.into(), revision: 1, value })))
+        (Arc::clone(def), Arc::new(Kept::of(def, &Object { key: name.into(), revision: 1, value, remembered: false })))
     }
 
     #[test]
@@ -255,7 +255,7 @@ mod tests {
         );
         assert_eq!(plan(&[item("a", None, Some(ORPHAN))]), [(0, Action::Release(ORPHAN))]);
         let (def, b) = item("b", Some("a"), None);
-        let mut pod = Object { key: b.key.clone(), revision: b.revision, value: b.value() };
+        let mut pod = Object { key: b.key.clone(), revision: b.revision, value: b.value(), remembered: false };
         pod.value["metadata"]["ownerReferences"][0]["kind"] = "Pod".into();
         let foreign = Arc::new(Kept::of(&def, &pod));
         assert_eq!(plan(&[(def, foreign)]), [], "owners of kinds that are not served are not taken for gone");

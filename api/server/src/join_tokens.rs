@@ -131,7 +131,7 @@ pub(crate) async fn take_use(state: &State, id: &str, server: &str, key: &str, d
         let mut new = object.value.clone();
         new["data"]["uses"] = STANDARD.encode((token.uses - 1).to_string()).into();
         new["data"]["keys"] = STANDARD.encode([token.keys.join(" "), key.to_owned()].join(" ").trim()).into();
-        match state.store.put(&object.key, encode(&new).into(), Expect::Modified(object.revision), def.ttl).await {
+        match state.store.put(&object.key, encode(&mut new).into(), Expect::Modified(object.revision), def.ttl).await {
             Ok(_) => return Ok(()),
             Err(Error::Conflict { .. }) => {}
             Err(error) => return Err(error.into()),

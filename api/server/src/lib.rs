@@ -43,6 +43,7 @@ mod object;
 mod openapi;
 mod ops;
 mod patch;
+mod pieces;
 pub mod pki;
 mod prepare;
 mod probe;

@@ -189,6 +189,11 @@ fn store(object: &mut Value, mut entries: Vec<Entry>) {
     }
 }
 
+/// Takes the entries out of an object, in their wire form.
+pub(crate) fn taken(object: &mut Value) -> Option<Value> {
+    metadata_mut(object).remove("managedFields")
+}
+
 /// What a client that edits `managedFields` by itself wants: none if it leaves them alone.
 pub(crate) fn edited(old: &Value, new: &Value) -> Option<Vec<Entry>> {
     let given = new.pointer("/metadata/managedFields")?;

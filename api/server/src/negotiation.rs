@@ -150,22 +150,22 @@ pub(crate) fn respond(
     warnings: &[String],
 ) -> Response<Body> {
     let content = match content {
-        Content::Text(text) if accepted.yaml || pretty => match serde_json::from_slice(&text) {
+        Content::Text(text) if accepted.yaml || pretty => match serde_json::from_slice(&text.whole()) {
             Ok(value) => Content::Tree(value),
             Err(error) => return respond_error(&ApiError::internal(error.to_string())),
         },
         other => other,
     };
     let (body, kind) = match content {
-        Content::Text(text) => (text, "application/json"),
+        Content::Text(text) => (Body::new(text), "application/json"),
         Content::Tree(value) if accepted.yaml => match serde_yaml::to_string(&value) {
-            Ok(text) => (text.into(), "application/yaml"),
+            Ok(text) => (Body::from(text), "application/yaml"),
             Err(error) => return respond_error(&ApiError::internal(error.to_string())),
         },
-        Content::Tree(value) if pretty => (Bytes::from(format!("{value:#}\n")), "application/json"),
-        Content::Tree(value) => (format!("{value}\n").into(), "application/json"),
+        Content::Tree(value) if pretty => (Body::from(format!("{value:#}\n")), "application/json"),
+        Content::Tree(value) => (Body::from(format!("{value}\n")), "application/json"),
     };
-    let mut response = Response::new(Body::from(body));
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));

@@ -14,6 +14,8 @@ pub(crate) struct Object {
     pub(crate) revision: u64,
     /// The object in its stored form, with `metadata.resourceVersion`.
     pub(crate) value: Value,
+    /// It comes from memory, and the store may hold something else by now.
+    pub(crate) remembered: bool,
 }
 
 impl Object {
@@ -32,13 +34,12 @@ impl Object {
         }
         crate::schema::defaults(def, &mut value);
         set_revision(&mut value, revision);
-        Ok(Object { key: key.into(), revision, value })
+        Ok(Object { key: key.into(), revision, value, remembered: false })
     }
 }
 
-/// The bytes to store: everything but the resourceVersion, which the store itself knows.
-pub(crate) fn encode(value: &Value) -> Vec<u8> {
-    let mut value = value.clone();
+/// The bytes to store: everything but the resourceVersion, which the store itself knows. It is taken out.
+pub(crate) fn encode(value: &mut Value) -> Vec<u8> {
     if let Some(metadata) = value["metadata"].as_object_mut() {
         metadata.remove("resourceVersion");
     }

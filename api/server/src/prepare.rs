@@ -4,7 +4,7 @@
 //! Field rules of a kind's own schema are in `schema`, rules over several objects in `admission`.
 
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::certificates;
 use crate::error::{ApiError, ApiResult, Cause};
@@ -159,8 +159,8 @@ pub(crate) fn update(def: &ResourceDef, old: &Value, mut new: Value, endpoint: E
         return Err(ApiError::conflict(def.target(name), why));
     }
     let mut result = match endpoint {
-        Endpoint::Status => with_field(old, "status", new.get("status")),
-        Endpoint::Finalize => with_field(old, "spec", new.get("spec")),
+        Endpoint::Status => with_field(old.clone(), "status", taken(&mut new, "status")),
+        Endpoint::Finalize => with_field(old.clone(), "spec", taken(&mut new, "spec")),
         Endpoint::Token => old.clone(),
         Endpoint::Approval => {
             let mut object = old.clone();
@@ -180,14 +180,14 @@ pub(crate) fn update(def: &ResourceDef, old: &Value, mut new: Value, endpoint: E
             }
             if certificates::is_request(def) {
                 // What was asked for stays, and so does who asked.
-                new = with_field(&new, "spec", old.get("spec"));
+                new = with_field(new, "spec", old.get("spec").cloned());
             }
             if def.is_namespace() {
                 // The contents are the server's business until they are gone.
-                new = with_field(&new, "spec", old.get("spec"));
+                new = with_field(new, "spec", old.get("spec").cloned());
                 label_with_name(&mut new, name.to_owned());
             }
-            if def.status_subresource { with_field(&new, "status", old.get("status")) } else { new }
+            if def.status_subresource { with_field(new, "status", old.get("status").cloned()) } else { new }
         }
     };
     normalize(def, &mut result);
@@ -195,11 +195,14 @@ pub(crate) fn update(def: &ResourceDef, old: &Value, mut new: Value, endpoint: E
     Ok(result)
 }
 
-fn with_field(object: &Value, field: &str, value: Option<&Value>) -> Value {
-    let mut object = object.clone();
+fn taken(object: &mut Value, field: &str) -> Option<Value> {
+    object.as_object_mut()?.remove(field)
+}
+
+fn with_field(mut object: Value, field: &str, value: Option<Value>) -> Value {
     if let Some(fields) = object.as_object_mut() {
         match value {
-            Some(value) if !value.is_null() => fields.insert(field.into(), value.clone()),
+            Some(value) if !value.is_null() => fields.insert(field.into(), value),
             _ => fields.remove(field),
         };
     }
@@ -208,7 +211,7 @@ fn with_field(object: &Value, field: &str, value: Option<&Value>) -> Value {
 
 /// Counts the generation up if anything outside metadata and status differs.
 pub(crate) fn count_generation(def: &ResourceDef, old: &Value, new: &mut Value) {
-    if def.generation && declared(old) != declared(new) {
+    if def.generation && !declared(old).eq(declared(new)) {
         raise_generation(new);
     }
 }
@@ -219,11 +222,9 @@ pub(crate) fn raise_generation(object: &mut Value) {
     object["metadata"]["generation"] = next.into();
 }
 
-fn declared(object: &Value) -> Map<String, Value> {
-    let mut fields = object.as_object().cloned().unwrap_or_default();
-    fields.remove("metadata");
-    fields.remove("status");
-    fields
+/// The fields in which a user says what he wants, in their order.
+fn declared(object: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    object.as_object().into_iter().flatten().filter(|(name, _)| !matches!(name.as_str(), "metadata" | "status"))
 }
 
 /// Sets the mark of deletion; the object stays until its finalizers are gone.

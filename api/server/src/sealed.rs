@@ -30,6 +30,21 @@ impl SealedStore {
     }
 }
 
+impl SealedStore {
+    /// The same expectation of the sealed value: it is sealed otherwise each time, so it is read and compared open.
+    async fn as_sealed(&self, key: &str, modified: Revision, expected: &Bytes) -> Result<Expect> {
+        match self.inner.get(key).await?.0 {
+            Some(found) if found.modified == modified && open(&self.keys, key, found.value.clone()) == *expected => {
+                Ok(Expect::Is { modified, value: found.value })
+            }
+            found => {
+                let current = found.map(|entry| open_entry(&self.keys, entry));
+                Err(Error::Conflict { key: key.to_owned(), current })
+            }
+        }
+    }
+}
+
 /// Why a value is no object: it is still sealed.
 pub(crate) fn why_unreadable(key: &str, value: &[u8]) -> Option<String> {
     let id = sealed_with(value)?;
@@ -86,11 +101,14 @@ impl Store for SealedStore {
     }
 
     async fn put(&self, key: &str, value: Bytes, expect: Expect, ttl: Option<Duration>) -> Result<Revision> {
-        let value = if key.starts_with(PREFIX) {
-            let sealed = self.keys.seal(key, &value);
-            sealed.map(Bytes::from).ok_or_else(|| Error::Unavailable(format!("{key} could not be sealed")))?
-        } else {
-            value
+        if !key.starts_with(PREFIX) {
+            return self.inner.put(key, value, expect, ttl).await;
+        }
+        let sealed = self.keys.seal(key, &value);
+        let value = sealed.map(Bytes::from).ok_or_else(|| Error::Unavailable(format!("{key} could not be sealed")))?;
+        let expect = match expect {
+            Expect::Is { modified, value } => self.as_sealed(key, modified, &value).await?,
+            other => other,
         };
         self.inner.put(key, value, expect, ttl).await.map_err(|error| open_error(&self.keys, error))
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_store::{self as store, Store};
+use holdfast_store::{self as store, MAX_EXPECTED_BYTES, Store};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -22,6 +22,7 @@ use crate::probe::Probe;
 use crate::query::Freshness;
 use crate::rbac::{self, Rule};
 use crate::registry::{Registry, ResourceDef};
+use crate::sealed;
 
 /// How long a read waits for a resourceVersion that is not reached yet; the same as on a stock server.
 const FUTURE_PATIENCE: Duration = Duration::from_secs(3);
@@ -129,6 +130,16 @@ impl State {
     pub(crate) async fn newest(&self, def: &ResourceDef, namespace: &str, name: &str) -> ApiResult<Option<Object>> {
         let (entry, _) = self.store.get(&def.key(namespace, name)).await?;
         entry.map(|entry| self.decode(def, &entry)).transpose()
+    }
+
+    /// The stored form of one object from memory, for a write that compares it with what the store holds.
+    pub(crate) fn remembered(&self, def: &ResourceDef, namespace: &str, name: &str) -> Option<Object> {
+        let kept = self.feed.cache(def)?.get(&def.key(namespace, name))?;
+        // A sealed value can't be compared with, and a large one costs more than it saves.
+        let fits = !kept.key.starts_with(sealed::PREFIX) && kept.json.len() <= MAX_EXPECTED_BYTES;
+        let object =
+            || Object { key: kept.key.clone(), revision: kept.revision, value: kept.value(), remembered: true };
+        (fits && self.feed.lost().is_none()).then(object)
     }
 
     /// Decodes an entry with the schema of the stored form.

@@ -243,7 +243,7 @@ impl Watcher {
     }
 
     fn write_tree(&mut self, out: &mut Vec<u8>, kind: &str, stored: &Value) {
-        let served = self.request.def.present(stored);
+        let served = self.request.def.shown(stored).into_owned();
         let object = match self.request.accepted.shape {
             Shape::Table => {
                 let metadata = json!({"resourceVersion": served["metadata"]["resourceVersion"]});

@@ -189,3 +189,49 @@ async fn a_store_with_another_past_ends_every_watch_even_if_its_counter_is_ahead
     let (code, _, list) = call(&server, "GET", MAPS, Value::Null).await;
     assert_eq!((code, list["items"].as_array().map(Vec::len)), (200, Some(30)), "nothing of the other history is left");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_changes_what_the_store_has_and_not_what_the_server_remembers() {
+    const MAP: &str = "/api/v1/namespaces/default/configmaps/mine";
+    let (first, second) = (TempStore::new().expect("a store"), TempStore::new().expect("a store"));
+    let inner = Arc::new(Mutex::new(first.store()));
+    let store = Arc::new(Switched { inner: Arc::clone(&inner), down: Arc::default() });
+    let keys = Keys::load_or_create(first.dir()).expect("keys");
+    let server = Server::new(Settings::new(store, keys).expect("CRDs")).expect("a server");
+    tokio::time::timeout(PATIENCE, server.ready()).await.expect("the server becomes ready");
+    let map =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "mine"}, "data": {"a": "1", "b": "1"}});
+    assert_eq!(call(&server, "POST", "/api/v1/namespaces/default/configmaps", map).await.0, 201);
+
+    // The store is exchanged for one of another past, in which the same revision wrote something else, and the server
+    // has not noticed: its watch goes on.
+    let key = "/registry/core/configmaps/default/mine";
+    let entry = first.store().get(key).await.expect("read").0.expect("present");
+    let mut other: Value = serde_json::from_slice(&entry.value).expect("JSON");
+    other["data"] = json!({"a": "2", "theirs": "2"});
+    let mut revision = 0;
+    while revision < entry.modified - 1 {
+        let filler = Bytes::from_static(b"{}");
+        revision = second.store().put(&format!("/filler/{revision}"), filler, Expect::Absent, None).await.expect("put");
+    }
+    let written = second.store().put(key, other.to_string().into(), Expect::Absent, None).await.expect("put");
+    assert_eq!(written, entry.modified);
+    *inner.lock().expect("lock") = second.store();
+
+    // To what is remembered this would change nothing.
+    let (code, _, same) = merge(&server, MAP, json!({"data": {"a": "1"}})).await;
+    assert_eq!((code, &same["data"]), (200, &json!({"a": "1", "theirs": "2"})));
+    let (code, _, more) = merge(&server, MAP, json!({"data": {"c": "3"}})).await;
+    assert_eq!((code, &more["data"]), (200, &json!({"a": "1", "theirs": "2", "c": "3"})));
+    let stored = second.store().get(key).await.expect("read").0.expect("present").value;
+    assert_eq!(serde_json::from_slice::<Value>(&stored).expect("JSON")["data"], more["data"]);
+}
+
+async fn merge(server: &Server, path: &str, body: Value) -> (u16, http::HeaderMap, Value) {
+    let request = Request::builder().method("PATCH").uri(path).header("content-type", "application/merge-patch+json");
+    let request = request.body(Body::from(body.to_string())).expect("a request");
+    let service = server.service(Some(Identity::new("admin", ["system:masters"])));
+    let (parts, body) = service.oneshot(request).await.expect("infallible").into_parts();
+    let bytes = axum::body::to_bytes(body, usize::MAX).await.expect("a body");
+    (parts.status.as_u16(), parts.headers, serde_json::from_slice(&bytes).unwrap_or_default())
+}

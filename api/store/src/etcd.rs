@@ -76,14 +76,15 @@ impl EtcdStore {
 
     /// Does `then` if the key is as expected; otherwise says what is there.
     async fn swap(&self, key: &str, expect: Expect, then: TxnOp) -> Result<Revision, SwapError> {
-        let modified = match expect {
-            Expect::Absent => 0,
-            Expect::Modified(revision) => to_etcd(revision),
+        let written_at = |revision| Compare::mod_revision(key, CompareOp::Equal, to_etcd(revision));
+        let as_expected = match expect {
+            Expect::Absent => vec![written_at(0)],
+            Expect::Modified(revision) => vec![written_at(revision)],
+            Expect::Is { modified, value } => {
+                vec![written_at(modified), Compare::value(key, CompareOp::Equal, value)]
+            }
         };
-        let txn = Txn::new()
-            .when([Compare::mod_revision(key, CompareOp::Equal, modified)])
-            .and_then([then])
-            .or_else([TxnOp::get(key, None)]);
+        let txn = Txn::new().when(as_expected).and_then([then]).or_else([TxnOp::get(key, None)]);
         let call = |link: link::Link| {
             let txn = txn.clone();
             async move { link.kv().txn(txn).await }
@@ -164,7 +165,7 @@ impl Store for EtcdStore {
     }
 
     async fn put(&self, key: &str, value: Bytes, expect: Expect, ttl: Option<Duration>) -> Result<Revision> {
-        crate::check_size(key, &value)?;
+        crate::check_size(key, &value, &expect)?;
         let lease = match ttl {
             Some(ttl) => Some(self.links.grant(ttl).await?),
             None => None,

@@ -28,6 +28,9 @@ pub use sqlite::SqliteStore;
 /// and the comparison in the same request.
 pub const MAX_VALUE_BYTES: usize = 1_500_000;
 
+/// Largest value that a write can compare with, in bytes: both are in one request, and etcd refuses those above 1.5 MiB.
+pub const MAX_EXPECTED_BYTES: usize = 64 * 1024;
+
 /// A point in the store's history. 0 is "before anything"; the first write makes 1 or more.
 pub type Revision = u64;
 
@@ -45,12 +48,20 @@ pub struct Entry {
 }
 
 /// What a write expects to find; otherwise it is refused with [`Error::Conflict`] and nothing changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expect {
     /// The key does not exist.
     Absent,
     /// The key's newest write has this revision.
     Modified(Revision),
+    /// As [`Expect::Modified`], and the value is this one, of at most [`MAX_EXPECTED_BYTES`]. For who remembers the key from
+    /// before: after a restore the same revision may be another write.
+    Is {
+        /// Revision of the key's newest write.
+        modified: Revision,
+        /// Its value.
+        value: Bytes,
+    },
 }
 
 /// One page of a range read, in key order.
@@ -133,8 +144,10 @@ pub enum Error {
     /// The backend can't be reached or can't write. The outcome of a write is unknown; try again.
     #[error("the store is not available: {0}")]
     Unavailable(String),
-    /// The value is larger than [`MAX_VALUE_BYTES`]; nothing was written.
-    #[error("the value of {key} has {size} bytes; at most {MAX_VALUE_BYTES} can be stored")]
+    /// The value is larger than [`MAX_VALUE_BYTES`], or the expected one than [`MAX_EXPECTED_BYTES`]; nothing was written.
+    #[error(
+        "the value of {key} has {size} bytes; at most {MAX_VALUE_BYTES} can be stored, and {MAX_EXPECTED_BYTES} compared"
+    )]
     TooLarge {
         /// The key that was to be written.
         key: String,
@@ -189,10 +202,16 @@ pub trait Store: Send + Sync + 'static {
     async fn revision(&self) -> Result<Revision>;
 }
 
-/// Refuses a value that not every backend can take.
-fn check_size(key: &str, value: &Bytes) -> Result<()> {
-    if value.len() > MAX_VALUE_BYTES {
-        return Err(Error::TooLarge { key: key.to_owned(), size: value.len() });
+/// Refuses a write that not every backend can take.
+fn check_size(key: &str, value: &Bytes, expect: &Expect) -> Result<()> {
+    let compared = match expect {
+        Expect::Is { value, .. } => value.len(),
+        Expect::Absent | Expect::Modified(_) => 0,
+    };
+    for (size, most) in [(value.len(), MAX_VALUE_BYTES), (compared, MAX_EXPECTED_BYTES)] {
+        if size > most {
+            return Err(Error::TooLarge { key: key.to_owned(), size });
+        }
     }
     Ok(())
 }

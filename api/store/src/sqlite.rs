@@ -132,7 +132,7 @@ impl Store for SqliteStore {
     }
 
     async fn put(&self, key: &str, value: Bytes, expect: Expect, ttl: Option<Duration>) -> Result<Revision> {
-        crate::check_size(key, &value)?;
+        crate::check_size(key, &value, &expect)?;
         let key = key.to_owned();
         self.write(Op::Put { key, value, expect, ttl }).await
     }

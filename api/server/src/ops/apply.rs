@@ -4,6 +4,7 @@ use holdfast_api::error::ErrorKind;
 use holdfast_api::schema::{prune, validate_structure};
 use serde_json::Value;
 
+use super::base::Bases;
 use super::update::{Change, Outcome, check_revision, write};
 use super::{Answer, check_kind, create, invalid_if_any, now};
 use crate::authz;
@@ -17,9 +18,6 @@ use crate::request::Request;
 use crate::schema;
 use crate::state::State;
 use crate::typed;
-
-/// How often an apply is repeated when somebody else wrote in between.
-const ATTEMPTS: usize = 100;
 
 /// PATCH with `application/apply-patch+yaml`.
 pub(crate) async fn apply(state: &State, request: &Request) -> ApiResult<Answer> {
@@ -35,30 +33,39 @@ pub(crate) async fn apply(state: &State, request: &Request) -> ApiResult<Answer>
     let stored_def = state.stored_def(def);
     let writer = request.writer(&options, stored_def);
     let config = def.absorb(body.clone());
-    let revision = meta(&body, "resourceVersion").to_owned();
-    for _ in 0..ATTEMPTS {
-        let Some(old) = state.newest(def, &request.namespace, &request.name).await? else {
+    let revision = meta(&body, "resourceVersion");
+    let mut bases = Bases::default();
+    loop {
+        let Some(old) = bases.next(state, request).await? else {
             match create_applied(state, request, &options, body.clone(), &config).await {
                 // Somebody else created it meanwhile: then it is merged.
                 Err(error) if error.reason == "AlreadyExists" && !options.dry_run => continue,
                 other => return other,
             }
         };
-        check_revision(def, &old, &revision)?;
-        let applied = managed::apply(stored_def, &writer, &old.value, &config, options.force, now());
-        if !applied.conflicts.is_empty() {
-            return Err(ApiError::apply_conflict(managed::conflict_message(&applied.conflicts), &applied.conflicts));
-        }
-        let change =
-            Change { object: def.present(&applied.object), findings: Vec::new(), applied: Some(applied.object) };
-        let mut warnings = Vec::new();
-        match write(state, request, &options, &old, change, &mut warnings).await? {
-            Outcome::Done(value) => return Ok(Answer { warnings, ..Answer::ok(value) }),
-            Outcome::Raced if !revision.is_empty() => break,
-            Outcome::Raced => {}
+        let attempt = async {
+            check_revision(def, &old, revision)?;
+            let applied = managed::apply(stored_def, &writer, &old.value, &config, options.force, now());
+            if !applied.conflicts.is_empty() {
+                return Err(ApiError::apply_conflict(
+                    managed::conflict_message(&applied.conflicts),
+                    &applied.conflicts,
+                ));
+            }
+            let change = Change { object: def.present(applied.object), findings: Vec::new(), applied: true };
+            write(state, request, &options, &old, change).await
+        };
+        let result = attempt.await;
+        if bases.settles(state, request, &old, &result).await? {
+            match result? {
+                (Outcome::Stored(value) | Outcome::Unchanged(value), warnings) => {
+                    return Ok(Answer { warnings, ..Answer::ok(value) });
+                }
+                (Outcome::Raced, _) if !revision.is_empty() => return Err(ApiError::modified(request.target())),
+                (Outcome::Raced, _) => {}
+            }
         }
     }
-    Err(ApiError::modified(request.target()))
 }
 
 /// Reads the configuration and completes its name and namespace from the URL.

@@ -71,8 +71,8 @@ pub(crate) async fn create_object(
         match applied {
             None => managed::update(stored_def, &writer, &Value::Null, &mut stored, None, now()),
             Some(config) => {
-                let applied = managed::apply(stored_def, &writer, &Value::Null, config, false, now());
-                set_managed(&mut stored, &applied.object);
+                let mut applied = managed::apply(stored_def, &writer, &Value::Null, config, false, now());
+                set_managed(&mut stored, managed::taken(&mut applied.object));
             }
         }
         let key = def.key(&request.namespace, &name);
@@ -83,12 +83,12 @@ pub(crate) async fn create_object(
                 None => Ok(revision),
             }
         } else {
-            state.store.put(&key, encode(&stored).into(), Expect::Absent, def.ttl).await
+            state.store.put(&key, encode(&mut stored).into(), Expect::Absent, def.ttl).await
         };
         match result {
             Ok(revision) => {
                 set_revision(&mut stored, revision);
-                return Ok(Answer { code: 201, content: def.present(&stored).into(), warnings });
+                return Ok(Answer { code: 201, content: def.present(stored).into(), warnings });
             }
             Err(Error::Conflict { .. }) if attempts > 0 => {}
             Err(Error::Conflict { .. }) => return Err(ApiError::already_exists(def.target(&name))),

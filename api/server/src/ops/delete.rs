@@ -57,8 +57,10 @@ pub(crate) async fn delete_object(
         prepare::mark_deleted(def, &mut new, now());
         let released = prepare::is_released(def, &new);
         match save(state, def, &old, new, options.dry_run).await? {
-            Outcome::Done(_) if released => return Ok(success(def.target(name), meta(&old.value, "uid"))),
-            Outcome::Done(value) => return Ok(value),
+            Outcome::Stored(_) | Outcome::Unchanged(_) if released => {
+                return Ok(success(def.target(name), meta(&old.value, "uid")));
+            }
+            Outcome::Stored(value) | Outcome::Unchanged(value) => return Ok(value),
             Outcome::Raced if options.revision.is_some() => break,
             Outcome::Raced => {}
         }

@@ -2,6 +2,7 @@
 
 pub(crate) mod access;
 pub(crate) mod apply;
+pub(crate) mod base;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod read;
@@ -14,6 +15,7 @@ use serde_json::Value;
 
 use crate::error::{ApiError, ApiResult, Cause};
 use crate::object::meta;
+use crate::pieces::Pieces;
 use crate::prepare;
 use crate::query::FieldValidation;
 use crate::registry::ResourceDef;
@@ -24,8 +26,8 @@ use crate::schema;
 pub(crate) enum Content {
     /// Something made for it.
     Tree(Value),
-    /// What was kept as compact JSON.
-    Text(Bytes),
+    /// What was kept as compact JSON, or is put together from that.
+    Text(Pieces),
 }
 
 impl From<Value> for Content {
@@ -36,7 +38,7 @@ impl From<Value> for Content {
 
 impl From<Bytes> for Content {
     fn from(text: Bytes) -> Content {
-        Content::Text(text)
+        Content::Text(Pieces::new([text]))
     }
 }
 
@@ -74,11 +76,12 @@ pub(crate) fn check(
     extra: Vec<String>,
     warnings: &mut Vec<String>,
 ) -> ApiResult<Value> {
-    let mut served = def.present(&stored);
-    let old_served = old.map(|old| def.present(old));
+    let mut served = def.present(stored);
+    let old_served = old.map(|old| def.shown(old));
+    let old_served = old_served.as_deref();
     let mut findings = extra;
     findings.extend(prepare::prune_metadata(&mut served).iter().map(|path| format!("unknown field \"{path}\"")));
-    let checked = schema::check(def, &mut served, old_served.as_ref());
+    let checked = schema::check(def, &mut served, old_served);
     findings.extend(checked.unknown.iter().map(|path| format!("unknown field \"{path}\"")));
     if !findings.is_empty() {
         match validation {
@@ -96,7 +99,7 @@ pub(crate) fn check(
             }
         }
     }
-    let mut causes = prepare::check_metadata(def, &served, old_served.as_ref());
+    let mut causes = prepare::check_metadata(def, &served, old_served);
     causes.extend(checked.causes);
     invalid_if_any(def, meta(&served, "name"), &causes)?;
     Ok(def.absorb(served))

@@ -14,6 +14,7 @@ use crate::error::{ApiError, ApiResult};
 use crate::kept::Kept;
 use crate::negotiation::Shape;
 use crate::object::meta;
+use crate::pieces::Pieces;
 use crate::query::{Freshness, ListOptions, parse_revision};
 use crate::registry::{Form, ResourceDef};
 use crate::request::Request;
@@ -56,7 +57,7 @@ impl Filter {
             Form::Stored => self.fields.matches(|field| object.field(def, field)),
             // Of another view of the object other fields can be asked.
             Form::EventView | Form::Review => {
-                let served = def.present(&object.value());
+                let served = def.present(object.value());
                 self.fields.matches(|field| def.field(&served, field).unwrap_or_default())
             }
         };
@@ -90,7 +91,7 @@ pub(crate) async fn get(state: &State, request: &Request) -> ApiResult<Answer> {
     let object = object.ok_or_else(|| ApiError::not_found(request.target()))?;
     let content: Content = match object.served(&request.def) {
         Some(text) if request.accepted.shape == Shape::Full => text.into(),
-        _ => shape_one(request, request.def.present(&object.value()))?.into(),
+        _ => shape_one(request, request.def.present(object.value()))?.into(),
     };
     Ok(Answer { warnings: warning.into_iter().collect(), ..Answer::ok(content) })
 }
@@ -120,7 +121,7 @@ pub(crate) async fn list(state: &State, request: &Request) -> ApiResult<Answer> 
             metadata["remainingItemCount"] = remaining.into();
         }
     }
-    let items = || selection.objects.iter().map(|object| def.present(&object.value())).collect::<Vec<Value>>();
+    let items = || selection.objects.iter().map(|object| def.present(object.value())).collect::<Vec<Value>>();
     let content: Content = match request.accepted.shape {
         Shape::Table => {
             let include = Include::parse(request.query.get("includeObject"))?;
@@ -128,7 +129,7 @@ pub(crate) async fn list(state: &State, request: &Request) -> ApiResult<Answer> 
         }
         Shape::Metadata => table::metadata_list(metadata, &items()).into(),
         Shape::Full | Shape::Discovery(_) if def.form == Form::Stored => {
-            text_of_list(def, &metadata, &selection.objects).into()
+            Content::Text(text_of_list(def, &metadata, &selection.objects))
         }
         Shape::Full | Shape::Discovery(_) => {
             let kind =
@@ -140,20 +141,15 @@ pub(crate) async fn list(state: &State, request: &Request) -> ApiResult<Answer> 
 }
 
 /// A list put together from the texts of its objects.
-fn text_of_list(def: &ResourceDef, metadata: &Value, objects: &[Arc<Kept>]) -> Bytes {
-    let head = json!({"apiVersion": def.api_version(), "kind": def.list_kind, "metadata": metadata}).to_string();
-    let size = objects.iter().map(|object| object.json.len() + 1).sum::<usize>() + head.len() + 16;
-    let mut text = Vec::with_capacity(size);
-    text.extend_from_slice(&head.as_bytes()[..head.len() - 1]);
-    text.extend_from_slice(b",\"items\":[");
-    for (at, object) in objects.iter().enumerate() {
-        if at > 0 {
-            text.push(b',');
-        }
-        text.extend_from_slice(&object.json);
-    }
-    text.extend_from_slice(b"]}");
-    text.into()
+fn text_of_list(def: &ResourceDef, metadata: &Value, objects: &[Arc<Kept>]) -> Pieces {
+    let mut head = json!({"apiVersion": def.api_version(), "kind": def.list_kind, "metadata": metadata}).to_string();
+    head.pop();
+    head += ",\"items\":[";
+    let items = objects.iter().enumerate().flat_map(|(at, object)| {
+        let comma = Bytes::from_static(if at > 0 { b"," } else { b"" });
+        [comma, object.json.clone()]
+    });
+    Pieces::new(std::iter::once(Bytes::from(head)).chain(items).chain([Bytes::from_static(b"]}")]))
 }
 
 /// The objects that a list or a deletion of a collection means.

@@ -1,8 +1,9 @@
 //! PUT and PATCH, also on subresources.
 
-use holdfast_store::{Error, Expect};
+use holdfast_store::Error;
 use serde_json::Value;
 
+use super::base::{Bases, expectation};
 use super::{Answer, access, check, check_kind, duplicate_findings, invalid_if_any, now, set_kind};
 use crate::error::{ApiError, ApiResult, Cause};
 use crate::negotiation::{content_type, read_body};
@@ -15,14 +16,12 @@ use crate::request::Request;
 use crate::state::State;
 use crate::{certificates, managed};
 
-/// How often a patch is applied anew when somebody else wrote in between. Each attempt means that another write came
-/// through, so this is only reached under a storm of writes to one object.
-const PATCH_ATTEMPTS: usize = 100;
-
 /// What became of a write.
 pub(crate) enum Outcome {
-    /// The object as it is now, in its served form.
-    Done(Value),
+    /// It was stored, or deleted since nothing held it any longer: the object in its served form.
+    Stored(Value),
+    /// There was nothing to store, or it was not to be stored: the object as it would be, in its served form.
+    Unchanged(Value),
     /// Somebody else wrote in between.
     Raced,
 }
@@ -33,8 +32,8 @@ pub(crate) struct Change {
     pub(crate) object: Value,
     /// Texts about fields that occur twice in the request.
     pub(crate) findings: Vec<String>,
-    /// The entries of `managedFields` that an apply has worked out; none: a write of the Update kind.
-    pub(crate) applied: Option<Value>,
+    /// An apply has worked out its `managedFields`; otherwise this is a write of the Update kind.
+    pub(crate) applied: bool,
 }
 
 /// PUT.
@@ -51,30 +50,36 @@ pub(crate) async fn replace(state: &State, request: &Request) -> ApiResult<Answe
     if meta(&body, "name").is_empty() {
         return Err(ApiError::bad_request("metadata.name is missing; it must be the name in the URL"));
     }
-    let mut attempts = PATCH_ATTEMPTS;
+    let revision = meta(&body, "resourceVersion");
+    let given = !matches!(revision, "" | "0");
+    let findings = duplicate_findings(&decoded.duplicates);
+    let mut bases = Bases::default();
     loop {
-        attempts -= 1;
-        let old = state.newest(def, &request.namespace, &request.name).await?;
-        let old = old.ok_or_else(|| ApiError::not_found(request.target()))?;
-        let revision = meta(&body, "resourceVersion");
-        let given = !matches!(revision, "" | "0");
-        if !given && !def.is_builtin() {
-            let cause = Cause::invalid("metadata.resourceVersion", &Value::from(0), "must be specified for an update");
-            return Err(ApiError::invalid(request.target(), &[cause]));
-        }
-        check_revision(def, &old, revision)?;
-        let mut warnings = Vec::new();
-        let findings = duplicate_findings(&decoded.duplicates);
-        let change = Change { object: body.clone(), findings, applied: None };
-        match write(state, request, &options, &old, change, &mut warnings).await? {
-            Outcome::Done(value) => return Ok(Answer { warnings, ..Answer::ok(value) }),
-            Outcome::Raced if given || attempts == 0 => return Err(ApiError::modified(request.target())),
-            Outcome::Raced => {}
+        let old = bases.next(state, request).await?.ok_or_else(|| ApiError::not_found(request.target()))?;
+        let attempt = async {
+            if !given && !def.is_builtin() {
+                let cause =
+                    Cause::invalid("metadata.resourceVersion", &Value::from(0), "must be specified for an update");
+                return Err(ApiError::invalid(request.target(), &[cause]));
+            }
+            check_revision(def, &old, revision)?;
+            let change = Change { object: body.clone(), findings: findings.clone(), applied: false };
+            write(state, request, &options, &old, change).await
+        };
+        let result = attempt.await;
+        if bases.settles(state, request, &old, &result).await? {
+            match result? {
+                (Outcome::Stored(value) | Outcome::Unchanged(value), warnings) => {
+                    return Ok(Answer { warnings, ..Answer::ok(value) });
+                }
+                (Outcome::Raced, _) if given => return Err(ApiError::modified(request.target())),
+                (Outcome::Raced, _) => {}
+            }
         }
     }
 }
 
-/// PATCH of every type.
+/// PATCH of every type but apply.
 pub(crate) async fn patch(state: &State, request: &Request) -> ApiResult<Answer> {
     let def = &*request.def;
     let options = WriteOptions::of(&request.query)?;
@@ -82,25 +87,26 @@ pub(crate) async fn patch(state: &State, request: &Request) -> ApiResult<Answer>
         return Err(ApiError::unprocessable("force: Forbidden: may not be specified for non-apply patch"));
     }
     let patch = PatchBody::parse(def, content_type(&request.headers), &request.body)?;
-    let mut attempts = PATCH_ATTEMPTS;
+    let mut bases = Bases::default();
     loop {
-        attempts -= 1;
-        let old = state.newest(def, &request.namespace, &request.name).await?;
-        let old = old.ok_or_else(|| ApiError::not_found(request.target()))?;
-        let mut body = patch.apply(def, &request.name, &def.present(&old.value))?;
-        check_kind(def, &body)?;
-        let revision = meta(&body, "resourceVersion").to_owned();
-        check_revision(def, &old, &revision)?;
-        metadata_mut(&mut body);
-        let mut warnings = Vec::new();
-        let findings = duplicate_findings(patch.duplicates());
-        let change = Change { object: body, findings, applied: None };
-        match write(state, request, &options, &old, change, &mut warnings).await? {
-            Outcome::Done(value) => return Ok(Answer { warnings, ..Answer::ok(value) }),
-            Outcome::Raced if patch.names_revision() || attempts == 0 => {
-                return Err(ApiError::modified(request.target()));
+        let old = bases.next(state, request).await?.ok_or_else(|| ApiError::not_found(request.target()))?;
+        let attempt = async {
+            let mut body = patch.apply(def, &request.name, &def.shown(&old.value))?;
+            check_kind(def, &body)?;
+            check_revision(def, &old, meta(&body, "resourceVersion"))?;
+            metadata_mut(&mut body);
+            let change = Change { object: body, findings: duplicate_findings(patch.duplicates()), applied: false };
+            write(state, request, &options, &old, change).await
+        };
+        let result = attempt.await;
+        if bases.settles(state, request, &old, &result).await? {
+            match result? {
+                (Outcome::Stored(value) | Outcome::Unchanged(value), warnings) => {
+                    return Ok(Answer { warnings, ..Answer::ok(value) });
+                }
+                (Outcome::Raced, _) if patch.names_revision() => return Err(ApiError::modified(request.target())),
+                (Outcome::Raced, _) => {}
             }
-            Outcome::Raced => {}
         }
     }
 }
@@ -119,29 +125,30 @@ pub(crate) fn check_revision(def: &ResourceDef, old: &Object, given: &str) -> Ap
     if given != meta(&old.value, "resourceVersion") { Err(ApiError::modified(def.target(name))) } else { Ok(()) }
 }
 
-/// Completes, checks and stores a changed object (served form) on top of `old`.
+/// Completes, checks and stores a changed object (served form) on top of `old`. Gives texts for `Warning` headers, too.
 pub(crate) async fn write(
     state: &State,
     request: &Request,
     options: &WriteOptions,
     old: &Object,
     change: Change,
-    warnings: &mut Vec<String>,
-) -> ApiResult<Outcome> {
+) -> ApiResult<(Outcome, Vec<String>)> {
+    let mut warnings = Vec::new();
     let def = &*request.def;
     let name = meta(&old.value, "name");
-    let new = def.absorb(change.object);
+    let mut new = def.absorb(change.object);
+    let applied = change.applied.then(|| managed::taken(&mut new));
     let edited = managed::edited(&old.value, &new).filter(|_| request.endpoint == Endpoint::Main);
     let stored = prepare::update(def, &old.value, new, request.endpoint)?;
-    let mut stored = check(def, stored, Some(&old.value), options.validation, change.findings, warnings)?;
+    let mut stored = check(def, stored, Some(&old.value), options.validation, change.findings, &mut warnings)?;
     invalid_if_any(def, name, &check_immutable(def, &old.value, &stored))?;
     access::admit(state, request, Some(&old.value), &stored)?;
     if certificates::is_request(def) && request.endpoint == Endpoint::Approval {
         certificates::approve(state, request, &old.value, &mut stored)?;
     }
     prepare::count_generation(def, &old.value, &mut stored);
-    match &change.applied {
-        Some(applied) => set_managed(&mut stored, applied),
+    match applied {
+        Some(entries) => set_managed(&mut stored, entries),
         None => {
             let stored_def = state.stored_def(def);
             let writer = request.writer(options, stored_def);
@@ -149,14 +156,14 @@ pub(crate) async fn write(
         }
     }
     set_revision(&mut stored, old.revision);
-    save(state, def, old, stored, options.dry_run).await
+    Ok((save(state, def, old, stored, options.dry_run).await?, warnings))
 }
 
-/// Takes `managedFields` over from another object.
-pub(crate) fn set_managed(object: &mut Value, from: &Value) {
+/// Replaces `managedFields`.
+pub(crate) fn set_managed(object: &mut Value, entries: Option<Value>) {
     let metadata = metadata_mut(object);
-    match from.pointer("/metadata/managedFields") {
-        Some(entries) => metadata.insert("managedFields".into(), entries.clone()),
+    match entries {
+        Some(entries) => metadata.insert("managedFields".into(), entries),
         None => metadata.remove("managedFields"),
     };
 }
@@ -171,20 +178,21 @@ pub(crate) async fn save(
 ) -> ApiResult<Outcome> {
     let released = prepare::is_released(def, &new);
     if !released && managed::same_but_times(&old.value, &new) {
-        return Ok(Outcome::Done(def.present(&old.value)));
+        return Ok(Outcome::Unchanged(def.shown(&old.value).into_owned()));
     }
     if dry_run {
-        return Ok(Outcome::Done(def.present(&new)));
+        return Ok(Outcome::Unchanged(def.present(new)));
     }
-    let result = if released {
-        state.store.delete(&old.key, old.revision).await
-    } else {
-        state.store.put(&old.key, encode(&new).into(), Expect::Modified(old.revision), def.ttl).await
+    let result = match released {
+        // A deletion compares no value.
+        true if old.remembered => return Ok(Outcome::Raced),
+        true => state.store.delete(&old.key, old.revision).await,
+        false => state.store.put(&old.key, encode(&mut new).into(), expectation(old), def.ttl).await,
     };
     match result {
         Ok(revision) => {
             set_revision(&mut new, revision);
-            Ok(Outcome::Done(def.present(&new)))
+            Ok(Outcome::Stored(def.present(new)))
         }
         Err(Error::Conflict { .. }) => Ok(Outcome::Raced),
         Err(error) => Err(error.into()),

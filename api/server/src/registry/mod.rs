@@ -4,6 +4,7 @@
 
 pub(crate) mod events;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -225,10 +226,18 @@ impl ResourceDef {
     }
 
     /// From the stored form to the served one.
-    pub fn present(&self, stored: &Value) -> Value {
+    pub fn present(&self, stored: Value) -> Value {
         match self.form {
-            Form::EventView => events::to_view(stored),
-            Form::Stored | Form::Review => stored.clone(),
+            Form::EventView => events::to_view(&stored),
+            Form::Stored | Form::Review => stored,
+        }
+    }
+
+    /// As [`ResourceDef::present`], to look at.
+    pub(crate) fn shown<'a>(&self, stored: &'a Value) -> Cow<'a, Value> {
+        match self.form {
+            Form::EventView => Cow::Owned(events::to_view(stored)),
+            Form::Stored | Form::Review => Cow::Borrowed(stored),
         }
     }
 

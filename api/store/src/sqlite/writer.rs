@@ -165,6 +165,7 @@ impl Batch<'_> {
                 let expected = match (expect, &current) {
                     (Expect::Absent, None) => true,
                     (Expect::Modified(revision), Some(entry)) => entry.modified == revision,
+                    (Expect::Is { modified, value }, Some(entry)) => entry.modified == modified && entry.value == value,
                     _ => false,
                 };
                 if !expected {

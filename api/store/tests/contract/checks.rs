@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use holdfast_store::{Error, Event, Expect, MAX_VALUE_BYTES};
+use holdfast_store::{Error, Event, Expect, MAX_EXPECTED_BYTES, MAX_VALUE_BYTES};
 
 use crate::world::{World, in_time, take, text};
 
@@ -11,8 +11,11 @@ pub(crate) async fn a_write_needs_what_it_expects(world: World) {
     let store = world.open().await;
     let first = store.put("/a", text("1"), Expect::Absent, None).await.expect("created");
     assert!(first >= 1);
-    for wrong in [Expect::Absent, Expect::Modified(first + 1), Expect::Modified(0)] {
-        match store.put("/a", text("x"), wrong, None).await {
+    let is = |modified, value: &str| Expect::Is { modified, value: text(value.to_owned()) };
+    let wrong = [Expect::Absent, Expect::Modified(first + 1), Expect::Modified(0)];
+    // A revision with another value is what a store that was restored from a backup may have.
+    for wrong in wrong.into_iter().chain([is(first, "2"), is(first, ""), is(first + 1, "1"), is(0, "1")]) {
+        match store.put("/a", text("x"), wrong.clone(), None).await {
             Err(Error::Conflict { key, current: Some(current) }) => {
                 assert_eq!((key.as_str(), current.value, current.modified), ("/a", text("1"), first));
             }
@@ -32,11 +35,13 @@ pub(crate) async fn a_write_needs_what_it_expects(world: World) {
             "{refused:?}"
         );
     }
+    let second = store.put("/a", text("3"), is(second, "2"), None).await.expect("it is what it is");
     let third = store.delete("/a", second).await.expect("deleted");
     assert!(third > second);
     assert_eq!(store.get("/a").await.expect("read"), (None, third));
-    for refused in [store.delete("/a", second).await, store.put("/a", text("x"), Expect::Modified(second), None).await]
-    {
+    let again = store.put("/a", text("x"), is(second, "3"), None).await;
+    let modified = store.put("/a", text("x"), Expect::Modified(second), None).await;
+    for refused in [store.delete("/a", second).await, modified, again] {
         assert!(matches!(&refused, Err(Error::Conflict { current: None, .. })), "{refused:?}");
     }
     let fourth = store.put("/a", text(""), Expect::Absent, None).await.expect("created again, empty");
@@ -46,7 +51,12 @@ pub(crate) async fn a_write_needs_what_it_expects(world: World) {
     let largest = "x".repeat(MAX_VALUE_BYTES);
     store.put("/b", text(largest.clone()), Expect::Absent, None).await.expect("the largest value");
     assert_eq!(store.get("/b").await.expect("read").0.expect("present").value, text(largest.clone()));
-    let refused = store.put("/c", text(largest + "x"), Expect::Absent, None).await;
+    let refused = store.put("/c", text(largest.clone() + "x"), Expect::Absent, None).await;
+    assert!(matches!(refused, Err(Error::TooLarge { .. })), "{refused:?}");
+    let (expected, old) = ("y".repeat(MAX_EXPECTED_BYTES), "/d");
+    let modified = store.put(old, text(expected.clone()), Expect::Absent, None).await.expect("a value to expect");
+    let modified = store.put(old, text(largest), is(modified, &expected), None).await.expect("the largest request");
+    let refused = store.put(old, text("x"), is(modified, &(expected.clone() + "y")), None).await;
     assert!(matches!(refused, Err(Error::TooLarge { .. })), "{refused:?}");
     assert_eq!(store.get("/c").await.expect("read").0, None);
 }

@@ -99,6 +99,8 @@ pub(crate) enum Command {
     ForceReinstate(ConfirmArgs),
     /// Confirm that a server that was lost has stopped. Dangerous
     ConfirmStopped(ConfirmArgs),
+    /// After the store was restored: let a specification count that is older than what the servers act by. Dangerous
+    AcceptSpec(AcceptSpecArgs),
     /// Check manifests without sending them anywhere
     Validate(ValidateArgs),
     /// Show the timing arithmetic of a sub-cluster, and what it guarantees

@@ -99,6 +99,7 @@ fn run(command: Command) -> Result {
         Command::Run(args) => commands::local::run(args, printer),
         Command::ForceReinstate(args) => short(commands::operation::force_reinstate(args, printer)),
         Command::ConfirmStopped(args) => short(commands::operation::confirm_stopped(args, printer)),
+        Command::AcceptSpec(args) => short(commands::operation::accept_spec(args, printer)),
         Command::Validate(args) => commands::validate::run(&args, printer),
         Command::Timing(args) => short(commands::timing::run(args, printer)),
         Command::Crds => commands::crds::run(printer),

@@ -6,6 +6,7 @@ pub mod config;
 pub mod data_services;
 pub mod group_status;
 mod monitors;
+pub mod number;
 pub mod server_status;
 mod storage;
 

@@ -152,7 +152,8 @@ fn status(snapshot: Option<&Snapshot>, guard: &GuardView, facts: &Facts) -> Valu
     let machine = server_status::Machine { facts, guard, programs: &[], unusable: &[], exec: &[], problem: None };
     let server = server_status::server_status(snapshot, machine, &Default::default(), None, wall, now);
     let present = status.coordinator.iter().flat_map(|c| c.groups.keys()).map(|name| name.0.clone()).collect();
-    let cluster = cluster_status::cluster_status(snapshot, &facts.server.0, &Default::default(), &present, wall, now);
+    let cluster =
+        cluster_status::cluster_status(snapshot, &facts.server.0, &Default::default(), &present, None, wall, now);
     let placed: serde_json::Map<String, Value> = status
         .coordinator
         .iter()

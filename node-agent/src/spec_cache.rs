@@ -18,12 +18,14 @@ use holdfast_api::conditions;
 use holdfast_api::reasons::condition::ACCEPTED;
 use holdfast_api::v1::{
     DataService, FailoverGroup, FailoverGroupStatus, GroupPhase, GroupState, SubCluster, SubClusterSpec,
+    SubClusterStatus,
 };
 use holdfast_core::names::GroupName;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::convert::number;
 use crate::fencing::topology::{Secrets, secret_names};
 
 mod data_services;
@@ -133,17 +135,23 @@ impl SpecCache {
     pub fn take_sub_cluster(&mut self, fresh: &SubCluster, in_force: Option<u64>) -> Result<bool, CacheError> {
         let accepted = fresh.status.as_ref().is_some_and(|s| is_accepted(&s.conditions, &fresh.metadata));
         let held = self.specs.sub_cluster.as_deref();
-        if !accepted || regressed(held.map(|h| (&h.metadata, &h.spec)), (&fresh.metadata, &fresh.spec)) {
+        if !accepted || held.is_some_and(|held| sub_cluster_regressed(held, fresh)) {
             return Ok(false);
         }
-        let mut taken = SubCluster { metadata: trimmed(&fresh.metadata), spec: fresh.spec.clone(), status: None };
+        let accept_spec = fresh.status.as_ref().and_then(|status| status.accept_spec.clone());
+        let status =
+            accept_spec.map(|spec| SubClusterStatus { accept_spec: Some(spec), ..SubClusterStatus::default() });
+        let mut taken = SubCluster { metadata: trimmed(&fresh.metadata), spec: fresh.spec.clone(), status };
         if held == Some(&taken) {
             return Ok(false);
         }
         taken.metadata.managed_fields = None;
-        if let Some(held) = self.specs.sub_cluster.clone().filter(|held| held.spec != taken.spec) {
+        let differs = |held: &Arc<SubCluster>| {
+            held.spec != taken.spec || number::of_sub_cluster(held) != number::of_sub_cluster(&taken)
+        };
+        if let Some(held) = self.specs.sub_cluster.clone().filter(differs) {
             // First what is in force, then what replaces it: a crash in between forgets nothing.
-            let old = |object: &SubCluster| object.metadata.generation.and_then(|g| u64::try_from(g).ok()) < in_force;
+            let old = |object: &SubCluster| Some(number::of_sub_cluster(object)) < in_force;
             let mut former = self.specs.former.clone();
             former.retain(|object| !old(object));
             former.push(held);
@@ -161,7 +169,7 @@ impl SpecCache {
         let Some(name) = fresh.metadata.name.clone() else { return Ok(false) };
         let status = fresh.status.clone().unwrap_or_default();
         let held = self.specs.groups.get(name.as_str());
-        if regressed(held.map(|h| (&h.metadata, &h.spec)), (&fresh.metadata, &fresh.spec)) {
+        if held.is_some_and(|held| group_regressed(held, fresh)) {
             return Ok(false);
         }
         let accepted = is_accepted(&status.conditions, &fresh.metadata);
@@ -182,12 +190,14 @@ impl SpecCache {
             Some(held) => held.status.as_ref().and_then(|s| s.phase),
             None => status.phase,
         };
-        let FailoverGroupStatus { target, clear_failures, restart, pause, .. } = status;
-        let asked = target.is_some() || clear_failures.is_some() || restart.is_some() || pause.is_some();
-        if asked || phase.is_some() {
-            let rest = FailoverGroupStatus::default();
-            taken.status = Some(FailoverGroupStatus { target, clear_failures, restart, pause, phase, ..rest });
+        let FailoverGroupStatus { target, clear_failures, restart, pause, mut accept_spec, .. } = status;
+        if !accepted {
+            // It goes with the specification that it is about.
+            accept_spec = held.and_then(|held| held.status.as_ref()?.accept_spec.clone());
         }
+        let rest =
+            FailoverGroupStatus { target, clear_failures, restart, pause, phase, accept_spec, ..Default::default() };
+        taken.status = Some(rest).filter(|rest| *rest != FailoverGroupStatus::default());
         if held.is_some_and(|held| **held == taken) {
             return Ok(false);
         }
@@ -275,14 +285,23 @@ fn is_accepted(list: &[Condition], metadata: &ObjectMeta) -> bool {
     conditions::is_true_for(list, ACCEPTED, metadata.generation)
 }
 
-/// The same object with an older generation, or with another specification under the generation that is held: the store was
-/// restored from an older state, and may have been changed since. What was acted on counts: members compare generations
-/// only, so one generation must mean one specification, for all of them and for ever.
-fn regressed<S: PartialEq>(held: Option<(&ObjectMeta, &S)>, fresh: (&ObjectMeta, &S)) -> bool {
-    held.is_some_and(|(held, spec)| {
-        let older = fresh.0.generation < held.generation;
-        held.uid == fresh.0.uid && (older || fresh.0.generation == held.generation && fresh.1 != spec)
-    })
+/// The same object with a specification of a lower number, or with another one under the number that is held: the store was
+/// restored from an older state, and may have been changed since. What was acted on counts: members compare numbers
+/// only, so one number must mean one specification, for all of them and for ever.
+fn regressed<S: PartialEq>(held: (&ObjectMeta, u64, &S), fresh: (&ObjectMeta, u64, &S)) -> bool {
+    held.0.uid == fresh.0.uid && (fresh.1 < held.1 || fresh.1 == held.1 && fresh.2 != held.2)
+}
+
+/// As [`regressed`], of a group.
+pub fn group_regressed(held: &FailoverGroup, fresh: &FailoverGroup) -> bool {
+    let of = number::of_group;
+    regressed((&held.metadata, of(held), &held.spec), (&fresh.metadata, of(fresh), &fresh.spec))
+}
+
+/// As [`regressed`], of a sub-cluster.
+pub fn sub_cluster_regressed(held: &SubCluster, fresh: &SubCluster) -> bool {
+    let of = number::of_sub_cluster;
+    regressed((&held.metadata, of(held), &held.spec), (&fresh.metadata, of(fresh), &fresh.spec))
 }
 
 /// What of the metadata says something to an agent.
@@ -443,6 +462,31 @@ mod tests {
         assert_eq!(mount_point(&cache), "/srv/c");
         assert!(!cache.take_group(&group(2, 2, "/srv/b", json!({}))).unwrap());
         assert_eq!(mount_point(&SpecCache::open(dir.path()).unwrap()), "/srv/c");
+    }
+
+    #[test]
+    fn what_a_restored_store_has_is_taken_once_it_is_accepted_and_never_lost_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut cache = SpecCache::open(directory.path()).expect("empty");
+        let by = |acceptances: u32| json!({"status": {"acceptSpec": {"uid": "o", "acceptances": acceptances}}});
+        assert!(cache.take_group(&group(7, 7, "/new", json!({}))).expect("taken"));
+        for (generation, mount) in [(3, "/old"), (7, "/other")] {
+            let restored = group(generation, generation, mount, json!({}));
+            assert!(group_regressed(&cache.specs().groups["ledger"], &restored));
+            assert!(!cache.take_group(&restored).expect("held"));
+            assert_eq!(mount_point(&cache), "/new");
+        }
+        assert!(cache.take_group(&group(3, 3, "/old", by(1))).expect("accepted"));
+        assert_eq!(mount_point(&cache), "/old");
+        // Restored once more, from before that.
+        assert!(!cache.take_group(&group(9, 9, "/lost", json!({}))).expect("held"));
+        // Of a generation that is refused nothing is taken, also not that it would count more.
+        cache.take_group(&group(4, 3, "/refused", by(2))).expect("looked at");
+        assert_eq!(number::of_group(&cache.specs().groups["ledger"]), 1_000_000_003);
+        assert!(cache.take_group(&group(4, 4, "/next", by(1))).expect("taken"));
+        let again = SpecCache::open(directory.path()).expect("what was written");
+        assert_eq!(number::of_group(&again.specs().groups["ledger"]), 1_000_000_004);
+        assert_eq!(mount_point(&again), "/next");
     }
 
     #[test]

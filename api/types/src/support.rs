@@ -96,10 +96,11 @@ pub fn unsupported_operation(spec: &OperationSpec) -> Vec<FieldError> {
             | OperationType::Shutdown
             | OperationType::Upgrade
             | OperationType::Drill
+            | OperationType::AcceptSpec
     );
     let built = on_group || on_server || alone;
     let all = "use Move, Stop, Start, Restart, Pause, Resume, Exec, ClearFailures, Detach, Reinstate, ForceReinstate, \
-               ConfirmStopped, Shutdown, Upgrade, Drill or RotateKey";
+               ConfirmStopped, Shutdown, Upgrade, Drill, AcceptSpec or RotateKey";
     r.add(!built, "spec.type", spec.type_, all);
     if let Some(drill) = &spec.drill {
         let advice = "leave it out; the drill is thought through on the live state";

@@ -134,6 +134,22 @@ pub(crate) struct ShutdownArgs {
     pub(crate) wait: WaitArgs,
 }
 
+/// `holdfast accept-spec`.
+#[derive(Debug, Args)]
+pub(crate) struct AcceptSpecArgs {
+    /// The failover group
+    #[arg(required_unless_present = "subcluster")]
+    pub(crate) group: Option<String>,
+    /// Instead of a group: this sub-cluster
+    #[arg(long, value_name = "NAME", conflicts_with = "group")]
+    pub(crate) subcluster: Option<String>,
+    /// Its name once more: the stored specification is the right one
+    #[arg(long, value_name = "NAME")]
+    pub(crate) confirm: Option<String>,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
 /// `holdfast upgrade`.
 #[derive(Debug, Args)]
 pub(crate) struct UpgradeArgs {

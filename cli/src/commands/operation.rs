@@ -11,8 +11,8 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::args::{
-    ClearFailuresArgs, ConfirmArgs, DetachArgs, DrillArgs, ExecArgs, GroupArgs, PauseArgs, ProceedArgs, RestartArgs,
-    ResumeArgs, ServerOperationArgs, ShutdownArgs, TargetArgs, UpgradeArgs, WaitArgs,
+    AcceptSpecArgs, ClearFailuresArgs, ConfirmArgs, DetachArgs, DrillArgs, ExecArgs, GroupArgs, PauseArgs, ProceedArgs,
+    RestartArgs, ResumeArgs, ServerOperationArgs, ShutdownArgs, TargetArgs, UpgradeArgs, WaitArgs,
 };
 use crate::client::{Api, Body};
 use crate::commands::plan::losses;
@@ -294,6 +294,21 @@ pub(crate) async fn shutdown(args: ShutdownArgs, printer: Printer) -> Result {
     let wanted = Wanted { type_: "Shutdown", kind, target, parameters, words: format!("Shutdown of {target}") };
     let does = if kind == "Server" { "its groups are interrupted" } else { "all of its groups stop and stay so" };
     dangerous(&wanted, args.confirm.as_deref(), does, &args.wait, printer).await
+}
+
+/// Runs `holdfast accept-spec`.
+///
+/// # Errors
+/// As [`carry_out`], and when the confirmation is missing.
+pub(crate) async fn accept_spec(args: AcceptSpecArgs, printer: Printer) -> Result {
+    let (kind, target) = match (&args.subcluster, &args.group) {
+        (Some(sub), _) => ("SubCluster", sub.as_str()),
+        (None, group) => ("FailoverGroup", group.as_deref().unwrap_or_default()),
+    };
+    let words = format!("the acceptance of {target} as it is stored");
+    let wanted = Wanted { type_: "AcceptSpec", kind, target, parameters: None, words };
+    let says = "what the store has is right, although the servers act by something newer; they change over to it";
+    dangerous(&wanted, args.confirm.as_deref(), says, &args.wait, printer).await
 }
 
 async fn on_dangerous_server(type_: &str, args: &ConfirmArgs, says: &str, printer: Printer) -> Result {

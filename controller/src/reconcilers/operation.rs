@@ -2,6 +2,7 @@
 //! `carry_out.rs`; what a running one asks of its group is written by the group's reconciler.
 
 mod about;
+pub(crate) mod accept_spec;
 mod begin;
 pub(crate) mod carry_out;
 pub(crate) mod clear_failures;

@@ -45,11 +45,14 @@ fn an_etcd_that_is_restored_from_a_snapshot_changes_nothing_that_runs_and_the_gr
         .change(&|documents| {
             let group = documents.iter_mut().find(|(_, document)| document["kind"] == "FailoverGroup");
             group.expect("a group").1["spec"]["placement"]["priority"] = 7.into();
+            let sub = documents.iter_mut().find(|(_, document)| document["kind"] == "SubCluster");
+            sub.expect("a sub-cluster").1["spec"]["exec"]["enabled"] = true.into();
         })
         .expect("it is changed");
     wait_for("the servers to act by it", LIMIT, |last| {
-        *last = format!("{:?}", trial.status().observed_generation);
-        Ok((trial.status().observed_generation == Some(before + 1)).then_some(()))
+        let (group, sub) = (trial.status(), trial.cluster.sub_cluster()?.status.unwrap_or_default());
+        *last = format!("{:?}, {:?}", group.observed_generation, sub.config_revision);
+        Ok((group.observed_generation == Some(before + 1) && sub.config_revision == Some(2)).then_some(()))
     })
     .expect("the change is taken");
 
@@ -59,9 +62,13 @@ fn an_etcd_that_is_restored_from_a_snapshot_changes_nothing_that_runs_and_the_gr
     trial.cluster.start_control_plane(StoreKind::Etcd).expect("the control plane is back");
     assert_eq!(declared(&trial), Some(before), "the store is that of before");
     wait_for("the group to say what happened", LIMIT, |last| {
-        let conditions = trial.status().conditions;
-        *last = format!("{conditions:#?}");
-        Ok(conditions.iter().any(|one| one.type_ == "Stalled" && one.reason == "SpecRegressed").then_some(()))
+        let sub = trial.cluster.sub_cluster()?.status.unwrap_or_default();
+        let both = [trial.status().conditions, sub.conditions];
+        *last = format!("{both:#?}");
+        let regressed = both
+            .iter()
+            .filter(|conditions| conditions.iter().any(|one| one.type_ == "Stalled" && one.reason == "SpecRegressed"));
+        Ok((regressed.count() == 2).then_some(()))
     })
     .expect("condition Stalled");
     assert_eq!(trial.status().observed_generation, Some(before + 1), "the servers act by what they had");
@@ -70,10 +77,45 @@ fn an_etcd_that_is_restored_from_a_snapshot_changes_nothing_that_runs_and_the_gr
 
     // And a takeover is one as before.
     let lost = boottime_ns();
-    trial.cluster.power_cut(&active).expect("a power cut");
+    let victim = active;
+    trial.cluster.power_cut(&victim).expect("a power cut");
     let survivor = trial.served_by(&standby, lost);
     trial.taken_over_since(lost);
-    assert_eq!(trial.history(), [active, survivor]);
+    assert_eq!(trial.history(), [victim.clone(), survivor.clone()]);
+
+    // The operator wants what the backup has: it counts, and so does the next change, which has a generation of before.
+    let accept = ["accept-spec", GROUP, "-n", "ha", "--reason", "as in the backup"];
+    let unconfirmed = trial.cluster.holdfast(&accept).expect_err("unconfirmed");
+    assert!(unconfirmed.to_string().contains(&format!("--confirm {GROUP}")), "{unconfirmed}");
+    let done = trial.cluster.holdfast(&[&accept[..], &["--confirm", GROUP]].concat()).expect("accepted");
+    assert!(done.contains(&format!("the servers act by generation {before} of {GROUP}")), "{done}");
+    let status = trial.status();
+    assert_eq!((status.observed_generation, status.acceptances), (Some(before), Some(1)));
+    assert!(!status.conditions.iter().any(|one| one.type_ == "Stalled"), "{:?}", status.conditions);
+    let name = trial.cluster.blueprint().sub_cluster.clone();
+    let of_sub = ["accept-spec", "--subcluster", &name, "--confirm", &name, "-n", "ha", "--reason", "as in the backup"];
+    let done = trial.cluster.holdfast(&of_sub).expect("accepted");
+    assert!(done.contains(&format!("the servers act by generation 1 of {name}")), "{done}");
+    trial
+        .cluster
+        .change(&|documents| {
+            let group = documents.iter_mut().find(|(_, document)| document["kind"] == "FailoverGroup");
+            group.expect("a group").1["spec"]["placement"]["priority"] = 9.into();
+        })
+        .expect("it is changed");
+    wait_for("the servers to act by the next change", LIMIT, |last| {
+        *last = format!("{:?}", trial.status().observed_generation);
+        Ok((trial.status().observed_generation == declared(&trial)).then_some(()))
+    })
+    .expect("the change is taken");
+
+    // A server that was away, and knows only what was before, learns it before it may run anything.
+    let (back, epoch) = (boottime_ns(), trial.epoch());
+    trial.cluster.power_on(&victim).expect("power is back");
+    trial.all_return(epoch);
+    trial.undisturbed_since(back);
+    trial.cluster.holdfast(&["move", GROUP, "--to", &victim, "-n", "ha"]).expect("moved");
+    assert_eq!(trial.history(), [victim.clone(), survivor, victim]);
     trial.cluster.close().expect("the lab goes");
 }
 

@@ -13,10 +13,24 @@ use crate::restarting::RestartRequest;
 use crate::settings::LockPlace;
 use crate::view::{Epoch, MemberTiming};
 
+/// A specification that an operator accepted once more often than another one is newer, whatever the generations are: its
+/// number is larger by this much. No object has so many generations.
+pub const ACCEPTANCE: u64 = 1_000_000_000;
+
+/// A number of a specification, for people.
+pub fn shown(number: u64) -> String {
+    match number / ACCEPTANCE {
+        0 => number.to_string(),
+        1 => format!("{} (accepted once after a restore)", number % ACCEPTANCE),
+        count => format!("{} (accepted {count} times after restores)", number % ACCEPTANCE),
+    }
+}
+
 /// The sub-cluster, as its specification has it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Config {
-    /// Generation of the SubCluster that this is made from.
+    /// Number of the specification of the SubCluster that this is made from: its generation, plus [`ACCEPTANCE`] for each time
+    /// that an operator accepted an older one.
     pub generation: u64,
     /// All declared servers with their ids (1..16).
     pub servers: BTreeMap<ServerName, u8>,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::arbiter::Lock;
-use crate::config::Config;
+use crate::config::{Config, shown};
 use crate::core::Core;
 use crate::frame::{Frame, Intent};
 use crate::lock::{LockLook, LockOp};
@@ -245,8 +245,8 @@ impl Core {
                 return Err(format!("no LAN connects {name}"));
             };
             if frame.config_generation != wanted.generation {
-                let theirs = frame.config_generation;
-                return Err(format!("{name} holds generation {theirs}, this server {}", wanted.generation));
+                let (theirs, ours) = (shown(frame.config_generation), shown(wanted.generation));
+                return Err(format!("{name} holds generation {theirs}, this server {ours}"));
             }
             if frame.intent != Intent::Join {
                 return Err(format!("{name} leaves"));
@@ -265,7 +265,8 @@ impl Core {
         if wanted.generation < view.config_generation {
             return Err(format!(
                 "generation {} is in force, and this server holds {} only",
-                view.config_generation, wanted.generation
+                shown(view.config_generation),
+                shown(wanted.generation)
             ));
         }
         let now = Plan::of(view);

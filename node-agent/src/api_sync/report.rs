@@ -143,7 +143,7 @@ impl Reporter {
             let old = object.status.clone().unwrap_or_default();
             let now = Timestamp::now();
             let new = match present {
-                Some(present) => cluster_status::cluster_status(snapshot, &me, &old, present, wall, now),
+                Some(present) => cluster_status::cluster_status(snapshot, &me, &old, present, Some(object), wall, now),
                 None => cluster_status::without_coordinator(snapshot, &old, now),
             };
             let same = cluster_status::essence(&new) == cluster_status::essence(&old);
@@ -163,15 +163,8 @@ impl Reporter {
             let change = |object: &FailoverGroup| {
                 let old = object.status.clone().unwrap_or_default();
                 let name = GroupName(group.0.clone());
-                let new = group_status::group_status(
-                    snapshot,
-                    &name,
-                    placed,
-                    &old,
-                    object.metadata.generation,
-                    wall,
-                    Timestamp::now(),
-                );
+                let new =
+                    group_status::group_status(snapshot, &name, placed, &old, Some(object), wall, Timestamp::now());
                 (new != old).then(|| FailoverGroup { status: Some(new), ..object.clone() })
             };
             let written = write(&self.groups, &group.0, Some(known), change).await?;

@@ -8,38 +8,44 @@ use holdfast_api::conditions::{self, State};
 use holdfast_api::reasons::{condition, ready, stalled};
 use holdfast_api::timing::{Timing, recommended_timeout};
 use holdfast_api::v1 as api;
-use holdfast_core::config::{Config, FencingMode, LockKind};
+use holdfast_core::config::{Config, FencingMode, LockKind, shown};
 use holdfast_core::frame::FenceState;
 use holdfast_core::status::{ClusterPhase, CoordinatorStatus, GroupPhase, PlacedGroup, Resolution, Status};
 use holdfast_core::view::{Acceptor, View};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
-use super::{Wall, anchor, bound, clip, evidence, reported, server_state, word};
+use super::group_status::regressed;
+use super::{Wall, anchor, bound, clip, evidence, number, reported, server_state, word};
 use crate::driver_loop::Snapshot;
 use crate::inbox::Adoption;
+use crate::spec_cache::sub_cluster_regressed;
 
 /// The status as it is to be, from what stands in the API and what the coordinator knows. `present`: the groups that
-/// the API has.
+/// the API has; `stored`: the object there, where that is asked.
 pub fn cluster_status(
     snapshot: &Snapshot,
     me: &str,
     old: &api::SubClusterStatus,
     present: &BTreeSet<String>,
+    stored: Option<&api::SubCluster>,
     wall: Wall,
     now: Timestamp,
 ) -> api::SubClusterStatus {
     let status = &snapshot.status;
     let config = snapshot.adoption.as_ref().map(|a| a.config.as_ref());
     let mut new = old.clone();
-    new.observed_generation = config.and_then(|c| i64::try_from(c.generation).ok()).or(old.observed_generation);
+    if let Some(config) = config {
+        new.observed_generation = number::generation(config.generation);
+        new.acceptances = number::acceptances(config.generation);
+    }
     new.phase = Some(phase(status.phase));
     if let Some(view) = &status.view {
         new.cluster_id = Some(view.cluster.to_string());
         (new.lineage, new.epoch) = (Some(view.lineage), Some(view.epoch));
         let highest = status.highest;
         new.revision = Some(if (highest.lineage, highest.epoch) == view.order() { highest.revision } else { 0 });
-        new.config_revision = Some(view.config_generation);
+        new.config_revision = number::generation(view.config_generation).and_then(|number| u64::try_from(number).ok());
         let same = old.epoch == Some(view.epoch) && old.cluster_id == new.cluster_id;
         let since = old.view.as_ref().and_then(|v| v.since.clone()).filter(|_| same).unwrap_or_else(|| {
             let adopted = status.last_resolution.as_ref().filter(|r| r.epoch == view.epoch).map(|r| wall.time(r.at));
@@ -62,7 +68,7 @@ pub fn cluster_status(
     if let Some(resolution) = &status.last_resolution {
         new.last_resolution = Some(last_resolution(resolution, wall));
     }
-    set_conditions(&mut new, snapshot, now);
+    set_conditions(&mut new, snapshot, stored, now);
     new
 }
 
@@ -70,7 +76,7 @@ pub fn cluster_status(
 pub fn without_coordinator(snapshot: &Snapshot, old: &api::SubClusterStatus, now: Timestamp) -> api::SubClusterStatus {
     let mut new = old.clone();
     new.phase = Some(phase(snapshot.status.phase));
-    set_conditions(&mut new, snapshot, now);
+    set_conditions(&mut new, snapshot, None, now);
     new
 }
 
@@ -240,7 +246,15 @@ fn last_resolution(resolution: &Resolution, wall: Wall) -> api::Resolution {
     }
 }
 
-fn set_conditions(new: &mut api::SubClusterStatus, snapshot: &Snapshot, now: Timestamp) {
+fn set_conditions(
+    new: &mut api::SubClusterStatus,
+    snapshot: &Snapshot,
+    stored: Option<&api::SubCluster>,
+    now: Timestamp,
+) {
+    let held = snapshot.adoption.as_ref().map(|adoption| &adoption.sub_cluster);
+    let older = stored.zip(held).filter(|(stored, held)| sub_cluster_regressed(held, stored));
+    let regressed = older.map(|(stored, _)| regressed(new.observed_generation, stored.metadata.generation));
     let status = &snapshot.status;
     let generation = new.observed_generation;
     let sentence = clip(&status.sentence);
@@ -294,8 +308,11 @@ fn set_conditions(new: &mut api::SubClusterStatus, snapshot: &Snapshot, now: Tim
         .zip(snapshot.adoption.as_ref())
         .filter(|(view, adoption)| view.config_generation != adoption.config.generation);
     if let Some((view, adoption)) = pending {
-        let told =
-            format!("generation {} is in force, {} is to be", view.config_generation, adoption.config.generation);
+        let told = format!(
+            "generation {} is in force, {} is to be",
+            shown(view.config_generation),
+            shown(adoption.config.generation)
+        );
         let told = status.config_pending.as_ref().map_or(told.clone(), |why| format!("{told}: {why}"));
         set(condition::CONFIG_PENDING, State::True, "NotAdopted", &told);
     } else {
@@ -330,6 +347,9 @@ fn set_conditions(new: &mut api::SubClusterStatus, snapshot: &Snapshot, now: Tim
             generation,
             now,
         );
+    } else if let Some(text) = regressed {
+        let (type_, reason) = (condition::STALLED, stalled::SPEC_REGRESSED);
+        conditions::set(list, type_, State::True, reason, &text, generation, now);
     } else {
         conditions::clear(list, condition::STALLED);
     }

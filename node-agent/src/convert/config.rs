@@ -25,7 +25,7 @@ use holdfast_core::restarting::RestartRequest;
 use holdfast_core::settings::LockPlace;
 use sha2::{Digest, Sha256};
 
-use super::monitors;
+use super::{monitors, number};
 use crate::convert::data_services;
 use crate::convert::storage::needs;
 use crate::executor::RunningGroup;
@@ -127,7 +127,7 @@ pub fn cluster_config(object: &api::SubCluster, watchdog: Option<Duration>) -> R
     })?;
     let paths = spec.heartbeat.paths.iter().filter_map(|path| Some((PathName(path.name.clone()), kind(path)?)));
     Ok(Config {
-        generation: generation(object.metadata.generation),
+        generation: number::of_sub_cluster(object),
         servers: spec.servers.iter().map(|s| (ServerName(s.name.clone()), s.id)).collect(),
         detached: spec
             .servers
@@ -162,10 +162,6 @@ pub fn cluster_config(object: &api::SubCluster, watchdog: Option<Duration>) -> R
         stopped: spec.state == api::SubClusterState::Stopped,
         monitors: monitors::of_servers(spec),
     })
-}
-
-fn generation(generation: Option<i64>) -> u64 {
-    generation.and_then(|g| u64::try_from(g).ok()).unwrap_or(0)
 }
 
 /// A number that changes with the place of a path: addresses, devices.
@@ -334,7 +330,7 @@ pub fn group_config(object: &api::FailoverGroup, sub_cluster: &api::SubCluster) 
     }
     let status = object.status.as_ref();
     Ok(GroupConfig {
-        generation: generation(object.metadata.generation),
+        generation: number::of_group(object),
         online: spec.state == api::GroupState::Online && !is_deleted(object),
         auto_start: spec.startup == api::GroupStartup::Auto,
         policy: spec.placement_servers(&sub_cluster.spec).into_iter().map(ServerName).collect(),
@@ -365,7 +361,7 @@ fn running_config(
 ) -> Option<GroupConfig> {
     let (programs, declared): (Vec<_>, Vec<_>) = running.resources.iter().partition(|(name, _)| is_program(name));
     let generation = running.resources.values().map(|r| r.generation).max()?;
-    let same = accepted.is_some_and(|a| self::generation(a.metadata.generation) == generation);
+    let same = accepted.is_some_and(|accepted| number::of_group(accepted) == generation);
     if same && programs.is_empty() {
         return None;
     }
@@ -383,7 +379,10 @@ fn running_config(
         };
         api::FailoverGroup::new(&running.group.0, spec)
     });
-    object.metadata.generation = i64::try_from(generation).ok();
+    object.metadata.generation = number::generation(generation);
+    let accepted = number::acceptances(generation);
+    let accept_spec = accepted.map(|acceptances| api::AcceptSpec { acceptances, ..api::AcceptSpec::default() });
+    object.status.get_or_insert_default().accept_spec = accept_spec;
     if !same {
         object.spec.resources = declared.into_iter().map(|(_, r)| r.spec.clone()).collect();
     }

@@ -19,9 +19,10 @@ use holdfast_planner as planner;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
-use super::{Wall, clip, evidence, reported, word};
+use super::{Wall, clip, evidence, number, reported, word};
 use crate::driver_loop::Snapshot;
 use crate::resources::plan::data_service::declared_name;
+use crate::spec_cache::group_regressed;
 
 /// Transitions kept in status; the rest is in Events and logs.
 const TRANSITIONS: usize = 10;
@@ -30,14 +31,14 @@ const CLEAR: &str = "remove the cause, then: holdfast clear-failures";
 /// Failures kept in status.
 const FAILURES: usize = 16;
 
-/// The status as it is to be, from what stands in the API and what the coordinator knows. `stored`: the generation in the
-/// API, where that is asked.
+/// The status as it is to be, from what stands in the API and what the coordinator knows. `stored`: what is in the API,
+/// where that is asked.
 pub fn group_status(
     snapshot: &Snapshot,
     name: &GroupName,
     placed: &PlacedGroup,
     old: &api::FailoverGroupStatus,
-    stored: Option<i64>,
+    stored: Option<&api::FailoverGroup>,
     wall: Wall,
     now: Timestamp,
 ) -> api::FailoverGroupStatus {
@@ -46,12 +47,15 @@ pub fn group_status(
     let spec = adoption.and_then(|a| a.specs.get(name));
     let view = snapshot.status.view.as_ref();
     let mut new = old.clone();
-    new.observed_generation = config.and_then(|c| i64::try_from(c.generation).ok()).or(old.observed_generation);
+    if let Some(config) = config {
+        new.observed_generation = number::generation(config.generation);
+        new.acceptances = number::acceptances(config.generation);
+    }
     new.applied_generation = placed
         .report
         .as_ref()
         .filter(|_| placed.server.is_some())
-        .and_then(|r| i64::try_from(r.generation).ok())
+        .and_then(|r| number::generation(r.generation))
         .or(old.applied_generation);
     new.cluster_id = view.map(|v| v.cluster.to_string());
     // The tag of the placement: what a target has to be computed from (R15); zeros before there is one.
@@ -88,26 +92,32 @@ pub fn group_status(
     let takeover = || super::cluster_status::timing(adoption?, &snapshot.status)?.cluster_part.map(|part| part.get());
     new.transitions = merged(&placed.transitions, old, wall, takeover);
     set_conditions(&mut new, snapshot, placed, config, now);
-    if let (Some(held), Some(stored)) = (new.observed_generation, stored)
-        && held > stored
+    // What names data services is held with their methods put in, so it is compared by its number alone.
+    let comparable = |group: &api::FailoverGroup| group.spec.resources.iter().all(|one| one.data_service.is_none());
+    let older = |held: &api::FailoverGroup, stored: &api::FailoverGroup| {
+        let lower = number::of_group(stored) < number::of_group(held) && stored.metadata.uid == held.metadata.uid;
+        lower || comparable(stored) && group_regressed(held, stored)
+    };
+    if let (Some(held), Some(stored)) = (spec, stored)
+        && older(held, stored)
         && conditions::get(&new.conditions, condition::STALLED).is_none()
     {
-        let text = format!(
-            "the API has generation {stored} of the specification, the servers act by generation {held}: the store was \
-             restored from an older state. What runs goes on; look what differs, and apply the manifests again. A \
-             change is taken when its generation is above {held}"
-        );
-        conditions::set(
-            &mut new.conditions,
-            condition::STALLED,
-            State::True,
-            stalled::SPEC_REGRESSED,
-            &text,
-            Some(held),
-            now,
-        );
+        let text = regressed(new.observed_generation, stored.metadata.generation);
+        let (type_, reason) = (condition::STALLED, stalled::SPEC_REGRESSED);
+        conditions::set(&mut new.conditions, type_, State::True, reason, &text, new.observed_generation, now);
     }
     new
+}
+
+/// What to say of a specification that is older than what the servers act by.
+pub(super) fn regressed(held: Option<i64>, stored: Option<i64>) -> String {
+    let (held, stored) = (held.unwrap_or_default(), stored.unwrap_or_default());
+    format!(
+        "the API has generation {stored} of the specification, the servers act by {}: the store was restored from an older \
+         state. What runs goes on. Look what differs; then apply the manifests again, which is taken once its generation \
+         is above {held}, or accept what is stored: holdfast accept-spec",
+        if held == stored { "another one of that number".to_owned() } else { format!("generation {held}") }
+    )
 }
 
 fn phase(phase: GroupPhase) -> api::GroupPhase {

@@ -37,7 +37,10 @@ impl SpecCache {
             return Ok(false);
         };
         let held = self.specs.data_services.get(&name);
-        if regressed(held.map(|h| (&h.metadata, &h.spec)), (&fresh.metadata, &fresh.spec)) {
+        let numbered = |service: &DataService| number::number(service.metadata.generation, None);
+        if held.is_some_and(|held| {
+            regressed((&held.metadata, numbered(held), &held.spec), (&fresh.metadata, numbered(fresh), &fresh.spec))
+        }) {
             return Ok(false);
         }
         let mut taken = match held {

@@ -98,6 +98,20 @@ pub struct GroupCounts {
     pub held: u32,
 }
 
+/// That the stored specification counts although servers acted on a newer one: the store was restored, and an Operation
+/// AcceptSpec accepted what it has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AcceptSpec {
+    /// The uid of the Operation.
+    #[schemars(length(max = 64))]
+    pub uid: String,
+    /// How often that was done to this object: a specification with more acceptances is newer than one with fewer, whatever
+    /// the generations are.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub acceptances: u32,
+}
+
 /// Default of durations that mean "at once".
 pub(crate) fn zero() -> Duration {
     Duration::from_millis(0)

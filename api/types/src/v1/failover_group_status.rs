@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    common::{GroupState, Hold},
+    common::{AcceptSpec, GroupState, Hold},
     rules,
     sub_cluster_status::EvidenceKind,
 };
@@ -39,6 +39,12 @@ pub struct FailoverGroupStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// The newest Operation AcceptSpec on this object. The controller's; it stays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accept_spec: Option<AcceptSpec>,
+    /// How many of these Operations the specification has seen by which the servers act; absent: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acceptances: Option<u32>,
     /// The generation of the spec that runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub applied_generation: Option<i64>,

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    common::{GroupCounts, GuaranteeLevel, Hold},
+    common::{AcceptSpec, GroupCounts, GuaranteeLevel, Hold},
     operation::OperationType,
     rules,
     server::{Anchor, ServerState},
@@ -38,6 +38,12 @@ pub struct SubClusterStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// The newest Operation AcceptSpec on this object. The controller's; it stays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accept_spec: Option<AcceptSpec>,
+    /// How many of these Operations the specification has seen by which the servers act; absent: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acceptances: Option<u32>,
     /// Made when the sub-cluster formed. Kept in ledgers and disk area; outlives this object.
     #[serde(rename = "clusterID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 36))]

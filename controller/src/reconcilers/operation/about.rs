@@ -8,7 +8,9 @@ use kube::ResourceExt;
 
 use super::on_server::OnServer;
 use super::on_service::OnService;
-use super::{clear_failures, drill, exec, on_server, on_service, pause, phase_of, rotate_key, shutdown, upgrade};
+use super::{
+    accept_spec, clear_failures, drill, exec, on_server, on_service, pause, phase_of, rotate_key, shutdown, upgrade,
+};
 use crate::context::Context;
 use crate::error::Error;
 
@@ -32,6 +34,8 @@ pub(crate) enum About {
     Upgrade(upgrade::OnUpgrade),
     /// What came of the scenarios; none: it is over.
     Drill(Option<drill::Outcome>),
+    /// The specification that it accepts; none: there is no such object.
+    Spec(Option<accept_spec::OnSpec>),
     /// The heartbeat keys of a sub-cluster; none: there is no such sub-cluster.
     Keys(Option<rotate_key::Keys>),
 }
@@ -79,6 +83,13 @@ impl About {
             let on = upgrade::on(operation, context);
             upgrade::carry_out(operation, &on, context).await?;
             return Ok(About::Upgrade(on));
+        }
+        if accept_spec::is(operation) {
+            let on = accept_spec::on(operation, context);
+            if let Some(on) = &on {
+                accept_spec::carry_out(operation, on, context).await?;
+            }
+            return Ok(About::Spec(on));
         }
         if drill::is(operation) {
             return Ok(About::Drill(match phase_of(operation) {

@@ -14,7 +14,9 @@ use super::super::failover_group::target::{decide, exclusions};
 use super::super::{failover_group, list};
 use super::about::About;
 use super::carry_out::{Facts, Next, destination, holds, not_after, phase_of, reason, reasons, server_of};
-use super::{clear_failures, drill, exec, on_server, on_service, pause, restart, rotate_key, shutdown, upgrade};
+use super::{
+    accept_spec, clear_failures, drill, exec, on_server, on_service, pause, restart, rotate_key, shutdown, upgrade,
+};
 
 /// What to do about a group that is stuck.
 pub(super) const STUCK: &str =
@@ -46,6 +48,7 @@ pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
         About::Exec(on) => return exec::begin(facts, on, next),
         About::Shutdown(on) => return shutdown::begin(facts, on, next),
         About::Upgrade(on) => return upgrade::begin(facts, on, next),
+        About::Spec(on) => return accept_spec::begin(facts, on.as_ref(), next),
         About::Drill(outcome) => return outcome.iter().for_each(|outcome| drill::begin(outcome, next)),
         About::Keys(keys) => return rotate_key::begin(facts, keys.as_ref(), next),
     }

@@ -345,6 +345,7 @@ fn go_on(facts: &Facts<'_>, next: &mut Next<'_>) {
         About::Exec(on) => return super::exec::go_on(facts, on, next),
         About::Shutdown(on) => return super::shutdown::go_on(facts, on, next),
         About::Upgrade(on) => return super::upgrade::go_on(facts, on, next),
+        About::Spec(on) => return super::accept_spec::go_on(facts, on.as_ref(), next),
         About::Drill(_) => return,
         About::Keys(keys) => return super::rotate_key::go_on(facts, keys.as_ref(), next),
     }

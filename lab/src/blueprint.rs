@@ -23,8 +23,10 @@ const AREA_TO: u64 = (DATA_MIB - 2) << 20;
 /// A network of the lab: one LAN path of the sub-cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LanPlan {
-    /// Name of the path, also of the network.
+    /// Name of the path.
     pub name: String,
+    /// Name of the network: that of the path, unless sub-clusters of one lab need to be told apart.
+    pub network: String,
     /// Name of the interface in every host.
     pub interface: String,
     /// Whether clients are on it.
@@ -124,12 +126,35 @@ impl Blueprint {
                 problem: format!("found {}, the lab builds exactly one", sub_clusters.len()),
             });
         };
+        Blueprint::of(source, file, sub_cluster, &of_kind(documents, "FailoverGroup")?)
+    }
+
+    /// One of every sub-cluster, in the order of the documents, each with its own groups.
+    ///
+    /// # Errors
+    /// When an object is none of its kind, or a sub-cluster asks for something that the lab can't build.
+    pub fn each(source: &Path, documents: &[(PathBuf, Value)]) -> Result<Vec<Blueprint>> {
+        let sub_clusters: Vec<(PathBuf, SubCluster)> = of_kind(documents, "SubCluster")?;
         let groups: Vec<(PathBuf, FailoverGroup)> = of_kind(documents, "FailoverGroup")?;
+        let plan = |(file, sub_cluster): &(PathBuf, SubCluster)| {
+            let name = sub_cluster.metadata.name.as_deref();
+            let own = groups.iter().filter(|(_, group)| Some(group.spec.sub_cluster.as_str()) == name);
+            Blueprint::of(source, file, sub_cluster, &own.cloned().collect::<Vec<_>>())
+        };
+        sub_clusters.iter().map(plan).collect()
+    }
+
+    fn of(
+        source: &Path,
+        file: &Path,
+        sub_cluster: &SubCluster,
+        groups: &[(PathBuf, FailoverGroup)],
+    ) -> Result<Blueprint> {
         let mut servers: Vec<_> = sub_cluster.spec.servers.iter().collect();
         servers.sort_by_key(|server| server.id);
         let mut names: Vec<String> = groups.iter().filter_map(|(_, group)| group.metadata.name.clone()).collect();
         names.sort();
-        let lans = lans(file, sub_cluster, &groups)?;
+        let lans = lans(file, sub_cluster, groups)?;
         Ok(Blueprint {
             source: source.to_path_buf(),
             namespace: sub_cluster.metadata.namespace.clone().unwrap_or_else(|| "default".into()),
@@ -139,9 +164,9 @@ impl Blueprint {
             groups: names,
             quorum_server: quorum_server(file, sub_cluster, &lans)?,
             lans,
-            disks: disks(file, sub_cluster, &groups)?,
+            disks: disks(file, sub_cluster, groups)?,
             serials: serials(sub_cluster),
-            service_address: floating(&groups).map(|(_, address, _)| address).find(IpAddr::is_ipv4),
+            service_address: floating(groups).map(|(_, address, _)| address).find(IpAddr::is_ipv4),
             timeout: sub_cluster.spec.heartbeat.timeout.get(),
         })
     }
@@ -215,7 +240,10 @@ pub fn documents(source: &Path) -> Result<Vec<(PathBuf, Value)>> {
     Ok(found)
 }
 
-fn of_kind<T: serde::de::DeserializeOwned>(documents: &[(PathBuf, Value)], kind: &str) -> Result<Vec<(PathBuf, T)>> {
+pub(crate) fn of_kind<T: serde::de::DeserializeOwned>(
+    documents: &[(PathBuf, Value)],
+    kind: &str,
+) -> Result<Vec<(PathBuf, T)>> {
     let wanted = documents.iter().filter(|(_, value)| value.get("kind").and_then(Value::as_str) == Some(kind));
     wanted
         .map(|(file, value)| match serde_yaml::from_value(value.clone()) {
@@ -257,6 +285,7 @@ fn lans(file: &Path, sub_cluster: &SubCluster, groups: &[(PathBuf, FailoverGroup
             .map(|(_, _, prefix)| prefix);
         found.push(LanPlan {
             name: path.name.clone(),
+            network: path.name.clone(),
             interface,
             public: lan.role == holdfast_api::v1::LanRole::Public,
             prefix: floating_prefix.unwrap_or(if is_v6 { 64 } else { 24 }),
@@ -290,7 +319,7 @@ fn quorum_server(file: &Path, sub_cluster: &SubCluster, lans: &[LanPlan]) -> Res
     }))
 }
 
-fn same_network(one: IpAddr, other: IpAddr, prefix: u8) -> bool {
+pub(crate) fn same_network(one: IpAddr, other: IpAddr, prefix: u8) -> bool {
     let prefix = u32::from(prefix);
     match (one, other) {
         (IpAddr::V4(a), IpAddr::V4(b)) => (u32::from(a) ^ u32::from(b)).leading_zeros() >= prefix,

@@ -39,7 +39,8 @@ pub use binary::holdfast_binary;
 pub use blueprint::{Blueprint, DiskPlan, LanPlan, QuorumPlan, SerialPlan, documents};
 pub use cgroup::{Cgroup, unified_mount};
 pub use cluster::{
-    AGENT, CLIENT, CONTROL, Cluster, ClusterOptions, Companion, Edit, POWERED_OFF, Snapshot, StoreKind, WITNESS,
+    AGENT, Bundle, CLIENT, CONTROL, Cluster, ClusterOptions, Companion, Edit, Inside, POWERED_OFF, Snapshot, StoreKind,
+    WITNESS,
 };
 pub use command::lab_main;
 pub use devices::DiskFault;

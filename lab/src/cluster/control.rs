@@ -96,10 +96,9 @@ pub(super) fn stop(control: &Host, store: StoreKind, limit: Duration) -> Result<
 }
 
 /// Writes the administrator's kubeconfig for use on the machine, where the API is behind `door`.
-pub(super) fn copy_kubeconfig(control: &Host, api: SocketAddr, door: SocketAddr, target: &Path) -> Result<()> {
-    let source = control.state_dir().join("server/admin.kubeconfig");
-    let text = fs::read_to_string(&source).attempt(|| format!("reading {}", source.display()))?;
-    let wrong = |problem: String| LabError::Manifest { file: source.clone(), field: "clusters".into(), problem };
+pub(super) fn copy_kubeconfig(source: &Path, api: SocketAddr, door: SocketAddr, target: &Path) -> Result<()> {
+    let text = fs::read_to_string(source).attempt(|| format!("reading {}", source.display()))?;
+    let wrong = |problem: String| LabError::Manifest { file: source.to_path_buf(), field: "clusters".into(), problem };
     let mut config: Value = serde_yaml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
     let server = config.get_mut("clusters").and_then(|list| list.get_mut(0)).and_then(|entry| entry.get_mut("cluster"));
     let server = server

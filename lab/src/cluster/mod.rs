@@ -1,14 +1,19 @@
 //! A whole sub-cluster in a lab: its servers with agents, a control plane, a client; built from the manifests of
-//! an example. Reading its objects is in `objects`, the control plane's host in `control`.
+//! an example. Reading its objects is in `objects`, the control plane's host in `control`, what it has in common with a
+//! whole super-cluster (`bundle`) in `parts`.
 
+mod bundle;
 mod control;
+mod inside;
 mod objects;
+mod parts;
 mod witness;
 
+pub use bundle::Bundle;
+pub use inside::Inside;
 pub use objects::Snapshot;
 
-use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,14 +22,16 @@ use serde_yaml::Value;
 
 use crate::binary::holdfast_binary;
 use crate::blueprint::{Blueprint, documents};
-use crate::disk::DiskConfig;
-use crate::error::{Attempt, LabError, Result};
+use crate::error::{LabError, Result};
 use crate::forward::Forwarder;
 use crate::host::{CutMoment, Host};
-use crate::lab::{CableConfig, HostConfig, Lab, SerialConfig};
+use crate::lab::Lab;
 use crate::poller::Poller;
-use crate::shell::{run, wait_for};
-use crate::spec::{BIN_DIR, STATE_DIR, ServiceSpec};
+use crate::shell::run;
+use crate::spec::ServiceSpec;
+use parts::{
+    format_areas, outside, server_config, start_companions, write_agent_file, write_document, write_manifests,
+};
 
 /// Name of the host with the control plane.
 pub const CONTROL: &str = "control";
@@ -142,40 +149,21 @@ impl Cluster {
         let lab = Lab::new(name)?;
         let manifests = write_manifests(lab.directory(), &all)?;
         for lan in &built.lans {
-            lab.add_network(&lan.name)?;
+            lab.add_network(&lan.network)?;
         }
-        for disk in &built.disks {
-            lab.add_disk(&DiskConfig {
-                name: &disk.name,
-                size_mib: disk.size_mib,
-                file_system: disk.file_system,
-                kept_free: disk.area_offset.filter(|offset| *offset > 0),
-                sector_size: options.sector_size.unwrap_or(512),
-            })?;
-        }
-        for line in &built.serials {
-            lab.add_serial(&line.name)?;
-        }
+        parts::add_disks_and_lines(&lab, &built, options.sector_size)?;
         let public = built.public_lan()?;
         let api = SocketAddr::new(built.spare_address(public, 1)?, control::PORT);
-        let outside = |address: IpAddr, services: Vec<ServiceSpec>| HostConfig {
-            networks: vec![CableConfig {
-                network: public.name.clone(),
-                interface: Some(public.interface.clone()),
-                addresses: vec![(address, public.prefix)],
-            }],
-            services,
-            ..HostConfig::default()
-        };
         say("starting the control plane");
-        let control = lab.add_host(CONTROL, &outside(api.ip(), control::services(api, options.store)))?;
+        let control = lab.add_host(CONTROL, &outside(public, api.ip(), control::services(api, options.store)))?;
         lab.power_on(CONTROL)?;
-        lab.add_host(CLIENT, &outside(built.spare_address(public, 2)?, Vec::new()))?;
+        lab.add_host(CLIENT, &outside(public, built.spare_address(public, 2)?, Vec::new()))?;
         lab.power_on(CLIENT)?;
         control::start(&control, api, options.store)?;
         let door = Forwarder::open(Arc::clone(&control), api)?;
         let kubeconfig = lab.directory().join("admin.kubeconfig");
-        control::copy_kubeconfig(&control, api, door.address(), &kubeconfig)?;
+        let issued = control.state_dir().join("server/admin.kubeconfig");
+        control::copy_kubeconfig(&issued, api, door.address(), &kubeconfig)?;
         if let Some(plan) = &built.quorum_server {
             say("starting the quorum server");
             witness::build(&lab, &built, plan, &manifests)?;
@@ -184,20 +172,13 @@ impl Cluster {
             say(&format!("starting host {server}"));
             let host = lab.add_host(server, &server_config(&built, server, options))?;
             control::issue_credentials(&control, &built, server, api, &host.state_dir().join("agent.kubeconfig"))?;
-            write_agent_file(&host, &built, server, api)?;
+            write_agent_file(&host, &built, server, api, None)?;
             lab.power_on(server)?;
             start_companions(&host, options.companions)?;
         }
         if let Some(first) = built.servers.first() {
-            let host = lab.host(first)?;
-            for disk in &built.disks {
-                if let Some(offset) = disk.area_offset {
-                    say("writing an empty cluster area");
-                    let device = disk.device.to_string_lossy().into_owned();
-                    let offset = offset.to_string();
-                    host.exec(&["holdfast", "disk", "format", "--device", &device, "--offset", &offset])?;
-                }
-            }
+            say("writing an empty cluster area");
+            format_areas(&*lab.host(first)?, &built)?;
         }
         let objects = objects::Objects::connect(&kubeconfig, &blueprint.namespace)?;
         let witness = built.quorum_server.as_ref().map(|plan| plan.address);
@@ -269,13 +250,7 @@ impl Cluster {
     /// # Errors
     /// When it fails.
     pub fn holdfast(&self, args: &[&str]) -> Result<String> {
-        let binary = holdfast_binary()?;
-        let kubeconfig = self.kubeconfig.to_string_lossy();
-        let mut all = args.to_vec();
-        // What is behind `--` is not the program's own.
-        let own = all.iter().position(|arg| *arg == "--").unwrap_or(all.len());
-        all.splice(own..own, ["--kubeconfig", &kubeconfig]);
-        run(&binary.to_string_lossy(), &all)
+        as_administrator(&self.kubeconfig, args)
     }
 
     /// Begins to ask the example's service address from the client.
@@ -348,81 +323,13 @@ impl Cluster {
     }
 }
 
-/// Starts them one after the other.
-fn start_companions(host: &Host, companions: &[Companion]) -> Result<()> {
-    for Companion { service, ready } in companions {
-        host.start_service(&service.name)?;
-        let what = format!("{} on {} to be ready", service.name, host.name());
-        wait_for(&what, Duration::from_secs(20), |last| {
-            *last = format!("there is no {}", ready.display());
-            Ok(host.path(&ready.to_string_lossy())?.exists().then_some(()))
-        })?;
-    }
-    Ok(())
-}
-
-/// Wiring and services of a server.
-fn server_config(blueprint: &Blueprint, server: &str, options: &ClusterOptions<'_>) -> HostConfig {
-    let networks = blueprint
-        .lans
-        .iter()
-        .filter_map(|lan| {
-            let address = lan.addresses.get(server)?;
-            Some(CableConfig {
-                network: lan.name.clone(),
-                interface: Some(lan.interface.clone()),
-                addresses: vec![(*address, lan.prefix)],
-            })
-        })
-        .collect();
-    let disks = blueprint.disks.iter().map(|disk| (disk.name.clone(), vec![disk.device.clone()])).collect();
-    let command =
-        vec![format!("{BIN_DIR}/holdfast"), "agent".into(), "--config".into(), format!("{STATE_DIR}/agent.yaml")];
-    let agent = ServiceSpec { name: AGENT.into(), command, environment: Default::default() };
-    let serials = blueprint.serials.iter().filter_map(|line| {
-        let end = line.devices.keys().position(|name| name == server)?;
-        Some(SerialConfig { line: line.name.clone(), end, device: line.devices[server].clone() })
-    });
-    HostConfig {
-        networks,
-        disks,
-        faulty_disks: options.faulty_disks,
-        watchdog: options.watchdogs.then(|| "/dev/watchdog".into()),
-        serials: serials.collect(),
-        services: options.companions.iter().map(|one| one.service.clone()).chain([agent]).collect(),
-    }
-}
-
-fn write_agent_file(host: &Host, blueprint: &Blueprint, server: &str, api: SocketAddr) -> Result<()> {
-    let file = serde_json::json!({
-        "api": [format!("https://{api}")],
-        "namespace": blueprint.namespace,
-        "subCluster": blueprint.sub_cluster,
-        "server": server,
-        "credentials": format!("{STATE_DIR}/agent.kubeconfig"),
-        "dataDir": format!("{STATE_DIR}/agent"),
-        "runDir": "/run/holdfast",
-        "cgroup": "/sys/fs/cgroup/holdfast",
-        "metrics": "127.0.0.1:9797",
-        // Its power is the lab's: what it wants is seen in a file.
-        "powerOff": ["/bin/sh", "-c", format!("echo off > {STATE_DIR}/{POWERED_OFF}")],
-    });
-    let text = serde_yaml::to_string(&file).map_err(|error| LabError::Api(error.to_string()))?;
-    let path = host.state_dir().join("agent.yaml");
-    fs::write(&path, text).attempt(|| format!("writing {}", path.display()))
-}
-
-/// Writes the documents, as they are after editing, into the lab's directory: what is applied is what was planned.
-fn write_manifests(directory: &Path, documents: &[(PathBuf, Value)]) -> Result<PathBuf> {
-    let target = directory.join("manifests");
-    fs::create_dir_all(&target).attempt(|| format!("making {}", target.display()))?;
-    for (index, (_, document)) in documents.iter().enumerate() {
-        write_document(&target.join(format!("{index:02}.yaml")), document)?;
-    }
-    Ok(target)
-}
-
-fn write_document(path: &Path, document: &Value) -> Result<()> {
-    let text = serde_yaml::to_string(document).map_err(|error| LabError::Api(error.to_string()))?;
-    fs::write(path, text).attempt(|| format!("writing {}", path.display()))
+/// Runs `holdfast` with an administrator's credentials.
+fn as_administrator(kubeconfig: &Path, args: &[&str]) -> Result<String> {
+    let binary = holdfast_binary()?;
+    let kubeconfig = kubeconfig.to_string_lossy();
+    let mut all = args.to_vec();
+    // What is behind `--` is not the program's own.
+    let own = all.iter().position(|arg| *arg == "--").unwrap_or(all.len());
+    all.splice(own..own, ["--kubeconfig", &kubeconfig]);
+    run(&binary.to_string_lossy(), &all)
 }

@@ -68,6 +68,46 @@ impl Objects {
         let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
         self.wait(api.get(name))
     }
+
+    pub(super) fn api_answers(&self) -> Result<()> {
+        self.wait(self.client.apiserver_version()).map(drop)
+    }
+
+    pub(super) fn group(&self, name: &str) -> Result<FailoverGroup> {
+        self.get(name)
+    }
+
+    pub(super) fn sub_cluster(&self, name: &str) -> Result<SubCluster> {
+        self.get(name)
+    }
+
+    pub(super) fn wait_online(&self, group: &str, server: Option<&str>, limit: Duration) -> Result<FailoverGroup> {
+        let place = server.map(|name| format!(" on {name}")).unwrap_or_default();
+        self.wait_group(group, &format!("be online{place}"), limit, |found| {
+            let status = found.status.as_ref();
+            status.and_then(|status| status.phase) == Some(GroupPhase::Online)
+                && server.is_none_or(|wanted| status.and_then(|status| status.server.as_deref()) == Some(wanted))
+        })
+    }
+
+    pub(super) fn wait_group(
+        &self,
+        group: &str,
+        what: &str,
+        limit: Duration,
+        fulfilled: impl Fn(&FailoverGroup) -> bool,
+    ) -> Result<FailoverGroup> {
+        wait_for(&format!("group {group} to {what}"), limit, |last| match self.group(group) {
+            Ok(found) => {
+                *last = describe(&found);
+                Ok(fulfilled(&found).then_some(found))
+            }
+            Err(error) => {
+                *last = error.to_string();
+                Ok(None)
+            }
+        })
+    }
 }
 
 fn api_error(error: impl std::error::Error) -> LabError {
@@ -98,7 +138,7 @@ impl Cluster {
     /// # Errors
     /// When the API does not answer or has none of that name.
     pub fn group(&self, name: &str) -> Result<FailoverGroup> {
-        self.objects.get(name)
+        self.objects.group(name)
     }
 
     /// The sub-cluster.
@@ -106,7 +146,7 @@ impl Cluster {
     /// # Errors
     /// When the API does not answer or doesn't have it yet.
     pub fn sub_cluster(&self) -> Result<SubCluster> {
-        self.objects.get(&self.blueprint().sub_cluster)
+        self.objects.sub_cluster(&self.blueprint().sub_cluster)
     }
 
     /// The Server objects of the sub-cluster, by the server's name.
@@ -139,12 +179,7 @@ impl Cluster {
     /// # Errors
     /// [`LabError::Timeout`] with what its status said last.
     pub fn wait_online(&self, group: &str, server: Option<&str>, limit: Duration) -> Result<FailoverGroup> {
-        let place = server.map(|name| format!(" on {name}")).unwrap_or_default();
-        self.wait_group(group, &format!("be online{place}"), limit, |found| {
-            let status = found.status.as_ref();
-            status.and_then(|status| status.phase) == Some(GroupPhase::Online)
-                && server.is_none_or(|wanted| status.and_then(|status| status.server.as_deref()) == Some(wanted))
-        })
+        self.objects.wait_online(group, server, limit)
     }
 
     /// Waits until a group's object fulfils a condition and returns it.
@@ -158,16 +193,7 @@ impl Cluster {
         limit: Duration,
         fulfilled: impl Fn(&FailoverGroup) -> bool,
     ) -> Result<FailoverGroup> {
-        wait_for(&format!("group {group} to {what}"), limit, |last| match self.group(group) {
-            Ok(found) => {
-                *last = describe(&found);
-                Ok(fulfilled(&found).then_some(found))
-            }
-            Err(error) => {
-                *last = error.to_string();
-                Ok(None)
-            }
-        })
+        self.objects.wait_group(group, what, limit, fulfilled)
     }
 
     /// The epoch of the newest view that the API knows; 0 before the first.

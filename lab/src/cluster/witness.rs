@@ -26,7 +26,7 @@ pub(super) fn build(lab: &Lab, blueprint: &Blueprint, plan: &QuorumPlan, manifes
     let line = [binary.as_str(), SERVICE, "--data-dir", &data, "--listen", &listen].map(str::to_owned).to_vec();
     let service = ServiceSpec { name: SERVICE.into(), command: line, environment: Default::default() };
     let cable = CableConfig {
-        network: lan.name.clone(),
+        network: lan.network.clone(),
         interface: Some(lan.interface.clone()),
         addresses: vec![(plan.address.ip(), lan.prefix)],
     };

@@ -39,7 +39,10 @@ pub(super) fn enter(spec: &HostSpec) -> Result<()> {
     bind(Path::new("lib"), &inside(STATE_DIR), true)?;
     bind(Path::new("log"), &inside(LOG_DIR), true)?;
     bind(Path::new("boot_id"), Path::new("root/proc/sys/kernel/random/boot_id"), false)?;
-    bind(&spec.binary, &inside(&format!("{BIN_DIR}/holdfast")), false)?;
+    // Where docs/operations.md installs it, too: there manifests name it.
+    for directory in [BIN_DIR, "/usr/bin"] {
+        bind(&spec.binary, &inside(&format!("{directory}/holdfast")), false)?;
+    }
     fs::write("root/etc/hostname", format!("{}\n", spec.hostname)).attempt(|| "writing /etc/hostname".into())?;
 
     std::env::set_current_dir("root").attempt(|| "entering the host's root".into())?;

@@ -38,7 +38,7 @@ const RIGHT: Belief<'static> = Belief { server: STRANGER, id: Some(3), sub_clust
 /// A machine with an agent on the networks of the sub-cluster, off.
 fn stranger(trial: &Trial, area: bool) -> Arc<Host> {
     let networks = trial.cluster.blueprint().lans.iter().map(|lan| CableConfig {
-        network: lan.name.clone(),
+        network: lan.network.clone(),
         interface: None,
         addresses: vec![(trial.cluster.blueprint().spare_address(lan, 7).expect("an address"), lan.prefix)],
     });

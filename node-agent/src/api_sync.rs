@@ -18,6 +18,7 @@ use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::sync::{Notify, watch};
 
+use crate::api_client;
 use crate::cgroup::Hierarchy;
 use crate::config::AgentConfig;
 use crate::convert::server_status::{Facts, GuardView};
@@ -132,7 +133,7 @@ pub(crate) async fn client(config: &AgentConfig, url: Option<&str>) -> Result<Cl
         .map_err(|e| fail(e.to_string()))?;
     made.default_namespace.clone_from(&config.namespace);
     made.connect_timeout = Some(Duration::from_secs(3));
-    Client::try_from(made).map_err(|e| fail(e.to_string()))
+    api_client::client(made).map_err(|e| fail(e.to_string()))
 }
 
 /// What was found on this server of what groups need, and what came of operators' commands.

@@ -3,6 +3,7 @@
 //! `holdfast-core` decides; here is everything that touches a clock, a disk, a network, a process. The core has one
 //! thread of its own and is never asked to wait for anything.
 
+pub mod api_client;
 pub mod api_sync;
 pub mod ask;
 pub mod boot;

@@ -158,7 +158,7 @@ pub(crate) async fn controller(args: ControllerArgs, printer: Printer) -> Result
     let config =
         kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(unusable)?;
     let url = config.cluster_url.clone();
-    let client = kube::Client::try_from(config)?;
+    let client = holdfast_agent::api_client::client(config)?;
     let settings = in_election(&args.election, Identity::fresh());
     if let Some(address) = args.metrics {
         tokio::spawn(endpoint::serve_at(address, settings.metrics.clone()));

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use holdfast_api::v1::{
     DataService, FailoverGroup, Operation, OperationStatus, OperationStep, Server, StepState, SubCluster, SuperCluster,
@@ -42,6 +42,9 @@ pub(crate) struct Writers {
     pub(crate) operations: Writer<Operation>,
 }
 
+/// Agents that lost the API server try to reach it again every few seconds, and report as soon as they do.
+const COMING_BACK: Duration = Duration::from_secs(60);
+
 /// What every reconciler has at hand.
 pub(crate) struct Context {
     pub(crate) client: Client,
@@ -49,6 +52,8 @@ pub(crate) struct Context {
     pub(crate) measured: Measured,
     pub(crate) stores: Stores,
     pub(crate) recorder: Recorder,
+    /// When this process began to act.
+    began: Timestamp,
     /// Claims of groups accepted by this process, by uid: the observed objects may not show them yet.
     accepted_claims: Mutex<HashMap<String, Held>>,
     /// Heartbeat keys that were found or made, by uid of the sub-cluster, and when.
@@ -74,6 +79,7 @@ impl Context {
             client,
             settings,
             measured,
+            began: Timestamp::now(),
             stores: Stores { super_clusters, sub_clusters, servers, groups, data_services, operations },
             accepted_claims: Mutex::default(),
             keys_seen: Mutex::default(),
@@ -93,6 +99,12 @@ impl Context {
     /// The present time; conditions take it as the time of a change.
     pub(crate) fn now(&self) -> Timestamp {
         Timestamp::now()
+    }
+
+    /// Whether agents have had the time to report to this process. Before, what they said last may be as old as the time for
+    /// which everything was switched off, and that they are silent says nothing.
+    pub(crate) fn has_listened(&self, now: Timestamp) -> bool {
+        self.began.saturating_add(COMING_BACK).is_ok_and(|heard| heard < now)
     }
 
     /// The API of one kind in the namespace of `object`.

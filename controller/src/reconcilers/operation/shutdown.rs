@@ -12,6 +12,7 @@ use holdfast_api::v1::{
     FailoverGroup, GroupPhase, Operation, OperationPhase, OperationType, Server, ServerRequest, ShutDownRequest,
     ShutdownParameters, SubCluster, SubClusterPhase, TargetKind,
 };
+use jiff::Timestamp;
 use kube::api::Api;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
@@ -40,6 +41,8 @@ pub(crate) struct OnShutdown {
     parts: Option<Vec<Part>>,
     /// The sub-cluster that goes last: the control plane is in it.
     master: Option<String>,
+    /// Agents have had the time to say how far they are.
+    heard: bool,
 }
 
 /// Whether an Operation is of this type.
@@ -73,7 +76,13 @@ pub(super) fn on(operation: &Operation, context: &Context) -> OnShutdown {
         }),
         _ => context.sub_cluster(namespace.as_deref(), name).map(|sub| vec![part(sub, None)]),
     };
-    OnShutdown { parts, master }
+    OnShutdown { parts, master, heard: context.has_listened(context.now()) }
+}
+
+/// Whether it has taken too long. The time for which the control plane was switched off with the rest is not known, so who
+/// has just been started asks the agents first: they may have been done for days.
+fn is_late(operation: &Operation, on: &OnShutdown, now: Timestamp) -> bool {
+    on.heard && deadline(operation).is_some_and(|deadline| deadline < now)
 }
 
 impl Part {
@@ -281,7 +290,7 @@ pub(super) fn go_on(facts: &Facts<'_>, on: &OnShutdown, next: &mut Next<'_>) {
             let message = format!("cancelled; who took the order goes on; open: {}{more}", list(&few));
             return next.finish(OperationPhase::Cancelled, OperationPhase::Cancelled.as_str(), &message);
         }
-        if deadline(operation).is_some_and(|deadline| deadline < facts.now) {
+        if is_late(operation, on, facts.now) {
             let message = format!("not done within spec.timeout {}: {}{more}", operation.spec.timeout, list(&few));
             next.fail(reason::TIMEOUT, &message);
         }
@@ -360,10 +369,25 @@ mod tests {
     }
 
     #[test]
+    fn the_time_for_which_all_was_off_makes_it_late_only_once_the_agents_had_time_to_say_so() {
+        let mut operation = operation("SubCluster", &json!({}));
+        operation.spec.timeout = "5m".parse().unwrap();
+        let step = json!([{"name": "shut db down", "state": "Running", "startTime": "2026-03-06T18:00:00Z"}]);
+        operation.status.get_or_insert_default().steps = serde_json::from_value(step).unwrap();
+        let late = |heard: bool, now: &str| {
+            let on = OnShutdown { parts: Some(Vec::new()), master: None, heard };
+            is_late(&operation, &on, now.parse().unwrap())
+        };
+        assert!(!late(true, "2026-03-06T18:04:59Z"));
+        assert!(late(true, "2026-03-06T18:05:01Z"), "it was there all the time");
+        assert!(!late(false, "2026-03-09T07:00:00Z"), "it was switched on again just now");
+    }
+
+    #[test]
     fn those_that_are_named_go_first_and_the_master_last() {
         let operation = operation("SuperCluster", &json!({"order": ["web"]}));
         let parts = ["master", "db", "web", "mail"].map(|name| part(name, Vec::new()));
-        let on = OnShutdown { parts: Some(parts.into()), master: Some("master".into()) };
+        let on = OnShutdown { parts: Some(parts.into()), master: Some("master".into()), heard: true };
         let stages: Vec<(String, Vec<String>)> = stages(&operation, &on)
             .into_iter()
             .map(|(step, parts)| (step, parts.into_iter().map(Part::name).collect()))

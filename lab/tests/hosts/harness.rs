@@ -298,7 +298,7 @@ impl Drop for LogsOnPanic {
 }
 
 /// Reads the writer's lines; a file that a host never had is empty, a line that is being written is left out.
-fn read_lines(path: &Path) -> Vec<Line> {
+pub(crate) fn read_lines(path: &Path) -> Vec<Line> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     parse_lines(whole).unwrap_or_else(|error| panic!("{}: {error}", path.display()))

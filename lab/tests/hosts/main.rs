@@ -19,6 +19,7 @@ mod fencing;
 mod flapping;
 mod gitops;
 mod harness;
+mod inside;
 mod missing;
 mod monitored_parts;
 mod monitors;

@@ -32,6 +32,7 @@ fn main() -> ExitCode {
             (Some(run_dir), None) => return holdfast_agent::guard::guard_main(Path::new(&run_dir)),
             _ => Some(Err(anyhow::anyhow!("`holdfast guard` takes one run directory; agents start it themselves"))),
         },
+        Some("nfs-clients") => Some(holdfast_agent::nfs_clients::nfs_clients_main().map_err(anyhow::Error::msg)),
         Some("lab-init") => Some(holdfast_lab::init_main(words).map_err(anyhow::Error::from)),
         Some("lab-writer") => Some(holdfast_lab::writer_main(words).map_err(anyhow::Error::from)),
         _ => None,

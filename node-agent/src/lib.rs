@@ -31,6 +31,7 @@ pub mod look;
 pub mod metadata;
 pub mod metrics;
 pub mod monitors;
+pub mod nfs_clients;
 pub mod notes;
 pub mod nursery;
 pub mod paths;

@@ -1,4 +1,4 @@
-//! Nursery, helper and guard alone: the hidden programs of the `holdfast` binary (a helper is only ever born there), for the tests of this crate, which come
+//! Nursery, helper, guard and the records of NFS clients alone: the hidden programs of the `holdfast` binary (a helper is only ever born there), for the tests of this crate, which come
 //! before that binary in the order of dependencies; and a stand-in for an agent, which does nothing but be killed. Not
 //! installed.
 
@@ -14,10 +14,17 @@ fn main() -> ExitCode {
     match args[..] {
         ["nursery"] => holdfast_agent::nursery::nursery_main(),
         ["helper"] => holdfast_agent::helper::helper_main(),
+        ["nfs-clients"] => match holdfast_agent::nfs_clients::nfs_clients_main() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(problem) => {
+                eprintln!("{problem}");
+                ExitCode::FAILURE
+            }
+        },
         ["guard", run_dir] => holdfast_agent::guard::guard_main(Path::new(run_dir)),
         ["agent", run_dir, cgroup] => agent(Path::new(run_dir), Path::new(cgroup)),
         _ => {
-            eprintln!("usage: holdfast-hands nursery | helper | guard RUN_DIR | agent RUN_DIR CGROUP");
+            eprintln!("usage: holdfast-hands nursery | helper | nfs-clients | guard RUN_DIR | agent RUN_DIR CGROUP");
             ExitCode::from(2)
         }
     }

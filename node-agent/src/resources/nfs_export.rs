@@ -2,9 +2,10 @@
 //! `rpc.mountd`) runs on every server all the time, under the system's own supervision; a start adds clients to its table of
 //! exports, a stop takes them out and makes the kernel forget what they have open, so that the file system can be unmounted.
 //!
-//! The `fsid` makes a client's file handles mean the same files on every server.
+//! The `fsid` makes a client's file handles mean the same files on every server; a state directory makes its locks last.
 
 mod kernel;
+mod state;
 mod table;
 
 use std::path::Path;
@@ -12,7 +13,7 @@ use std::path::Path;
 use holdfast_core::Action;
 
 use super::plan::NfsExportPlan;
-use super::{Verdict, tool};
+use super::{State, Verdict, tool};
 use table::Export;
 
 const INSTALL: &str = "install the package nfs-kernel-server";
@@ -41,7 +42,10 @@ const CHANGED: &str =
 
 fn look(plan: &NfsExportPlan) -> Verdict {
     match exports() {
-        Ok(exports) => state(plan, &exports, kernel::threads()),
+        Ok(exports) => match state(plan, &exports, kernel::threads()) {
+            Verdict { state: State::Running, .. } => state::look(plan),
+            other => other,
+        },
         // Without the tool nobody has exported anything.
         Err(problem) if kernel::threads() == 0 => Verdict::stopped().with(problem),
         Err(problem) => Verdict::unknown(problem),
@@ -88,12 +92,14 @@ fn start(plan: &NfsExportPlan) -> Result<Verdict, String> {
             other.path.display()
         ));
     }
+    // Before anybody can come: from the first open file on clients are recorded, and who reclaims finds a grace period.
+    state::keep(plan)?;
     for client in &plan.clients {
         // -i: what stands in /etc/exports about it does not count.
         exportfs(&["-i", "-o", &options(plan, &client.options), &name(&client.network, &plan.path)])?;
     }
     match look(plan) {
-        Verdict { state: super::State::Running, .. } => Ok(Verdict::running()),
+        Verdict { state: State::Running, .. } => Ok(Verdict::running()),
         Verdict { message, .. } => Err(format!("exportfs succeeded, but the export is not there: {message}")),
     }
 }
@@ -115,11 +121,33 @@ fn name(network: &str, path: &Path) -> String {
 
 fn stop(plan: &NfsExportPlan) -> Result<Verdict, String> {
     let threads = kernel::threads();
-    let before = match exports() {
-        Ok(exports) => exports,
-        Err(problem) if threads == 0 => return Ok(Verdict::stopped().with(problem)),
+    match exports() {
+        Ok(exports) => withdraw(plan, &exports)?,
+        Err(problem) if threads == 0 => {
+            state::leave(plan)?;
+            return Ok(Verdict::stopped().with(problem));
+        }
         Err(problem) => return Err(problem),
-    };
+    }
+    // When nobody gets anything new, and before clients are dismissed: that has to stay unknown to their records.
+    state::leave(plan)?;
+    if threads == 0 {
+        return Ok(Verdict::stopped());
+    }
+    // Another directory of the same file system that is still exported keeps what its clients have.
+    let device = kernel::device(&plan.path);
+    if device.is_none() || exports()?.iter().any(|e| kernel::device(&e.path) == device) {
+        return Ok(Verdict::stopped());
+    }
+    kernel::release(&plan.path, device).map(|clients| match clients {
+        0 => Verdict::stopped(),
+        1 => Verdict::stopped().with("1 client had files open"),
+        many => Verdict::stopped().with(format!("{many} clients had files open")),
+    })
+}
+
+/// Takes our clients out of the table of exports.
+fn withdraw(plan: &NfsExportPlan, before: &[Export]) -> Result<(), String> {
     let is_ours = |e: &Export| e.path == plan.path && plan.clients.iter().any(|c| c.network == e.client);
     for export in before.iter().filter(|e| is_ours(e)) {
         exportfs(&["-u", &name(&export.client, &plan.path)])?;
@@ -131,30 +159,17 @@ fn stop(plan: &NfsExportPlan) -> Result<Verdict, String> {
         let name = name(&left.client, &plan.path);
         return Err(format!("{name} is still exported; does another program export it? `exportfs -u {name}` ends it"));
     }
-    if threads == 0 {
-        return Ok(Verdict::stopped());
-    }
-    // Another directory of the same file system that is still exported keeps what its clients have.
-    let device = kernel::device(&plan.path);
-    if device.is_none() || after.iter().any(|e| kernel::device(&e.path) == device) {
-        return Ok(Verdict::stopped());
-    }
-    kernel::release(&plan.path, device).map(|clients| match clients {
-        0 => Verdict::stopped(),
-        1 => Verdict::stopped().with("1 client had files open"),
-        many => Verdict::stopped().with(format!("{many} clients had files open")),
-    })
+    Ok(())
 }
 
 /// For the guard: as a stop. Says whether nothing is left.
 pub fn emergency_stop(plan: &NfsExportPlan) -> bool {
-    stop(plan).is_ok_and(|verdict| verdict.state == super::State::Stopped)
+    stop(plan).is_ok_and(|verdict| verdict.state == State::Stopped)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resources::State;
     use crate::resources::plan::NfsClientPlan;
 
     fn plan() -> NfsExportPlan {
@@ -163,6 +178,7 @@ mod tests {
             path: "/srv/share".into(),
             clients: vec![client("192.0.2.0/24", "rw,sync"), client("2001:db8::/64", "")],
             fsid: "7".into(),
+            state_directory: None,
         }
     }
 

@@ -14,6 +14,16 @@ pub(super) fn threads() -> u32 {
     text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
+/// Whether clients may come by NFS 2 or 3.
+pub(super) fn serves_old_versions() -> bool {
+    fs::read_to_string(Path::new(NFSD).join("versions")).is_ok_and(|versions| has_old(&versions))
+}
+
+/// `versions` is for example `+3 +4 -4.0 +4.1 +4.2`.
+fn has_old(versions: &str) -> bool {
+    versions.split_whitespace().any(|version| matches!(version, "+2" | "+3"))
+}
+
 /// Number of the super block that a path is on: that of the mount it is in, for btrfs shows others for its files.
 pub(super) fn device(path: &Path) -> Option<(u32, u32)> {
     let table = mounts::table().ok()?;
@@ -56,6 +66,12 @@ fn has_open(states: &str, (major, minor): (u32, u32)) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn old_versions_are_told_by_their_sign() {
+        assert!(has_old("-2 +3 +4 +4.1 +4.2\n") && has_old("+2 -3 +4"));
+        assert!(!has_old("-2 -3 +4 -4.0 +4.1 +4.2\n") && !has_old(""));
+    }
 
     #[test]
     fn an_open_file_is_told_by_its_super_block() {

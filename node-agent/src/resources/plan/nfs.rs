@@ -17,6 +17,9 @@ pub struct NfsExportPlan {
     pub clients: Vec<NfsClientPlan>,
     /// The same on every server.
     pub fsid: String,
+    /// Where the clients that may reclaim are kept; none: they lose their locks when the export moves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_directory: Option<PathBuf>,
 }
 
 /// Who may mount an export.
@@ -37,9 +40,6 @@ pub(super) fn nfs_export(spec: &api::NfsExport) -> Result<NfsExportPlan, PlanErr
             "nfsExport.path",
             format!("is {found:?}; exports have no blanks, quotes, brackets or backslashes in their paths"),
         ));
-    }
-    if spec.state_directory.is_some() {
-        return Err(wrong("nfsExport.stateDirectory", "is not carried out by this version; remove the field"));
     }
     let is_uuid = || uuid::Uuid::parse_str(&spec.fsid).is_ok();
     if spec.fsid.parse::<u32>().is_err() && !is_uuid() {
@@ -63,5 +63,6 @@ pub(super) fn nfs_export(spec: &api::NfsExport) -> Result<NfsExportPlan, PlanErr
         }
         clients.push(NfsClientPlan { network, options });
     }
-    Ok(NfsExportPlan { path: PathBuf::from(&spec.path), clients, fsid: spec.fsid.clone() })
+    let state_directory = spec.state_directory.as_ref().map(PathBuf::from);
+    Ok(NfsExportPlan { path: PathBuf::from(&spec.path), clients, fsid: spec.fsid.clone(), state_directory })
 }

@@ -63,15 +63,6 @@ fn resource(resource: &Resource, at: &str, r: &mut Refusals) {
     let use_built =
         "use filesystem, floatingIP, virtualIP, process, script, systemd, ocf, volumeGroup, nfsExport or dataService";
     r.add(resource.mirror_disk.is_some(), format!("{at}.mirrorDisk"), "", use_built);
-    if let Some(export) = &resource.nfs_export {
-        let state = export.state_directory.is_some();
-        r.add(
-            state,
-            format!("{at}.nfsExport.stateDirectory"),
-            "",
-            "remove it; clients open their files anew, without locks",
-        );
-    }
 }
 
 /// Fields of an operation that this version does not carry out.

@@ -227,7 +227,9 @@ pub struct NfsExport {
     /// a sub-cluster have the same.
     #[schemars(length(min = 1, max = 36))]
     pub fsid: String,
-    /// Directory for locks and clients, inside a file system of the group. Not carried out by this version.
+    /// Directory, inside a file system of the group (not of type nfs), that says which clients have files open or locked, so
+    /// that they keep them after a move or a takeover (NFS 4). It is made at the first start. Every server needs
+    /// `holdfast nfs-clients` in the place of `nfsdcld`; see docs/operations.md.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::absolute_path")]
     pub state_directory: Option<String>,

@@ -68,7 +68,7 @@ pub fn dependency_cycle(spec: &FailoverGroupSpec) -> Option<Vec<String>> {
 }
 
 /// What is wrong with a group beyond its schema: a circle of dependencies, one address twice, names of units, what its
-/// routers would not understand, its data services, its monitors.
+/// routers would not understand, where its exports keep their clients, its data services, its monitors.
 pub fn validate_group(spec: &FailoverGroupSpec) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if let Some(cycle) = dependency_cycle(spec) {
@@ -107,6 +107,7 @@ pub fn validate_group(spec: &FailoverGroupSpec) -> Vec<FieldError> {
         let field = format!("spec.resources[{i}].virtualIP.{}", problem.member);
         errors.push(FieldError::new(ErrorKind::Invalid, field, problem.found, problem.advice));
     }
+    errors.extend(super::state_directory_errors(spec));
     errors.extend(super::validate_data_services(spec));
     errors.extend(super::validate_monitors(spec));
     errors

@@ -10,6 +10,7 @@ mod monitors;
 mod quorum;
 mod router;
 mod serial;
+mod state_directory;
 mod unit;
 
 use std::time::Duration;
@@ -21,6 +22,7 @@ pub use monitors::{Target, unknown_place, validate_monitors, validate_server_mon
 pub use quorum::{quorum_server, quorum_server_of_group};
 pub use router::{RouterProblem, router_problem};
 pub use serial::validate_serial_lines;
+pub use state_directory::state_directory_errors;
 pub use unit::unit_problem;
 
 use crate::{

@@ -391,8 +391,12 @@ fn the_guard_ends_an_export_and_unmounts_what_a_client_has_open() {
     let tools = ["exportfs", "rpc.nfsd", "rpc.mountd", "fsck.ext4", "mount.nfs"];
     let a = MachineConfig { disks: vec![own], ..config("a", &["nfsd", "nfsv4"], &tools) };
     let mut a = Machine::boot(&[a]).unwrap().remove(0);
-    a.sh(NFSD).unwrap();
+    a.sh(KEEPING).unwrap();
+    keep_records(&mut a);
+    boot_nfsd(&mut a);
     step(&mut a, "stranded", &[]);
+    assert_eq!(a.sh("ls /run/holdfast-nfs/directories | wc -l").unwrap(), "0", "nothing is recorded there any more");
+    a.sh("mount /dev/vda /srv/share && grep . /srv/share/.nfs/current/*").unwrap();
 }
 
 /// A file system that is exported to a client here, which has a file open, an agent that is frozen, and a deadline.
@@ -401,7 +405,7 @@ fn the_guard_ends_an_export_and_unmounts_what_a_client_has_open() {
 fn stranded() {
     let stranded = Stranded::new();
     let own = resource(serde_json::json!({"name": "export", "nfsExport": {"path": "/srv/share", "fsid": "7",
-        "clients": [{"network": "127.0.0.1", "options": "rw,no_root_squash,insecure"}]}}));
+        "clients": [{"network": "127.0.0.1", "options": "rw,no_root_squash,insecure"}], "stateDirectory": "/srv/share/.nfs"}}));
     for spec in [data(), own] {
         let limit = spec.start_timeout();
         assert_eq!(stranded.server.run_within(Action::Start, &spec, limit), Outcome::Running, "{}", spec.name);

@@ -140,6 +140,7 @@ impl Keeper {
     /// A directory that can't be read keeps nobody else from reclaiming; its export does not start, for it is not loaded.
     fn grace_start(&self) -> io::Result<Vec<Client>> {
         let (_lock, entries) = self.registry.entries()?;
+        self.drop_strangers(!entries.is_empty())?;
         let mut clients: BTreeMap<Vec<u8>, Client> = BTreeMap::new();
         let mut take = |found: Vec<Client>| clients.extend(found.into_iter().map(|client| (client.id.clone(), client)));
         take(self.own.grace_start()?);
@@ -156,6 +157,20 @@ impl Keeper {
             }
         }
         Ok(clients.into_values().collect())
+    }
+
+    /// Of those that were known here before this boot nobody can tell who was a client of a group. Such a one may have lost its
+    /// lease on another server meanwhile; if the group came back soon, it could reclaim what somebody else has had since.
+    fn drop_strangers(&self, with_groups: bool) -> io::Result<()> {
+        let mark = self.own.directory().join("with-groups");
+        if self.registry.is_first_since_boot()? && mark.exists() {
+            self.own.forget()?;
+            fs::remove_file(&mark)?;
+        }
+        if with_groups {
+            File::create(&mark)?.sync_all()?;
+        }
+        Ok(())
     }
 }
 
@@ -235,6 +250,30 @@ mod tests {
         b.tell(Command::GraceDone);
         assert_eq!(b.begin(), ["of a"], "the other one did not come back");
         assert_eq!(a.begin(), [""; 0], "they are b's now");
+    }
+
+    #[test]
+    fn after_a_boot_nobody_is_known_who_may_have_been_a_client_of_a_group() {
+        let disk = tempfile::tempdir().unwrap();
+        let server = Server::new();
+        let boot = || fs::remove_dir_all(server.place.path().join("run")).unwrap();
+        let serve = |name: &str| {
+            server.tell(Command::GraceDone);
+            server.tell(Command::Create(client(name)));
+        };
+        assert_eq!(server.begin(), [""; 0]);
+        serve("without groups");
+        boot();
+        assert_eq!(server.begin(), ["without groups"]);
+        server.take(disk.path());
+        assert_eq!(server.begin(), ["without groups"], "it has not come back yet");
+        serve("of a group, perhaps");
+        assert_eq!(server.begin(), ["of a group, perhaps"], "no boot, no other server");
+        boot();
+        assert_eq!(server.begin(), [""; 0]);
+        serve("later");
+        boot();
+        assert_eq!(server.begin(), ["later"]);
     }
 
     #[test]

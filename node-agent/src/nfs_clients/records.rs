@@ -73,6 +73,13 @@ impl Records {
         sync(&self.0)
     }
 
+    /// Forgets everybody.
+    pub(super) fn forget(&self) -> Result<()> {
+        remove_all(&self.current())?;
+        remove_all(&self.recovery())?;
+        sync(&self.0)
+    }
+
     fn current(&self) -> PathBuf {
         self.0.join("current")
     }

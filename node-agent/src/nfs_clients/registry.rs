@@ -5,6 +5,7 @@
 //! - `lock`: held while a directory is written to, and while the two above change. Who has taken a directory out and got the
 //!   lock knows that nobody writes there any more.
 //! - `serving`: locked as long as records are kept.
+//! - `begun`: the kernel's NFS server has begun since the boot.
 //!
 //! All of it goes with the next boot, as what is mounted and exported does.
 
@@ -131,6 +132,15 @@ impl Registry {
         }
         entries.sort();
         Ok((lock, entries))
+    }
+
+    /// For who keeps records: whether this is the first time that it asks since this server has booted.
+    pub(super) fn is_first_since_boot(&self) -> io::Result<bool> {
+        match OpenOptions::new().write(true).create_new(true).open(self.0.join("begun")) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// For who keeps records, with the lock.

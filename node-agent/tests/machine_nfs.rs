@@ -212,7 +212,11 @@ fn goes_on(client: &mut Machine, server: &mut Machine, file: &str, from: u64) ->
         let length = server.sh(&format!("stat -c %s {file} || echo 0"))?.parse::<u64>().unwrap_or(0);
         Ok((length > from).then_some(length))
     })
-    .unwrap_or_else(|error| panic!("{error}\n{}", records_log(server)));
+    .unwrap_or_else(|error| {
+        let client = client
+            .sh("dmesg | tail -n 20; netstat -tn; for id in $(pgrep hold_a_lock); do cat /proc/$id/stack; done; true");
+        panic!("{file}: {error}\nserver: {}\nclient: {client:?}", records_log(server))
+    });
     step(server, "is_locked", &[("FILE", file)]);
     written
 }

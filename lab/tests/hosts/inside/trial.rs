@@ -265,7 +265,7 @@ impl GitOps {
     }
 }
 
-/// The generation of every object that the repository declares, and whether it has one.
+/// The generation of every object that the repository declares.
 pub(super) fn generations(bundle: &Bundle) -> BTreeMap<String, i64> {
     let all = documents(bundle.manifests()).expect("the manifests");
     let ours = all.iter().map(|(_, one)| one).filter(|one| one["kind"] != "Namespace");

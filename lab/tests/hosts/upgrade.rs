@@ -119,8 +119,10 @@ fn an_upgrade_survives_the_death_of_the_controller_the_coordinator_and_the_agent
             kill(&trial, CONTROL, "server");
             killed.insert(step);
         }
-        assert_eq!(killed.len(), 9, "each of three steps of three servers: {killed:?}");
-        command.join().expect("the command ends")
+        let said = command.join().expect("the command ends");
+        let now = || (trial.status(), trial.cluster.sub_cluster().map(|sub| sub.status));
+        assert_eq!(killed.len(), 9, "each of three steps of three servers: {killed:?}; {said:?}; now: {:#?}", now());
+        said
     });
     assert!(said.expect("upgraded").contains("3 servers were serviced and are back"));
     trial.all_return(epoch);

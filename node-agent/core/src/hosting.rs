@@ -1,44 +1,24 @@
-//! The groups that this server holds: taking assignments (R14), driving their machines, probing before the first
-//! start, reporting to the coordinator.
+//! The groups that this server holds: taking assignments (R14), driving their machines, reporting to the coordinator.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::GroupConfig;
 use crate::coordinator::MemberReport;
 use crate::core::Core;
 use crate::fitness::limits;
-use crate::group::{Machine, STOP_AGAIN};
-use crate::holding::Looked;
+use crate::group::Machine;
 use crate::input::Outcome;
+use crate::inspecting::Inspection;
 use crate::message::{Assignment, Message, Reason};
 use crate::monitors::DueCheck;
-use crate::names::{GroupName, MonitorName, ResourceName, ServerName};
+use crate::names::{GroupName, MonitorName, ResourceName};
 use crate::output::{Action, Context, OpId, Output};
 use crate::planted::planted;
 use crate::relapse::Relapse;
 use crate::status::{Failure, GroupPhase, GroupReport, ResourceReport, ServerReport};
 use crate::time::Instant;
 use crate::view::{Epoch, Tag};
-
-/// Probing of a group that this server does not hold: nobody may start it elsewhere while it runs here unexpectedly.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub(crate) struct Inspection {
-    pending: BTreeMap<OpId, ResourceName>,
-    found: BTreeMap<ResourceName, String>,
-    done: bool,
-    again: Option<Instant>,
-    /// The request of a pause's end that it is for.
-    by: Option<String>,
-}
-
-impl Inspection {
-    fn looked(&self, me: &ServerName) -> Option<Looked> {
-        let differences = self.found.iter().map(|(name, what)| format!("{name} on {me}: {what}")).collect();
-        Some(Looked { by: self.by.clone()?, differences })
-    }
-}
 
 /// Content of a report: groups, the server itself, table, highest tag.
 type Said = (BTreeMap<GroupName, Arc<GroupReport>>, ServerReport, BTreeMap<GroupName, Assignment>, Tag);
@@ -59,121 +39,6 @@ impl Reporter {
 }
 
 impl Core {
-    /// New specifications. Groups that are missing are kept as they are (R16).
-    pub(crate) fn take_specs(
-        &mut self,
-        groups: BTreeMap<GroupName, Arc<GroupConfig>>,
-        running: BTreeMap<GroupName, Arc<GroupConfig>>,
-    ) {
-        for (name, config) in &groups {
-            if let Some(machine) = self.machines.get_mut(name) {
-                machine.refresh(config);
-            }
-        }
-        if planted!(AbsenceIsDeletion) {
-            for (_, machine) in self.machines.iter_mut().filter(|(name, _)| !groups.contains_key(*name)) {
-                machine.stop("its specification is gone");
-            }
-            self.groups.retain(|name, _| groups.contains_key(name));
-        }
-        self.groups.extend(groups);
-        // R17: what this boot of the server held before this process started is looked at, under the old deadline.
-        let held: Vec<(GroupName, Assignment)> =
-            self.durable.held.iter().map(|(n, a)| (n.clone(), a.clone())).collect();
-        for (name, assignment) in held {
-            if self.machines.contains_key(&name) {
-                continue;
-            }
-            if let Some(config) = running.get(&name).or_else(|| self.groups.get(&name)).cloned() {
-                let mut machine = Machine::new(self.now, assignment, config, 0, true);
-                if !self.durable.view.as_ref().is_some_and(|view| view.admits(&self.boot.server, self.boot.boot)) {
-                    machine.stop("this server is not in the newest view");
-                }
-                self.machines.insert(name, machine.into());
-            }
-        }
-        let unknown: Vec<GroupName> = self
-            .groups
-            .keys()
-            .filter(|name| !self.machines.contains_key(*name) && !self.inspections.contains_key(*name))
-            .cloned()
-            .collect();
-        for name in unknown {
-            self.inspect(name, None);
-        }
-    }
-
-    /// Looks at a paused group that is not here, once for each request.
-    pub(crate) fn look_for(&mut self, name: &GroupName, by: String) {
-        if self.inspections.get(name).is_none_or(|known| known.by.as_ref() != Some(&by)) {
-            self.inspect(name.clone(), Some(by));
-        }
-    }
-
-    /// Looks whether something of a group runs here that nobody started.
-    fn inspect(&mut self, name: GroupName, by: Option<String>) {
-        let Some(config) = self.groups.get(&name).cloned() else { return };
-        let mut inspection = Inspection { by, ..Inspection::default() };
-        for (resource, settings) in &config.resources {
-            let context = Context { reason: Reason::Start, previous: None, tag: Tag::default() };
-            let op = self.resource_op(
-                &name,
-                resource,
-                config.generation,
-                (Action::Probe, 0),
-                context,
-                settings.probe_timeout,
-            );
-            inspection.pending.insert(op, resource.clone());
-        }
-        inspection.done = inspection.pending.is_empty();
-        self.inspections.insert(name, inspection);
-    }
-
-    fn inspected(&mut self, group: &GroupName, op: OpId, outcome: &Outcome) -> bool {
-        let Some(inspection) = self.inspections.get_mut(group) else { return false };
-        let Some(resource) = inspection.pending.remove(&op) else { return false };
-        match outcome {
-            Outcome::Running => {
-                inspection.found.insert(resource, "it runs here although nobody started it".into());
-            }
-            Outcome::Unknown(message) => {
-                inspection.found.insert(resource, message.clone());
-            }
-            Outcome::Stopped | Outcome::Failed(_) => {}
-        }
-        if !inspection.pending.is_empty() {
-            return true;
-        }
-        inspection.done = true;
-        if inspection.found.is_empty() {
-            return true;
-        }
-        inspection.again = Some(self.now + STOP_AGAIN);
-        let found: Vec<String> = inspection.found.iter().map(|(name, what)| format!("{name}: {what}")).collect();
-        let message = format!("not started anywhere while parts of it are on this server: {}", found.join("; "));
-        self.note("StopFailed", Some(group.clone()), true, message);
-        true
-    }
-
-    fn inspect_again(&mut self) {
-        let due: Vec<GroupName> = self
-            .inspections
-            .iter()
-            .filter(|(name, inspection)| inspection.again.is_some() && !self.machines.contains_key(*name))
-            .filter(|(_, inspection)| inspection.again.is_some_and(|at| at <= self.now))
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in due {
-            let by = self.inspections.get(&name).and_then(|known| known.by.clone());
-            self.inspect(name, by);
-        }
-        let next: Vec<Instant> = self.inspections.values().filter_map(|inspection| inspection.again).collect();
-        for at in next {
-            self.wake(at);
-        }
-    }
-
     pub(crate) fn resource_op(
         &mut self,
         group: &GroupName,
@@ -457,7 +322,7 @@ impl Core {
             self.failures.insert(name.clone(), failure);
         }
         self.durable.held.remove(name);
-        self.inspections.insert(name.clone(), Inspection { done: true, ..Inspection::default() });
+        self.inspections.insert(name.clone(), Inspection::of_nothing());
         let token = self.persist();
         if !planted!(ReleasedTooSoon) {
             self.releasing.insert(name.clone(), (token, machine.assignment.tag));

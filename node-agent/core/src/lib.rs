@@ -55,6 +55,7 @@ pub mod holding;
 mod hosted;
 mod hosting;
 mod input;
+mod inspecting;
 mod knowledge;
 mod lease;
 mod membership;

@@ -48,6 +48,23 @@ fn a_detached_server_hands_its_groups_over_and_stays_out_until_it_is_reinstated(
 }
 
 #[test]
+fn a_handover_goes_on_whenever_an_agent_is_killed() {
+    // Who has the group and hands it over, who is killed; a coordinates until it has left.
+    for (holder, killed) in [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)] {
+        for delay in (0..300).step_by(10) {
+            let policy = if holder == 0 { ["a", "b", "c"] } else { ["b", "a", "c"] };
+            let mut world = World::new(7, config(3, false), &[("web", group(&policy))]);
+            expect(&mut world, 2000, "online", |world| world.online("web") == Some(holder));
+            world.apply(&Fault::Detach(holder, false));
+            world.run_for(delay);
+            world.crash_process(killed, 50);
+            let what = format!("handed over by {holder}, {killed} killed after {delay} ms");
+            expect(&mut world, 3000, &what, |world| world.online("web") == Some(1 - holder));
+        }
+    }
+}
+
+#[test]
 fn groups_of_a_server_that_is_detached_with_stop_are_held() {
     let mut world = two(config(2, true));
     expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));

@@ -396,7 +396,8 @@ impl Core {
             return None;
         }
         let everybody = config.servers.keys().all(|name| name == me || detached(name) || frames.contains_key(name));
-        if !everybody && self.now.since(self.started) < config.grace {
+        let patient = self.now.since(self.started) < config.grace;
+        if !everybody && patient {
             return None;
         }
         let mut members = BTreeMap::from([(me.clone(), self.myself(config))]);
@@ -417,6 +418,10 @@ impl Core {
             // As in R19: two only with the lock in reach of both (protocol-why D20).
             let reaches = |frame: &Frame| self.lock_usable() && frame.lock_reachable && frame.lock == self.lock.id;
             members.retain(|name, _| name == me || self.present(name).is_some_and(reaches));
+            // Who has just begun has not read the lock yet: that is as good as not being there yet.
+            if members.len() < 2 && patient {
+                return None;
+            }
         }
         let names: BTreeSet<ServerName> = members.keys().cloned().collect();
         if self.best_clique(&names) != names {

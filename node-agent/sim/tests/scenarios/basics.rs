@@ -18,6 +18,21 @@ fn two_servers_form_and_bring_the_group_up_on_the_preferred_one() {
 }
 
 #[test]
+fn who_starts_waits_for_one_that_is_there_and_has_not_read_the_lock_yet() {
+    for reads_after in (0..400).step_by(20) {
+        let mut world = two(config(2, true));
+        expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));
+        (0..2).for_each(|server| world.power_cut(server));
+        world.set_disk(0, DiskState::Errors);
+        (0..2).for_each(|server| world.power_on(server));
+        world.run_for(reads_after);
+        world.set_disk(0, DiskState::Works);
+        expect(&mut world, 4000, "online", |world| world.online("web").is_some());
+        assert_eq!(world.online("web"), Some(0), "a read the lock after {reads_after} ms: {}", world.story(80));
+    }
+}
+
+#[test]
 fn a_lost_server_is_taken_over_about_one_timeout_later() {
     let mut world = two(config(2, true));
     expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));

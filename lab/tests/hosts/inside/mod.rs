@@ -134,7 +134,7 @@ fn shutdown_and_power_on_of_a_super_cluster_with_its_control_plane_inside() {
 }
 
 #[test]
-fn the_control_plane_inside_is_taken_over_and_moved_and_the_other_sub_cluster_notices_nothing() {
+fn failover_and_move_of_the_control_plane_inside_leave_the_other_sub_cluster_alone() {
     let trial = Trial::start("inside-lost");
     let victim = trial.active("control-plane");
     let other = trial.bundle.servers("master").expect("two").into_iter().find(|server| *server != victim);
@@ -193,7 +193,7 @@ fn the_control_plane_inside_is_taken_over_and_moved_and_the_other_sub_cluster_no
 }
 
 #[test]
-fn everything_loses_power_and_the_control_plane_inside_comes_back_with_the_rest() {
+fn start_after_all_lost_power_brings_the_control_plane_inside_back_with_the_rest() {
     let trial = Trial::start("inside-dark");
     let declared = generations(&trial.bundle);
     for server in trial.servers() {

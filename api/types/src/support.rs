@@ -8,7 +8,7 @@ use crate::{
     error::{ErrorKind, FieldError},
     v1::{
         ControllerBrakes, FailoverGroupSpec, OperationSpec, OperationType, Reservation, Resource, SubClusterBrakes,
-        SubClusterSpec, SubClusterState, SuperClusterSpec,
+        SubClusterSpec, SuperClusterSpec,
     },
 };
 
@@ -36,7 +36,6 @@ pub fn unsupported_super_cluster(spec: &SuperClusterSpec) -> Vec<FieldError> {
 /// Fields of a sub-cluster that this version does not carry out.
 pub fn unsupported_sub_cluster(spec: &SubClusterSpec) -> Vec<FieldError> {
     let mut r = Refusals(Vec::new());
-    r.add(spec.state == SubClusterState::Stopped, "spec.state", spec.state, "set the groups Offline instead");
     for (i, server) in spec.servers.iter().enumerate() {
         let at = format!("spec.servers[{i}]");
         r.add(!server.site.is_empty(), format!("{at}.site"), &server.site, REMOVE);

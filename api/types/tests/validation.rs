@@ -159,7 +159,7 @@ fn what_is_not_built_is_named() {
         "brakes": {"maxLosses": 1},
         "monitors": [{"name": "m", "http": {"url": "https://192.0.2.10/"}, "action": "FailoverAll"}],
     }));
-    assert_eq!(fields(&support::unsupported_sub_cluster(&much)), ["spec.state", "spec.servers[0].site", "spec.brakes"]);
+    assert_eq!(fields(&support::unsupported_sub_cluster(&much)), ["spec.servers[0].site", "spec.brakes"]);
     let built = group(json!([
         mount("data", "/srv"),
         {"name": "app", "process": {"command": ["/a"]}, "recovery": {"restarts": 0, "then": "Stop"}},

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 use std::thread;
+use std::time::Duration;
 
-use holdfast_api::v1::{OperationPhase, SubClusterPhase};
+use holdfast_api::v1::{GroupPhase, OperationPhase, SubClusterPhase};
 use holdfast_lab::{ClusterOptions, LabError, POWERED_OFF, StoreKind, boottime_ns, wait_for};
 use serde_json::Value as Json;
 use serde_yaml::Value;
@@ -121,5 +122,52 @@ fn shutdown_of_a_super_cluster_with_its_control_plane_ends_after_the_next_start(
     .expect("it has succeeded");
     trial.undisturbed_since(boottime_ns() - 1);
     assert!(servers.iter().all(|server| !mark(&trial, server).exists()), "nobody shuts down again");
+    trial.cluster.close().expect("the lab goes");
+}
+
+#[test]
+fn a_sub_cluster_that_is_declared_stopped_stays_so_until_it_is_declared_running() {
+    let mut trial = Trial::two("declared-stopped");
+    let first = trial.active();
+    let declare = |trial: &mut Trial, state: &str| {
+        let edit = |documents: &mut Vec<(PathBuf, Value)>| {
+            let sub = documents.iter_mut().find(|(_, document)| document["kind"] == "SubCluster");
+            sub.expect("a sub-cluster").1["spec"]["state"] = state.into();
+        };
+        trial.cluster.change(&edit).expect("it is applied");
+    };
+    let is = |trial: &Trial, phase: GroupPhase| {
+        wait_for(&format!("the group to be {phase}"), LIMIT, |last| {
+            let status = trial.status();
+            *last = format!("{:?}", status.phase);
+            Ok((status.phase == Some(phase)).then_some(()))
+        })
+        .expect("it becomes so");
+    };
+    declare(&mut trial, "Stopped");
+    is(&trial, GroupPhase::Offline);
+    trial.cluster.blueprint().servers.iter().for_each(|server| trial.comes_clean(server));
+    let refused = trial.cluster.holdfast(&["start", GROUP, "-n", "ha"]).expect_err("it is declared Stopped");
+    assert!(refused.to_string().contains("has spec.state: Stopped"), "{refused}");
+
+    // Neither a lost server nor a start of everything starts it.
+    let servers = trial.cluster.blueprint().servers.clone();
+    trial.cluster.power_cut(&first).expect("a power cut");
+    trial.pass(Duration::from_secs(4));
+    trial.cluster.power_cut(&trial.others(&first)[0]).expect("a power cut");
+    let epoch = trial.epoch();
+    for server in &servers {
+        trial.cluster.power_on(server).expect("power");
+    }
+    trial.all_return(epoch);
+    trial.pass(Duration::from_secs(2));
+    is(&trial, GroupPhase::Offline);
+    servers.iter().for_each(|server| assert_eq!(trial.traces(server), Vec::<String>::new(), "{server} started it"));
+
+    let before = boottime_ns();
+    declare(&mut trial, "Running");
+    trial.served_by(&servers, before);
+    is(&trial, GroupPhase::Online);
+    trial.tenures();
     trial.cluster.close().expect("the lab goes");
 }

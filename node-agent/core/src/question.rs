@@ -1,6 +1,7 @@
 //! What the planner is asked: every server and every group as the coordinator sees them now. *Where* a group should run is
 //! the planner's word.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -14,6 +15,23 @@ use crate::names::{GroupName, ServerName};
 use crate::status::Failure;
 use crate::time::Instant;
 use crate::view::View;
+
+/// What is declared of a group, with `state` of the sub-cluster. Stopped counts once that specification is in force, because
+/// then every member holds it durably (R16, R21) and no other coordinator starts what this one has stopped. Before that,
+/// and while this server holds an older specification than the one in force, what runs goes on and nothing is started: it
+/// might be declared to be stopped.
+fn declared(view: &View, config: &Config, online: bool, current: &Current) -> Declared {
+    let open = match config.generation.cmp(&view.config_generation) {
+        Ordering::Equal => false,
+        Ordering::Greater => config.stopped,
+        Ordering::Less => true,
+    };
+    match online {
+        true if open && *current != Current::Offline => Declared::Online,
+        true if !open && !config.stopped => Declared::Online,
+        _ => Declared::Offline,
+    }
+}
 
 impl Core {
     fn server_state(&self, view: &View, name: &ServerName) -> ServerState {
@@ -70,7 +88,7 @@ impl Core {
             let held = holds.get(name);
             let next = next.filter(|_| current == Current::Offline);
             planner::Group {
-                declared: if group.online && !config.stopped { Declared::Online } else { Declared::Offline },
+                declared: declared(view, config, group.online, &current),
                 holds: held.map(|held| held.holds.clone()).unwrap_or_default(),
                 policy: group.policy.iter().map(|server| server.0.clone()).collect(),
                 priority: group.priority,

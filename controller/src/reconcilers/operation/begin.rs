@@ -5,6 +5,7 @@ use holdfast_api::reasons::{accepted, hold};
 use holdfast_api::support;
 use holdfast_api::v1::{
     FailoverGroup, GroupPhase, GroupState, Operation, OperationPhase, OperationType, SubCluster, SubClusterPhase,
+    SubClusterState,
 };
 use holdfast_planner::Rule;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -74,6 +75,12 @@ pub(super) fn begin(facts: &Facts<'_>, next: &mut Next<'_>) {
     if !facts.reporting || !running {
         let what = if facts.reporting { "has no quorum" } else { "has no agent that reports" };
         return next.wait(reason::WAITING_FOR_AGENTS, &format!("sub-cluster {} {what} now", sub.name_any()));
+    }
+    let starts = matches!(spec.type_, OperationType::Move | OperationType::Start | OperationType::Restart);
+    if starts && sub.spec.state == SubClusterState::Stopped {
+        let message =
+            format!("sub-cluster {} has spec.state: Stopped; what is declared wins, set it to Running", sub.name_any());
+        return next.fail(reason::REFUSED, &message);
     }
     match spec.type_ {
         OperationType::Move => begin_move(facts, group, sub, next),

@@ -423,11 +423,14 @@ impl World {
 
     /// Gives everybody the present specifications.
     pub fn publish(&mut self) {
-        for server in 0..self.hosts.len() {
-            let life = self.hosts[server].life;
-            let input = self.specs(server);
-            self.after(MS, 20 * MS, Event::Input { server, life, input });
-        }
+        (0..self.hosts.len()).for_each(|server| self.publish_to(server));
+    }
+
+    /// Gives one server the present specifications; the others learn them when their agents start anew.
+    pub fn publish_to(&mut self, server: usize) {
+        let life = self.hosts[server].life;
+        let input = self.specs(server);
+        self.after(MS, 20 * MS, Event::Input { server, life, input });
     }
 
     fn drain(&mut self, server: usize) {

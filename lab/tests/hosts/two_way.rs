@@ -32,3 +32,28 @@ fn each_server_is_the_others_standby_and_one_group_goes_home_by_itself() {
     trial.tenures();
     trial.cluster.close().expect("the lab goes");
 }
+
+#[test]
+fn one_application_in_two_parts_works_on_both_servers_and_as_a_whole_on_one() {
+    let trial = Trial::start_with("split", "split-service", ClusterOptions::default(), |_| {});
+    let client = trial.cluster.host(CLIENT).expect("a client");
+    let second = Poller::start(&client, SocketAddr::from(([192, 0, 2, 11], 80))).expect("a client of the second part");
+    let parts = || {
+        let ask = |address: &str| client.exec(&["curl", "--silent", "--fail", &format!("http://{address}/part")]);
+        ["192.0.2.10", "192.0.2.11"].map(|address| ask(address).expect("it answers").trim().to_owned())
+    };
+    trial.cluster.wait_online("web-n-z", Some("birch"), LIMIT).expect("at home");
+    second.wait_for_answer(Some("birch"), LIMIT).expect("its client is served at home");
+    assert_eq!(trial.active(), "alder");
+    let kept = ["a-m, first kept on alder", "n-z, first kept on birch"];
+    assert_eq!(parts(), kept);
+
+    let lost = boottime_ns();
+    trial.cluster.power_cut("birch").expect("a power cut");
+    second.wait_for_answer(Some("alder"), LIMIT).expect("alder takes the second part over");
+    trial.cluster.wait_online("web-n-z", Some("alder"), LIMIT).expect("the status follows");
+    assert_eq!(parts(), kept, "each part has its own data");
+    trial.undisturbed_since(lost);
+    trial.tenures();
+    trial.cluster.close().expect("the lab goes");
+}

@@ -27,7 +27,9 @@ fn up_once(example: &str) -> String {
 
 #[test]
 fn every_example_comes_up_survives_a_power_cut_and_leaves_nothing() {
-    for example in ["two-servers", "three-servers", "four-servers", "fenced-servers", "two-way-standby"] {
+    for example in
+        ["two-servers", "three-servers", "four-servers", "fenced-servers", "two-way-standby", "split-service"]
+    {
         let shown = up_once(example);
         for part in ["cutting the power of alder", "(ServerLost", "Detect ", "start address", "client-seen outage"] {
             assert!(shown.contains(part), "{example}: {part:?} is missing in\n{shown}");

@@ -177,6 +177,57 @@ fn what_can_not_be_mounted_says_why() {
     assert!(!mounted(&point));
 }
 
+/// Names in a directory, without looking at what they name.
+fn names(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn a_file_system_is_checked_before_it_is_mounted_as_the_policy_says() {
+    own_mounts();
+    let server = Server::new();
+    let place = tempfile::tempdir().unwrap();
+    let point = place.path().join("data");
+    let with = |disk: &Disk, kind: &str, policy: &str| {
+        let spec = resource(serde_json::json!({"name": "data", "filesystem":
+            {"device": disk.device, "mountPoint": point, "type": kind, "fsck": policy}}));
+        assert_eq!(server.run(Action::Start, &spec), Outcome::Running, "{kind} {policy}");
+        spec
+    };
+    let stop = |spec: &Resource| assert_eq!(server.run(Action::Stop, spec), Outcome::Stopped);
+
+    // Damage that the file system does not know of: it was unmounted cleanly, so a quick check sees nothing.
+    let disk = Disk::new(32, "mkfs.ext4 -q");
+    let spec = with(&disk, "ext4", "Never");
+    std::fs::write(point.join("file"), "x").unwrap();
+    stop(&spec);
+    sh(&format!("debugfs -w -R 'clri file' {} 2>/dev/null", disk.device));
+    for (policy, there) in [("Never", true), ("Auto", true), ("Always", false)] {
+        let spec = with(&disk, "ext4", policy);
+        assert_eq!(names(&point).contains(&"file".to_owned()), there, "{policy}");
+        stop(&spec);
+    }
+
+    let disk = Disk::new(320, "mkfs.xfs -q");
+    let free = || {
+        let text = sh(&format!("xfs_db -r -c 'sb 0' -c 'p fdblocks' {}", disk.device));
+        text.trim().rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    let right = free();
+    sh(&format!("xfs_db -x -c 'sb 0' -c 'write fdblocks {}' {} >/dev/null", right / 2, disk.device));
+    for (policy, corrected) in [("Never", false), ("Auto", false), ("Always", true)] {
+        stop(&with(&disk, "xfs", policy));
+        assert_eq!(free() > right * 9 / 10, corrected, "{policy}: {} free of {right}", free());
+    }
+
+    // It is only looked at; what is found is for people.
+    let disk = Disk::new(128, "mkfs.btrfs -q");
+    for policy in ["Never", "Auto", "Always"] {
+        stop(&with(&disk, "btrfs", policy));
+    }
+}
+
 #[test]
 fn a_full_file_system_is_no_failure_and_one_that_became_read_only_is() {
     own_mounts();

@@ -189,7 +189,8 @@ impl Core {
         }
         let mut worst: Option<(ServerName, &'static str, Duration)> = None;
         for name in view.members.keys().filter(|name| **name != self.boot.server) {
-            let silence = self.peers.get(name).map_or(Duration::ZERO, |peer| self.now.since(peer.received));
+            let silence =
+                self.peers.get(name).map_or(Duration::ZERO, |peer| self.now.since(peer.received.max(self.baseline)));
             match self.verdict(name) {
                 crate::peers::Verdict::Suspected => worst = Some((name.clone(), "ServerSuspected", silence)),
                 crate::peers::Verdict::Partitioned => {

@@ -92,9 +92,11 @@ fn what_is_predicted_of_a_power_cut_is_what_happens() {
     assert_eq!(trial.served_by(std::slice::from_ref(&there), before), there);
     trial.cluster.wait_online(GROUP, Some(&there), LIMIT).expect("the status follows");
     let takeover = trial.status().transitions[0].clone();
-    let stands = takeover.predicted.expect("the prediction stands beside what happened").get().as_millis();
-    assert_eq!(stands, predicted, "one function predicts");
-    let actual = takeover.actual.expect("it has ended").get().as_millis();
+    let (Some(stands), Some(actual)) = (&takeover.predicted, &takeover.actual) else {
+        panic!("the prediction stands beside what happened, which has ended: {takeover:?}")
+    };
+    let (stands, actual) = (stands.get().as_millis(), actual.get().as_millis());
+    assert_eq!(stands, predicted, "one function predicts: {takeover:?} after {told}");
     println!("predicted {predicted} ms, actual {actual} ms");
     // Beside the start, which a busy machine stretches, it is the takeover wait: never shorter than half of the whole.
     assert!(actual >= predicted / 2, "predicted {predicted} ms, actual {actual} ms");

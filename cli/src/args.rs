@@ -253,6 +253,12 @@ pub(crate) enum DiskCommand {
 pub(crate) enum FenceCommand {
     /// List the devices of every server by level, with what each server saw when it last looked at them
     List(FenceListArgs),
+    /// Switch a server off and leave it off: the others leave it out of the view and take its groups over
+    PowerOff(ConfirmArgs),
+    /// Switch a server off, and on again once it is verified to be off
+    Reboot(ConfirmArgs),
+    /// Switch a server on
+    PowerOn(ConfirmArgs),
     /// Look at the devices now, from this server: their parameters, whether they answer, how they see the servers; switches
     /// nothing; needs neither API nor agent
     Test(FenceTestArgs),

@@ -100,7 +100,8 @@ fn frame() -> Frame {
 pub(crate) fn view() -> View {
     let member =
         |id: u8| Member { id, acceptor: AcceptorId(id.into()), boot: BootId(9), timing: timing(), is_virtual: false };
-    let departed = |evidence| Departed { is_virtual: true, takeover_wait: Duration::from_secs(1), evidence };
+    let departed =
+        |evidence| Departed { is_virtual: true, takeover_wait: Duration::from_secs(1), evidence, power: None };
     View {
         cluster: ClusterId(7),
         lineage: 1,

@@ -12,6 +12,7 @@ use holdfast_api::v1 as api;
 use holdfast_core::commands::{Command, program};
 use holdfast_core::message::Envelope;
 use holdfast_core::names::{GroupName, MonitorName, PathName, ResourceName, ServerName};
+use holdfast_core::orders::Power;
 use holdfast_core::settings::{LockPlace, PathSetting};
 use holdfast_core::status::Status;
 use holdfast_core::time::Instant;
@@ -83,7 +84,7 @@ pub trait Effects: Send {
     /// Starts a check of a monitor; its answer comes as an event.
     fn check(&mut self, check: Check);
     /// Switches a server off; answers by events.
-    fn fence(&mut self, op: OpId, server: &ServerName);
+    fn fence(&mut self, op: OpId, server: &ServerName, power: Option<Power>);
     /// Ends such a call; it still answers.
     fn cancel_fence(&mut self, op: OpId);
     /// How the fence devices were seen last.
@@ -418,7 +419,7 @@ impl<E: Effects> Driver<E> {
                 Output::Check { op, group, monitor, generation, timeout, since } => {
                     self.effects.check(Check { op, group, monitor, generation, timeout, since });
                 }
-                Output::Fence { op, server } => self.effects.fence(op, &server),
+                Output::Fence { op, server, power } => self.effects.fence(op, &server, power),
                 Output::FenceCancel { op } => self.effects.cancel_fence(op),
                 Output::Released { group } => self.effects.released(&group),
                 Output::Answer { token, answer } => {

@@ -62,7 +62,7 @@ impl Effects for Fake {
         Default::default()
     }
 
-    fn fence(&mut self, _: OpId, _: &ServerName) {}
+    fn fence(&mut self, _: OpId, _: &ServerName, _: Option<holdfast_core::orders::Power>) {}
 
     fn cancel_fence(&mut self, _: OpId) {}
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use holdfast_api::v1 as api;
 use holdfast_core::commands::is_program;
 use holdfast_core::names::{GroupName, MonitorName, ResourceName, ServerName};
+use holdfast_core::orders::Power;
 use holdfast_core::time::Instant;
 use holdfast_core::{Action, OpId};
 
@@ -189,8 +190,8 @@ impl Effects for Machine {
         self.fencing.borrow().clone()
     }
 
-    fn fence(&mut self, op: OpId, server: &ServerName) {
-        self.fencer.fire(op, server);
+    fn fence(&mut self, op: OpId, server: &ServerName, power: Option<Power>) {
+        self.fencer.fire(op, server, power);
     }
 
     fn cancel_fence(&mut self, op: OpId) {

@@ -98,7 +98,7 @@ fn level(level: u8, devices: &[Device]) -> Level {
 /// Runs a call; gives what was said at the moment of "verified off", and its end.
 fn call(bench: &Bench, levels: &[Level]) -> (Option<String>, Result<(), String>) {
     let mut off = None;
-    let result = fence(levels, bench.hands(), |message| off = Some(message));
+    let result = fence(levels, None, bench.hands(), |message| off = Some(message));
     (off, result)
 }
 
@@ -121,7 +121,7 @@ fn debians_dummy_agent_switches_off_and_on_again() {
     assert_eq!(bench.hands().test(&dummy), Ok(Seen::Off));
     dummy.reboot = true;
     let mut at_off = String::new();
-    let done = fence(&[level(1, &[dummy])], bench.hands(), |_| at_off = fs::read_to_string(&file).unwrap());
+    let done = fence(&[level(1, &[dummy])], None, bench.hands(), |_| at_off = fs::read_to_string(&file).unwrap());
     assert_eq!((done, at_off.as_str(), fs::read_to_string(&file).unwrap().as_str()), (Ok(()), "off", "on"));
 }
 

@@ -75,6 +75,7 @@ pub fn unsupported_operation(spec: &OperationSpec) -> Vec<FieldError> {
             | OperationType::Reinstate
             | OperationType::ForceReinstate
             | OperationType::ConfirmStopped
+            | OperationType::Fence
     );
     let alone = matches!(
         spec.type_,
@@ -90,7 +91,7 @@ pub fn unsupported_operation(spec: &OperationSpec) -> Vec<FieldError> {
     );
     let built = on_group || on_server || alone;
     let all = "use Move, Stop, Start, Restart, Pause, Resume, Exec, ClearFailures, Detach, Reinstate, ForceReinstate, \
-               ConfirmStopped, Shutdown, Upgrade, Drill, AcceptSpec or RotateKey";
+               ConfirmStopped, Fence, Shutdown, Upgrade, Drill, AcceptSpec or RotateKey";
     r.add(!built, "spec.type", spec.type_, all);
     if let Some(drill) = &spec.drill {
         let advice = "leave it out; the drill is thought through on the live state";

@@ -218,8 +218,8 @@ fn what_is_not_built_is_named() {
         support::unsupported_operation(&operation(json!({"type": "Move", "target": target, "move": {"to": "b"}})))
             .is_empty()
     );
-    let fence = operation(json!({"type": "Fence", "target": {"kind": "Server", "name": "pg.a"}}));
-    assert_eq!(fields(&support::unsupported_operation(&fence)), ["spec.type"]);
+    let mirror = operation(json!({"type": "ResolveMirror", "target": {"kind": "FailoverGroup", "name": "pg"}}));
+    assert_eq!(fields(&support::unsupported_operation(&mirror)), ["spec.type"]);
     let drill = operation(json!({
         "type": "Drill", "target": {"kind": "SubCluster", "name": "pg"},
         "drill": {"live": true, "scenarios": [{"name": "new", "apply": [{"kind": "FailoverGroup"}]}]},

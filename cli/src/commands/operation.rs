@@ -280,6 +280,21 @@ pub(crate) async fn confirm_stopped(args: ConfirmArgs, printer: Printer) -> Resu
     on_dangerous_server("ConfirmStopped", &args, says, printer).await
 }
 
+/// Runs `holdfast fence power-off`, `reboot` and `power-on`.
+///
+/// # Errors
+/// As [`carry_out`], and when the confirmation is missing.
+pub(crate) async fn fence(action: &str, args: ConfirmArgs, printer: Printer) -> Result {
+    let (does, words) = match action {
+        "PowerOn" => ("the machine may be switched on: nobody works on it", "switching on"),
+        _ => ("the machine loses its power without a warning, with everything that runs on it", "switching off"),
+    };
+    let parameters = Some(("fence", json!({"action": action})));
+    let target = &args.server;
+    let wanted = Wanted { type_: "Fence", kind: "Server", target, parameters, words: format!("{words} {target}") };
+    dangerous(&wanted, args.confirm.as_deref(), does, &args.wait, printer).await
+}
+
 /// Runs `holdfast shutdown`.
 ///
 /// # Errors

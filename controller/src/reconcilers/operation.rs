@@ -8,6 +8,7 @@ pub(crate) mod carry_out;
 pub(crate) mod clear_failures;
 pub(crate) mod drill;
 pub(crate) mod exec;
+mod fence;
 pub(crate) mod on_server;
 pub(crate) mod on_service;
 pub(crate) mod pause;

@@ -35,6 +35,7 @@ case "$action" in
 monitor) exit 0;;
 status) [ -e "$d/off.$plug" ] && exit 2; exit 0;;
 off) echo now >"$d/request.$plug"; while [ ! -e "$d/off.$plug" ]; do sleep 0.01; done; exit 0;;
+on) echo now >"$d/on.$plug"; while [ -e "$d/off.$plug" ]; do sleep 0.01; done; exit 0;;
 esac
 exit 1
 "#;
@@ -81,6 +82,10 @@ fn with_switch<T>(trial: &Trial, work: impl FnOnce() -> T) -> (T, Vec<(String, u
                 for by in &trial.cluster.blueprint().servers {
                     for plug in &trial.cluster.blueprint().servers {
                         let directory = trial.host(by).state_dir();
+                        if fs::remove_file(directory.join(format!("on.{plug}"))).is_ok() {
+                            trial.cluster.power_on(plug).expect("power");
+                            fs::remove_file(directory.join(format!("off.{plug}"))).expect("it was off");
+                        }
                         if fs::remove_file(directory.join(format!("request.{plug}"))).is_err() {
                             continue;
                         }
@@ -250,6 +255,51 @@ fn a_server_where_a_stop_fails_is_off_before_the_group_starts_elsewhere() {
     trial.cluster.power_on(&victim).expect("power");
     trial.all_return(epoch);
     assert_eq!(trial.history(), [victim, standby[0].clone()]);
+    trial.cluster.close().expect("the lab goes");
+}
+
+#[test]
+fn an_operator_switches_a_server_that_works_off_and_on_again() {
+    let trial = Trial::start_with("fence-ordered", "two-servers", ClusterOptions::default(), |documents| {
+        documents.iter_mut().filter(|(_, d)| d["kind"] == "SubCluster").for_each(|(_, d)| fenced(d, "BestEffort"));
+    });
+    install(&trial);
+    let victim = trial.active();
+    let standby = trial.others(&victim);
+    let operation = |action: &str, more: &[&str]| {
+        trial.cluster.holdfast(&[&["fence", action, &victim, "-n", "ha", "--timeout", "60"], more].concat())
+    };
+    let unsure = operation("power-off", &["--reason", "it smokes"]).expect_err("not confirmed").to_string();
+    assert!(unsure.contains(&format!("--confirm {victim}")), "{unsure}");
+    let sure = ["--reason", "it smokes", "--confirm", &victim];
+    let plan = operation("power-off", &[&sure[..], &["--plan"]].concat()).expect("a plan");
+    assert!(plan.contains(&format!("fences {victim}")) && plan.contains(&format!("interrupts {GROUP}")), "{plan}");
+    assert_eq!(trial.history(), std::slice::from_ref(&victim), "nothing was done");
+
+    let before = boottime_ns();
+    let (said, pulled) = with_switch(&trial, || {
+        let said = operation("power-off", &sure).expect("it is switched off");
+        trial.served_by(&standby, before);
+        trial.cluster.wait_online(GROUP, Some(&standby[0]), LIMIT).expect("the status follows");
+        said
+    });
+    assert!(said.contains(&format!("{victim} is verified off")), "{said}");
+    assert_eq!(pulled.iter().map(|(server, _)| server).collect::<Vec<_>>(), [&victim], "that server, once");
+    assert!(!trial.host(&victim).is_on());
+
+    let epoch = trial.epoch();
+    let (said, pulled) = with_switch(&trial, || operation("power-on", &sure).expect("it is switched on"));
+    assert!(said.contains(&format!("{victim} has power")) && pulled.is_empty(), "{said}");
+    trial.all_return(epoch);
+    assert_eq!(trial.history(), [victim.clone(), standby[0].clone()], "the group stays where it is");
+
+    // A standby, off and on; nothing moves.
+    let (before, epoch) = (boottime_ns(), trial.epoch());
+    let (said, pulled) = with_switch(&trial, || operation("reboot", &sure).expect("it is off and on"));
+    assert!(said.contains(&victim) && pulled.len() == 1, "{said} {pulled:?}");
+    trial.all_return(epoch);
+    trial.undisturbed_since(before);
+    assert_eq!(trial.history(), [victim.clone(), standby[0].clone()]);
     trial.cluster.close().expect("the lab goes");
 }
 

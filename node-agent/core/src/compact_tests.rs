@@ -192,7 +192,7 @@ fn only_the_acceptor_of_our_view_grants_and_only_in_our_epoch() {
 fn a_new_boot_is_evidence_and_idleness_only_of_a_server_known_to_be_ours() {
     let departed = || {
         let mut view = view(&[("a", A, 1)]);
-        let gone = Departed { is_virtual: false, takeover_wait: Duration::from_secs(60), evidence: None };
+        let gone = Departed { is_virtual: false, takeover_wait: Duration::from_secs(60), evidence: None, power: None };
         view.departed.insert(("b".into(), B), gone);
         core(view)
     };

@@ -17,13 +17,14 @@
 //! A call never outlives the authority of its server (the guard kills it at the lease's end), so the time that proves
 //! that a departed server holds nothing proves that it fences nobody either.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::config::{Config, FencingMode};
 use crate::core::Core;
 use crate::frame::{FenceState, Frame};
 use crate::names::{BootId, ServerName};
+use crate::orders::Power;
 use crate::output::{OpId, Output};
 use crate::planted::planted;
 use crate::status::FenceStatus;
@@ -31,27 +32,33 @@ use crate::time::Instant;
 use crate::view::{DepartedKey, View};
 
 /// Pause after a call in which every level failed. Devices have their own retries inside a call.
-const AGAIN: Duration = Duration::from_secs(20);
+pub(crate) const AGAIN: Duration = Duration::from_secs(20);
 
 /// A call for one boot of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Call {
     op: OpId,
     pub(crate) state: FenceState,
-    since: Instant,
+    /// What was ordered; none: what the devices are configured for.
+    power: Option<Power>,
+    pub(crate) since: Instant,
     message: String,
     cancelled: bool,
     /// When it was verified off.
     off: Option<Instant>,
-    /// Every level has failed at least once.
+    /// Every level has failed at least once to switch it off.
     failed: bool,
+    /// The newest step ended with an error.
+    problem: bool,
 }
 
 impl Core {
     /// Fires what has to be fired, and calls back what this server has no authority for any more.
     pub(crate) fn drive_fencing(&mut self) {
         let (Some(view), Some(config)) = (self.durable.view.clone(), self.config.clone()) else { return };
-        self.fences.retain(|key, call| call.state.in_flight() || view.departed.contains_key(key));
+        let ordered = self.ordered_fences(&view);
+        let meant = |key: &DepartedKey| view.departed.contains_key(key) || ordered.contains_key(key);
+        self.fences.retain(|key, call| call.state.in_flight() || meant(key));
         if self.lost_lease() || self.leans_now(&config) {
             self.announced.clear();
             return self.call_back(|_| true);
@@ -63,20 +70,26 @@ impl Core {
             let silent = |name: &&ServerName| self.verdict(name) == crate::peers::Verdict::Suspected;
             let silent = view.members.keys().filter(|name| **name != self.boot.server).find(silent);
             if let Some(name) = silent.filter(|name| config.fencing.covers(name) && !self.fires(name)).cloned() {
-                self.fire((name.clone(), view.members[&name].boot));
+                self.fire((name.clone(), view.members[&name].boot), None);
             }
         }
-        self.announced.retain(|key, _| view.departed.contains_key(key));
-        for key in view.departed.keys().filter(|key| config.fencing.covers(&key.0)) {
-            match self.fence_due(&view, key) {
-                Some(due) if due <= self.now => {
+        self.announced.retain(|key, _| meant(key));
+        let departed = view.departed.keys().filter(|key| config.fencing.covers(&key.0));
+        let keys: BTreeSet<&DepartedKey> = departed.chain(ordered.keys()).collect();
+        for key in keys {
+            // What safety asks for comes before what an operator does: nothing is switched on that is to be off first.
+            let asked = ordered.get(key).copied();
+            let needed = self.fence_due(&view, key).map(|due| (due, asked.filter(|power| *power != Power::On)));
+            let by_order = || asked.and_then(|power| Some((self.order_due(&view, key, power)?, Some(power))));
+            match needed.or_else(by_order) {
+                Some((due, power)) if due <= self.now => {
                     if self.may_fire(&view, key) {
                         self.announced.remove(key);
-                        self.fire(key.clone());
+                        self.fire(key.clone(), power);
                     }
                     continue;
                 }
-                Some(due) => self.wake(due),
+                Some((due, _)) => self.wake(due),
                 None => {}
             }
             self.announced.remove(key);
@@ -85,8 +98,8 @@ impl Core {
 
     /// When a call for this boot is due; none: not at all, or not before something else changes.
     fn fence_due(&self, view: &View, key: &DepartedKey) -> Option<Instant> {
-        // A server that is a member again under another boot is not to be hit.
-        if view.members.contains_key(&key.0) {
+        // A server that is a member again under another boot is not to be hit; one that never was none holds nothing.
+        if !view.departed.contains_key(key) || view.members.contains_key(&key.0) {
             return None;
         }
         let proven = self.departures.get(key).is_some_and(|departure| departure.seen.is_some());
@@ -102,7 +115,7 @@ impl Core {
         }
     }
 
-    fn fire(&mut self, key: DepartedKey) {
+    fn fire(&mut self, key: DepartedKey, power: Option<Power>) {
         self.next_op += 1;
         let op = self.next_op;
         let server = key.0.clone();
@@ -111,9 +124,10 @@ impl Core {
         if planted!(FiringIsOff) {
             self.proven_off(&key);
         }
-        let call = Call { op, state, since, message: String::new(), cancelled: false, off: None, failed };
+        let message = String::new();
+        let call = Call { op, state, power, since, message, cancelled: false, off: None, failed, problem: false };
         self.fences.insert(key, call);
-        self.emit(Output::Fence { op, server });
+        self.emit(Output::Fence { op, server, power });
         self.beat_soon();
     }
 
@@ -158,12 +172,21 @@ impl Core {
         let Some((key, call)) = self.fences.iter_mut().find(|(_, call)| call.op == op) else { return };
         let server = key.0.clone();
         let off = call.state == FenceState::Restoring;
-        call.state = if off { FenceState::Off } else { FenceState::Failed };
-        call.since = now;
-        call.failed |= !off && !call.cancelled;
+        let switched_on = call.power == Some(Power::On);
+        call.state = match off {
+            true => FenceState::Off,
+            false if switched_on && result.is_ok() => FenceState::On,
+            false => FenceState::Failed,
+        };
+        (call.since, call.problem) = (now, result.is_err());
+        call.failed |= !off && !call.cancelled && !switched_on;
         if let Err(message) = result {
             call.message.clone_from(&message);
-            let what = if off { "is off, but was not switched on again" } else { "could not be fenced" };
+            let what = match off {
+                true => "is off, but was not switched on again",
+                false if switched_on => "could not be switched on",
+                false => "could not be fenced",
+            };
             self.note("FenceFailed", None, true, format!("{server} {what}: {message}"));
         }
         self.beat_soon();
@@ -220,7 +243,10 @@ impl Core {
 
     /// What frames say about calls.
     pub(crate) fn fence_states(&self) -> BTreeMap<DepartedKey, FenceState> {
-        let said = self.fences.iter().filter(|(_, call)| !(call.cancelled && call.state == FenceState::Failed));
+        // What was switched on, or could not be, proves nothing, nor does a call that was taken back.
+        let nothing = |call: &Call| !call.state.in_flight() && call.power == Some(Power::On);
+        let taken_back = |call: &Call| call.cancelled && call.state == FenceState::Failed;
+        let said = self.fences.iter().filter(|(_, call)| !taken_back(call) && !nothing(call));
         let said = said.map(|(key, call)| (key.clone(), call.state));
         let ended = self.ended.iter().map(|key| (key.clone(), FenceState::Off));
         let announced = self.announced.keys().map(|key| (key.clone(), FenceState::Announced));
@@ -229,15 +255,31 @@ impl Core {
 
     /// For people: the newest call per server.
     pub(crate) fn fence_status(&self) -> BTreeMap<ServerName, FenceStatus> {
-        let one = |call: &Call| FenceStatus { state: call.state, since: call.since, message: call.message.clone() };
-        let mut newest: BTreeMap<ServerName, &Call> = BTreeMap::new();
+        let one = |boot: BootId, call: &Call| {
+            let (state, since, problem) = (call.state, call.since, call.problem);
+            FenceStatus { boot, state, since, problem, message: call.message.clone() }
+        };
+        let mut newest: BTreeMap<ServerName, (BootId, &Call)> = BTreeMap::new();
         for (key, call) in &self.fences {
-            let known = newest.entry(key.0.clone()).or_insert(call);
-            if call.since > known.since {
-                *known = call;
+            let known = newest.entry(key.0.clone()).or_insert((key.1, call));
+            if call.since > known.1.since {
+                *known = (key.1, call);
             }
         }
-        newest.into_iter().map(|(server, call)| (server, one(call))).collect()
+        let own = newest.into_iter().map(|(server, (boot, call))| (server, one(boot, call)));
+        let mut told: BTreeMap<ServerName, FenceStatus> = own.collect();
+        // What another one has carried out.
+        let ordered = self.durable.view.as_ref().map(|view| self.ordered_fences(view)).unwrap_or_default();
+        for ((server, boot), power) in ordered {
+            let key = (server, boot);
+            if !self.fences.contains_key(&key) && self.is_carried_out(&key, power) {
+                let state = if power == Power::On { FenceState::On } else { FenceState::Off };
+                let message = "a fellow server did it, or it runs in another boot".to_owned();
+                let status = FenceStatus { boot, state, since: self.started, problem: false, message };
+                told.insert(key.0, status);
+            }
+        }
+        told
     }
 
     /// D27: a stop failed here whose group says `onStopFailure: Fence`, somebody or something can end this server from
@@ -255,15 +297,15 @@ impl Core {
             })
     }
 
-    /// Members that ask to be left out; none if nobody would stay.
-    pub(crate) fn to_be_left_out(&self, view: &View) -> std::collections::BTreeSet<ServerName> {
+    /// Members that ask to be left out, or that an operator has switched off; none if nobody would stay.
+    pub(crate) fn to_be_left_out(&self, view: &View) -> BTreeSet<ServerName> {
         let asks = |name: &ServerName| {
             let frame = self.peers.get(name).and_then(|peer| peer.frame.as_ref());
             *name == self.boot.server && self.asks_to_be_left_out()
                 || frame.is_some_and(|frame| frame.stop_failed && view.admits(name, frame.boot))
+                || self.ordered_off(view, name).is_some()
         };
-        let asking: std::collections::BTreeSet<ServerName> =
-            view.members.keys().filter(|name| asks(name)).cloned().collect();
+        let asking: BTreeSet<ServerName> = view.members.keys().filter(|name| asks(name)).cloned().collect();
         if asking.len() == view.members.len() { Default::default() } else { asking }
     }
 }

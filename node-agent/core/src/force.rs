@@ -173,7 +173,7 @@ impl Core {
         let mut departed: BTreeMap<_, _> = view.departed.clone();
         for (name, member) in &view.members {
             let takeover_wait = member.timing.takeover_wait.max(config.takeover_wait);
-            let left = Departed { is_virtual: member.is_virtual, takeover_wait, evidence: None };
+            let left = Departed { is_virtual: member.is_virtual, takeover_wait, evidence: None, power: None };
             departed.entry((name.clone(), member.boot)).or_insert(left);
         }
         departed.retain(|(name, boot), _| *name != me || *boot != self.boot.boot);

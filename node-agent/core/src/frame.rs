@@ -89,6 +89,8 @@ pub enum FenceState {
     Off,
     /// No level could switch it off, and nothing of the call is in flight.
     Failed,
+    /// It was switched on by order, and nothing of the call is in flight. Not told in heartbeats.
+    On,
 }
 
 impl FenceState {

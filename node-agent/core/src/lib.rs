@@ -47,6 +47,7 @@ mod declined;
 mod detach;
 mod explain;
 mod fence_exclusion;
+mod fence_orders;
 mod fencing;
 mod fitness;
 mod force;

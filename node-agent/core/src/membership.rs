@@ -220,8 +220,9 @@ impl Core {
             view.members.iter().filter(|(name, member)| members.get(*name).is_none_or(|m| m.boot != member.boot))
         {
             let evidence = if gone(name) { Some(Evidence::Clean) } else { None };
+            let power = self.ordered_off(view, name);
             let departed =
-                Departed { is_virtual: member.is_virtual, takeover_wait: member.timing.takeover_wait, evidence };
+                Departed { is_virtual: member.is_virtual, takeover_wait: member.timing.takeover_wait, evidence, power };
             value.departed.insert((name.clone(), member.boot), departed);
         }
         self.complete(view, value, members)
@@ -244,9 +245,12 @@ impl Core {
     }
 
     /// The view with the next number and everything as it is; what evidence is known is written down, what was
-    /// written down before is dropped: it binds nobody any more.
+    /// written down before is dropped: it binds nobody any more, but for a boot that is still to be switched off.
     pub(crate) fn successor(&self, view: &View) -> View {
-        let departed = view.departed.iter().filter(|(_, departed)| departed.evidence.is_none());
+        let stands = |key: &_, departed: &Departed| {
+            departed.evidence.is_none() || departed.power.is_some_and(|power| !self.is_carried_out(key, power))
+        };
+        let departed = view.departed.iter().filter(|(key, departed)| stands(key, departed));
         let departed = departed
             .map(|(key, departed)| (key.clone(), Departed { evidence: self.evidence(key), ..departed.clone() }))
             .collect();
@@ -270,6 +274,9 @@ impl Core {
             return Err("it is to be removed".into());
         }
         let permitted = self.order_about(view, name, |wanted| wanted == Wanted::Reinstate).is_some();
+        if self.is_about_to_be_hit(view, name) && !permitted {
+            return Err("an operator has it switched off by its fence devices; reinstate it if they can't".into());
+        }
         if let Some(detachment) = view.detached.get(name).filter(|_| !planted!(DetachedJoins)) {
             if config.detached.contains(name) {
                 return Err("the specification says state: Detached; set it to Active".into());
@@ -436,8 +443,12 @@ impl Core {
                     let back = members.contains_key(name) && !member.is_virtual;
                     back.then_some(Evidence::Rebooted)
                 });
-                let departed =
-                    Departed { is_virtual: member.is_virtual, takeover_wait: member.timing.takeover_wait, evidence };
+                let departed = Departed {
+                    is_virtual: member.is_virtual,
+                    takeover_wait: member.timing.takeover_wait,
+                    evidence,
+                    power: None,
+                };
                 value.departed.insert(key, departed);
             }
         }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::closing::ShutDownId;
 use crate::core::Core;
-use crate::names::ServerName;
+use crate::names::{BootId, ServerName};
 use crate::view::{Epoch, View};
 
 /// Longest `by`, in bytes: it stands in views, and those have to fit into a block of the lock disk.
@@ -46,6 +46,13 @@ pub enum Wanted {
     ConfirmStopped,
     /// It becomes the base of a new lineage.
     ForceReinstate,
+    /// Its fence devices are used (`fence_orders.rs`).
+    Fence {
+        /// The boot that is to end, or after which it is to be switched on again.
+        boot: BootId,
+        /// What they do.
+        power: Power,
+    },
     /// It stops its groups, leaves, and is switched off (`closing.rs`).
     ShutDown {
         /// Number of the shutdown.
@@ -55,6 +62,17 @@ pub enum Wanted {
         /// The machine is switched off; else the agent stays, out of the view.
         power_off: bool,
     },
+}
+
+/// What fence devices do to a server by order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Power {
+    /// Off, and it stays off.
+    Off,
+    /// Off, and on again once that is verified.
+    Reboot,
+    /// On.
+    On,
 }
 
 impl Order {

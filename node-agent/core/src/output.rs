@@ -7,6 +7,7 @@ use crate::frame::Frame;
 use crate::lock::LockOp;
 use crate::message::{Message, Reason};
 use crate::names::{GroupName, MonitorName, ResourceName, ServerName};
+use crate::orders::Power;
 use crate::settings::LockPlace;
 use crate::time::Instant;
 use crate::view::{Epoch, Tag};
@@ -96,6 +97,8 @@ pub enum Output {
         op: OpId,
         /// The server.
         server: ServerName,
+        /// What an operator wants done, also to switch it on only; none: what the devices are configured for.
+        power: Option<Power>,
     },
     /// End this call at once, with everything that it started; [`crate::Input::FenceEnded`] is still to be answered.
     FenceCancel {

@@ -139,6 +139,8 @@ mutations! {
     FiresBeforeDecision: "R12",
     /// A server that was verified off is switched off again.
     FiresTwice: "R12",
+    /// A server that an operator has switched off is hit while it is a member.
+    OrderHitsMember: "R12",
     /// A departed server that holds nothing counts as stopped before it knows that it departed.
     CleanBeforeLearning: "R12",
     /// A group that nobody reports counts as Offline although a departed server may hold it.

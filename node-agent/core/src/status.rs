@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::clearing::Clear;
 use crate::holding::{HoldWish, Looked};
 use crate::message::{Assignment, Reason};
-use crate::names::{GroupName, MonitorName, PathName, ResourceName, ServerName};
+use crate::names::{BootId, GroupName, MonitorName, PathName, ResourceName, ServerName};
 use crate::time::Instant;
 use crate::view::{Tag, View};
 
@@ -268,10 +268,14 @@ pub struct Absence {
 /// A call of fence devices.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FenceStatus {
+    /// The boot that it is about.
+    pub boot: BootId,
     /// How far it is.
     pub state: crate::frame::FenceState,
     /// Since when.
     pub since: Instant,
+    /// The newest step ended with an error: `message` says which.
+    pub problem: bool,
     /// What the devices said.
     pub message: String,
 }

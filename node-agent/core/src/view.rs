@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{AcceptorId, BootId, ChainId, ClusterId, ServerName};
+use crate::orders::Power;
 use crate::settings::Settings;
 
 /// Number of a view; 0 before the sub-cluster is formed.
@@ -115,6 +116,8 @@ pub struct Departed {
     pub takeover_wait: Duration,
     /// The proof, once there is one.
     pub evidence: Option<Evidence>,
+    /// An operator has its fence devices used: it was left out for that, and this boot is not let in again.
+    pub power: Option<Power>,
 }
 
 /// Why a server stays out (R20). Both reasons can hold at once; it stays out as long as one does.

@@ -2,6 +2,7 @@
 //! matters, and the faults at the moments at which it matters. Each is run with several seeds (delays, drifts).
 
 use holdfast_core::config::{FencingMode, LockKind};
+use holdfast_core::orders::Power;
 use holdfast_core::planted::Mutation;
 
 use crate::schedule::{Schedule, Shape};
@@ -591,6 +592,16 @@ pub fn at(mutation: Mutation, seed: u64) -> Option<Schedule> {
         Mutation::FiresBeforeDecision => (
             Shape { fencing: FencingMode::BestEffort, ..shape(3, None) },
             vec![(0, DelayKind(Kind::Prepare, 1500)), (0, Isolate(2)), (4000, HealLans)],
+        ),
+        // It takes long to agree on a view without c.
+        Mutation::OrderHitsMember => (
+            Shape { fencing: FencingMode::BestEffort, ..shape(3, None) },
+            vec![
+                (0, DelayKind(Kind::Prepare, 1500)),
+                (0, Fault::Fence(2, Some(Power::Off))),
+                (400, Fault::Fence(2, None)),
+                (4000, HealLans),
+            ],
         ),
         Mutation::FiresTwice => {
             (Shape { fencing: FencingMode::Required, ..disk() }, vec![(0, PowerCut(1)), (4000, HealLans)])

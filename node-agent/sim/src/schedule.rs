@@ -1,6 +1,7 @@
 //! Schedules: faults in an order, made from a seed, run on a world, and shrunk when they fail.
 
 use holdfast_core::config::{FencingMode, LockKind, MonitorAction};
+use holdfast_core::orders::Power;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -84,6 +85,7 @@ impl Schedule {
             .collect();
         add_devices(seed, shape, &mut steps);
         add_operator(seed, shape, &mut steps);
+        add_fences(seed, shape, &mut steps);
         add_changes(seed, shape, &mut steps);
         add_stops(seed, shape, &mut steps);
         add_checks(seed, shape, &mut steps);
@@ -97,9 +99,12 @@ impl Schedule {
 
     /// Whether an operator takes part.
     fn operated(&self) -> bool {
-        use Fault::{ConfirmStopped, Detach, ForceReinstate, Reinstate, ShutDown};
+        use Fault::{ConfirmStopped, Detach, Fence, ForceReinstate, Reinstate, ShutDown};
         let by_hand = |fault: &Fault| {
-            matches!(fault, Detach(..) | Reinstate(_) | ConfirmStopped(_) | ForceReinstate(..) | ShutDown(..))
+            matches!(
+                fault,
+                Detach(..) | Reinstate(_) | ConfirmStopped(_) | ForceReinstate(..) | ShutDown(..) | Fence(..)
+            )
         };
         self.steps.iter().any(|(_, fault)| by_hand(fault))
     }
@@ -312,6 +317,24 @@ fn add_devices(seed: u64, shape: Shape, steps: &mut Vec<(u64, Fault)>) {
         let device = *[Device::Works, Device::Fails, Device::Hangs].choose(&mut rng).unwrap_or(&Device::Works);
         let fault = Fault::Devices(device, rng.random_bool(0.5));
         steps.insert(rng.random_range(0..=steps.len()), (rng.random_range(1..500), fault));
+    }
+}
+
+/// An operator who has fence devices used, in half of the schedules that have some, but for the first ones.
+fn add_fences(seed: u64, shape: Shape, steps: &mut Vec<(u64, Fault)>) {
+    if shape.fencing == FencingMode::Disabled || seed < 90 || seed % 12 > 5 {
+        return;
+    }
+    let mut rng = StdRng::seed_from_u64(seed ^ 0x5eed_f0ce);
+    for _ in 0..rng.random_range(1..5) {
+        let server = rng.random_range(0..shape.servers);
+        let power = *[Power::Off, Power::Reboot, Power::Reboot, Power::On].choose(&mut rng).unwrap_or(&Power::Off);
+        let at = rng.random_range(0..=steps.len());
+        // The controller gives it anew for each view.
+        for _ in 0..rng.random_range(1..5) {
+            steps.insert(at, (rng.random_range(100..1500), Fault::Fence(server, None)));
+        }
+        steps.insert(at, (rng.random_range(1..1500), Fault::Fence(server, Some(power))));
     }
 }
 

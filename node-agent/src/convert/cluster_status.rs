@@ -10,7 +10,9 @@ use holdfast_api::timing::{Timing, recommended_timeout};
 use holdfast_api::v1 as api;
 use holdfast_core::config::{Config, FencingMode, LockKind, shown};
 use holdfast_core::frame::FenceState;
-use holdfast_core::status::{ClusterPhase, CoordinatorStatus, GroupPhase, PlacedGroup, Resolution, Status};
+use holdfast_core::status::{
+    ClusterPhase, CoordinatorStatus, FenceStatus, GroupPhase, PlacedGroup, Resolution, Status,
+};
 use holdfast_core::view::{Acceptor, View};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -160,6 +162,17 @@ pub(super) fn timing(adoption: &Adoption, status: &Status) -> Option<api::Timing
     Some(shown)
 }
 
+fn fencing(call: &FenceStatus) -> api::FencingStatus {
+    let state = match call.state {
+        FenceState::Announced | FenceState::Firing | FenceState::Restoring => api::FencingState::Firing,
+        FenceState::Off => api::FencingState::Off,
+        FenceState::On => api::FencingState::On,
+        FenceState::Failed => api::FencingState::Failed,
+    };
+    let boot = uuid::Uuid::from_u128(call.boot.0).to_string();
+    api::FencingStatus { boot, state, failed: call.problem, message: clip(&call.message) }
+}
+
 fn members(status: &Status, config: Option<&Config>, me: &str) -> Vec<api::MemberStatus> {
     let mut groups: BTreeMap<&str, u32> = BTreeMap::new();
     for placed in status.coordinator.iter().flat_map(|c| c.groups.values()) {
@@ -193,6 +206,7 @@ fn members(status: &Status, config: Option<&Config>, me: &str) -> Vec<api::Membe
             paths_down: (all - up) as u32,
             detached: status.absences.get(name).is_some_and(|absence| absence.detached.is_some()),
             unproven: status.absences.get(name).is_some_and(|absence| absence.unproven),
+            fencing: status.fences.get(name).map(fencing),
             message: status.absences.get(name).map(|absence| clip(&absence.message)).unwrap_or_default(),
         }
     };

@@ -19,8 +19,8 @@ use holdfast_core::config::{
     CheckConfig, Config, Failback, GroupConfig, InPlace, LockKind, PathKind, Recovery, ResourceConfig, Target, Then,
 };
 use holdfast_core::holding::{HoldChange, HoldRequest};
-use holdfast_core::names::{GroupName, PathName, ResourceName, ServerName};
-use holdfast_core::orders::{Order, Wanted};
+use holdfast_core::names::{BootId, GroupName, PathName, ResourceName, ServerName};
+use holdfast_core::orders::{Order, Power, Wanted};
 use holdfast_core::restarting::RestartRequest;
 use holdfast_core::settings::LockPlace;
 use sha2::{Digest, Sha256};
@@ -223,6 +223,15 @@ pub fn order(request: &api::ServerRequest) -> Option<Order> {
         api::OperationType::Reinstate => Wanted::Reinstate,
         api::OperationType::ConfirmStopped => Wanted::ConfirmStopped,
         api::OperationType::ForceReinstate => Wanted::ForceReinstate,
+        api::OperationType::Fence => {
+            let asked = request.fence.as_ref()?;
+            let power = match asked.action {
+                api::FenceAction::PowerOff => Power::Off,
+                api::FenceAction::Reboot => Power::Reboot,
+                api::FenceAction::PowerOn => Power::On,
+            };
+            Wanted::Fence { boot: BootId(uuid::Uuid::parse_str(&asked.boot).ok()?.as_u128()), power }
+        }
         api::OperationType::Shutdown => {
             let asked = request.shut_down.as_ref()?;
             let id = uuid::Uuid::parse_str(&asked.uid).ok()?.as_u128();

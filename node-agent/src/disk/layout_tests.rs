@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use holdfast_core::names::{AcceptorId, BootId, ChainId, ClusterId};
+use holdfast_core::orders::Power;
 use holdfast_core::settings::Settings;
 use holdfast_core::view::{Acceptor, Ballot, Departed, Member, MemberTiming, View};
 use proptest::prelude::*;
@@ -188,7 +189,7 @@ fn the_largest_record_of_a_lock_disk_has_room() {
         let (acceptor, boot) = (AcceptorId(u128::MAX), BootId(u128::MAX));
         largest.view.acceptors.insert(Acceptor::Server(name.clone()), acceptor);
         largest.view.members.insert(name.clone(), Member { id: n, acceptor, boot, timing, is_virtual: true });
-        let departed = Departed { is_virtual: true, takeover_wait: time, evidence: None };
+        let departed = Departed { is_virtual: true, takeover_wait: time, evidence: None, power: Some(Power::Reboot) };
         largest.view.departed.insert((name, boot), departed);
     }
     largest.accepted = Some((largest.ballot, largest.view.clone()));

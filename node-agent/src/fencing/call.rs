@@ -8,6 +8,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use holdfast_core::orders::Power;
+
 use super::agent::{self, Action, Ran, Run};
 use super::metadata::Metadata;
 use super::topology::{Device, Level};
@@ -17,6 +19,8 @@ use crate::cgroup::Cgroup;
 const IS_OFF: i32 = 2;
 /// Longest time for what only describes the agent.
 const DESCRIBE: Duration = Duration::from_secs(20);
+/// A server without one.
+const NO_LEVEL: &str = "there is no level for this server; add one to spec.fencing.levels";
 /// Pause between two attempts.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -189,11 +193,40 @@ pub enum Seen {
     Off,
 }
 
-/// Switches a server off; calls `off` with which level did it, before anything is switched on again.
+/// Switches a server on: the first level whose devices all do it, and say afterwards that it has power.
+///
+/// # Errors
+/// Every level and what its devices said.
+pub fn switch_on(levels: &[Level], hands: Hands<'_>) -> Result<(), String> {
+    let mut failures = Vec::new();
+    for level in levels.iter().filter(|level| !level.devices.is_empty()) {
+        let on = |device: &Device| {
+            hands.switch_on(device)?;
+            match hands.test(device)? {
+                Seen::On => Ok(()),
+                Seen::Off => Err(format!("{}: it said that it had switched on, and then that it is off", device.name)),
+            }
+        };
+        match level.devices.iter().find_map(|device| on(device).err()) {
+            None => return Ok(()),
+            Some(problem) => failures.push(format!("level {}: {problem}", level.level)),
+        }
+        if hands.cancelled() {
+            break;
+        }
+    }
+    if failures.is_empty() {
+        failures.push(NO_LEVEL.to_owned());
+    }
+    Err(failures.join("; "))
+}
+
+/// Switches a server off; calls `off` with which level did it, before anything is switched on again. That follows
+/// where `power` says so; if it says nothing, where the devices are configured for it.
 ///
 /// # Errors
 /// Every level and what its devices said; or what went wrong after `off` was called.
-pub fn fence(levels: &[Level], hands: Hands<'_>, off: impl FnOnce(String)) -> Result<(), String> {
+pub fn fence(levels: &[Level], power: Option<Power>, hands: Hands<'_>, off: impl FnOnce(String)) -> Result<(), String> {
     let mut failures = Vec::new();
     for level in levels {
         let failed = level.devices.iter().find_map(|device| {
@@ -204,7 +237,8 @@ pub fn fence(levels: &[Level], hands: Hands<'_>, off: impl FnOnce(String)) -> Re
             None if !level.devices.is_empty() => {
                 let names: Vec<&str> = level.devices.iter().map(|device| device.name.as_str()).collect();
                 off(format!("level {}: {}", level.level, names.join(", ")));
-                let again = level.devices.iter().filter(|device| device.reboot);
+                let wanted = |device: &&Device| power.map_or(device.reboot, |power| power == Power::Reboot);
+                let again = level.devices.iter().filter(wanted);
                 let problems: Vec<String> = again.filter_map(|device| hands.switch_on(device).err()).collect();
                 return if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) };
             }
@@ -216,7 +250,7 @@ pub fn fence(levels: &[Level], hands: Hands<'_>, off: impl FnOnce(String)) -> Re
         }
     }
     if failures.is_empty() {
-        failures.push("there is no level for this server; add one to spec.fencing.levels".to_owned());
+        failures.push(NO_LEVEL.to_owned());
     }
     Err(failures.join("; "))
 }

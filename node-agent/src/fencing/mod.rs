@@ -18,6 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use holdfast_core::names::ServerName;
+use holdfast_core::orders::Power;
 use holdfast_core::{Input, OpId};
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::watch;
@@ -28,7 +29,7 @@ use crate::deadline::DeadlinePage;
 use crate::guard::kill_list::{Entry, KillList};
 use crate::inbox::{Event, Inbox};
 
-pub use call::{Hands, Known, Seen, fence};
+pub use call::{Hands, Known, Seen, fence, switch_on};
 pub use topology::{Device, Level, Secrets, Topology};
 
 /// Time between two looks at every device.
@@ -62,7 +63,7 @@ pub struct View {
 
 enum Order {
     Adopt(Box<Topology>),
-    Fire(OpId, ServerName),
+    Fire(OpId, ServerName, Option<Power>),
     Cancel(OpId),
     Ended(OpId),
 }
@@ -122,9 +123,9 @@ impl Fencer {
         let _ = self.orders.send(Order::Adopt(Box::new(topology)));
     }
 
-    /// Switches a server off; answers by inputs.
-    pub fn fire(&self, op: OpId, server: &ServerName) {
-        let _ = self.orders.send(Order::Fire(op, server.clone()));
+    /// Switches a server off, and on again if that is configured; or what `power` says. Answers by inputs.
+    pub fn fire(&self, op: OpId, server: &ServerName, power: Option<Power>) {
+        let _ = self.orders.send(Order::Fire(op, server.clone(), power));
     }
 
     /// Ends a call; it still answers.
@@ -169,7 +170,7 @@ impl Worker {
                         next_look = Some(self.begin_look());
                     }
                 }
-                Ok(Order::Fire(op, server)) => self.fire(op, server),
+                Ok(Order::Fire(op, server, power)) => self.fire(op, server, power),
                 Ok(Order::Cancel(op)) => {
                     if let Some(call) = self.calls.get(&op) {
                         call.store(true, Ordering::Relaxed);
@@ -186,14 +187,14 @@ impl Worker {
         }
     }
 
-    fn fire(&mut self, op: OpId, server: ServerName) {
+    fn fire(&mut self, op: OpId, server: ServerName, power: Option<Power>) {
         let cancel = Arc::<AtomicBool>::default();
         self.calls.insert(op, cancel.clone());
         let (place, kill_list, orders) = (self.place.clone(), self.kill_list.clone(), self.orders.clone());
         let (topology, known) = (self.topology.clone(), self.known.clone());
         let work = move || {
             let levels = topology.get(&server.0).map(Vec::as_slice).unwrap_or_default();
-            let result = carry_out(&place, &kill_list, &known, (op, &server, levels), &cancel);
+            let result = carry_out(&place, &kill_list, &known, (op, &server, levels, power), &cancel);
             if let Err(problem) = &result {
                 tracing::error!(%server, "fencing: {problem}");
             }
@@ -256,7 +257,7 @@ fn carry_out(
     place: &Place,
     kill_list: &KillList,
     known: &Known,
-    (op, server, levels): (OpId, &ServerName, &[Level]),
+    (op, server, levels, power): (OpId, &ServerName, &[Level], Option<Power>),
     cancel: &AtomicBool,
 ) -> Result<(), String> {
     let cgroup: Cgroup = place.cgroups.helpers().child(&format!("fence-{op}"));
@@ -265,12 +266,17 @@ fn carry_out(
     kill_list.hold(&entry).map_err(|e| format!("not begun, because the kill list can't be written: {e}"))?;
     // Looked at when the guard already knows: from here on it ends the call if authority ends.
     let result = if place.page.may_start(clock::now()) {
-        tracing::warn!(%server, "switching it off");
         let hands = Hands { cgroup: Some(&cgroup), cancel, known };
-        fence(levels, hands, |message| {
-            tracing::info!(%server, "verified off: {message}");
-            place.inbox.deliver(Event::Input(Input::FencedOff { op, message }));
-        })
+        if power == Some(Power::On) {
+            tracing::warn!(%server, "switching it on");
+            switch_on(levels, hands)
+        } else {
+            tracing::warn!(%server, "switching it off");
+            fence(levels, power, hands, |message| {
+                tracing::info!(%server, "verified off: {message}");
+                place.inbox.deliver(Event::Input(Input::FencedOff { op, message }));
+            })
+        }
     } else {
         Err("not begun: this server's authority has ended".to_owned())
     };

@@ -89,7 +89,7 @@ fn the_largest_state_fits_into_an_annotation() {
         let (id, boot) = (AcceptorId(u128::MAX - u128::from(n)), BootId(u128::MAX - u128::from(n)));
         largest.view.members.insert(name(n), Member { id: n, acceptor: id, boot, timing, is_virtual: true });
         largest.view.acceptors.insert(Acceptor::Server(name(n)), id);
-        let departed = Departed { is_virtual: true, takeover_wait: timing.lease, evidence: None };
+        let departed = Departed { is_virtual: true, takeover_wait: timing.lease, evidence: None, power: None };
         largest.view.departed.insert((name(n), BootId(u128::from(n))), departed);
     }
     largest.view.acceptors.insert(Acceptor::Lock, LOCK);

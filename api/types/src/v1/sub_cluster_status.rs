@@ -9,6 +9,7 @@ use super::{
     operation::OperationType,
     rules,
     server::{Anchor, ServerState},
+    sub_cluster::FenceAction,
 };
 use crate::{duration::Duration, schema};
 
@@ -205,6 +206,9 @@ pub struct MemberStatus {
     /// It was left out, and there is no evidence yet that what it held has ended.
     #[serde(default, skip_serializing_if = "is_false")]
     pub unproven: bool,
+    /// What its fence devices were used for last, while that concerns the view or an Operation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fencing: Option<FencingStatus>,
     /// What it waits for, if it is no member.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
@@ -235,6 +239,9 @@ pub struct ServerRequest {
     /// Shutdown: how.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shut_down: Option<ShutDownRequest>,
+    /// Fence: which boot, and how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<FenceRequest>,
     /// Who asks.
     #[serde(default)]
     #[schemars(length(max = 253))]
@@ -243,6 +250,49 @@ pub struct ServerRequest {
     pub lineage: u32,
     /// Epoch of the view that it is for; void under any other.
     pub epoch: u64,
+}
+
+/// What the fence devices of a server are to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FenceRequest {
+    /// The kernel's boot id of the boot that is meant: another one of the same server is not hit.
+    #[schemars(length(max = 64))]
+    pub boot: String,
+    /// What they do.
+    pub action: FenceAction,
+}
+
+/// How far the use of fence devices on a server is, as the coordinator knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FencingStatus {
+    /// The kernel's boot id of the boot that is meant.
+    #[schemars(length(max = 64))]
+    pub boot: String,
+    /// How far it is.
+    pub state: FencingState,
+    /// The newest step ended with an error, which `message` tells.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub failed: bool,
+    /// What the devices said.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub message: String,
+}
+
+choices! {
+    /// How far the use of fence devices on a server is.
+    pub enum FencingState = Firing {
+        /// Devices are at work, or about to.
+        Firing,
+        /// It is verified off.
+        Off,
+        /// It was switched on by an Operation.
+        On,
+        /// No level did what it was to do.
+        Failed,
+    }
 }
 
 /// How a server is to shut down.

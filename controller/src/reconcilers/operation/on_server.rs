@@ -1,4 +1,4 @@
-//! Detach, Reinstate, ForceReinstate, ConfirmStopped: Operations on servers (api.md §8).
+//! Detach, Reinstate, ForceReinstate, ConfirmStopped, and Fence (`fence.rs`): Operations on servers (api.md §8).
 //!
 //! The agents carry them out; they are asked through `status.requests` of the sub-cluster. A request names the view that it
 //! was made for and is void under any other one, so it is made anew while the Operation runs and what it asks for is not
@@ -17,6 +17,7 @@ use kube::{Resource, ResourceExt};
 use super::super::failover_group::target::{Beside, exclusions};
 
 use super::carry_out::{Facts, Next, deadline, phase_of, reason, reasons, server_of};
+use super::fence;
 use super::pause::is_paused;
 use crate::context::Context;
 use crate::error::Error;
@@ -35,10 +36,10 @@ pub(crate) struct OnServer {
 /// Whether an Operation is of this kind.
 pub(crate) fn is(operation: &Operation) -> bool {
     use OperationType as T;
-    matches!(operation.spec.type_, T::Detach | T::Reinstate | T::ForceReinstate | T::ConfirmStopped)
+    matches!(operation.spec.type_, T::Detach | T::Reinstate | T::ForceReinstate | T::ConfirmStopped | T::Fence)
 }
 
-fn member<'a>(sub: &'a SubCluster, server: &str) -> Option<&'a MemberStatus> {
+pub(super) fn member<'a>(sub: &'a SubCluster, server: &str) -> Option<&'a MemberStatus> {
     sub.status.as_ref()?.members.iter().find(|member| member.name == server)
 }
 
@@ -93,6 +94,7 @@ fn request(
         // Nobody decides a view now; the word counts for who is made the base, and by what that server knows.
         OperationType::ConfirmStopped if phase(sub) == SubClusterPhase::AwaitingForceReinstate => (newest?, true),
         OperationType::ConfirmStopped => (shown, member(sub, name).is_some_and(|member| member.unproven)),
+        OperationType::Fence => (shown, true),
         _ => (lineage_of(server)?, true),
     };
     let done = operation.spec.type_ == OperationType::ForceReinstate && Some(lineage) >= number(operation);
@@ -103,6 +105,7 @@ fn request(
         type_: operation.spec.type_,
         stop_groups,
         shut_down: None,
+        fence: fence::request(operation),
         by: operation.spec.requested_by.clone().unwrap_or_else(|| "an operator".into()),
         lineage,
         epoch,
@@ -123,6 +126,7 @@ pub(super) fn view_request(
         type_,
         stop_groups: false,
         shut_down: None,
+        fence: None,
         by: operation.spec.requested_by.clone().unwrap_or_else(|| "an operator".into()),
         lineage: status.lineage.unwrap_or(1),
         epoch: status.epoch?,
@@ -200,6 +204,7 @@ pub(super) fn begin(facts: &Facts<'_>, on: &OnServer, next: &mut Next<'_>) {
     }
     match operation.spec.type_ {
         OperationType::Detach => begin_detach(facts, sub, name, next),
+        OperationType::Fence => fence::begin(operation, sub, server, on.reports, next),
         OperationType::Reinstate if is_declared_detached(sub, name) => {
             let message = format!("spec.servers[{name}].state of {} is Detached; set it to Active", sub.name_any());
             next.fail(reason::REFUSED, &message);
@@ -325,6 +330,10 @@ pub(super) fn go_on(facts: &Facts<'_>, on: &OnServer, next: &mut Next<'_>) {
             next.step_done(0);
             return next.succeed(&format!("{name} is in service; its groups do not come back by themselves"));
         }
+        OperationType::Fence if stands => match fence::go_on(operation, sub, server, on.reports, next) {
+            Some(text) => waits = text,
+            None => return,
+        },
         OperationType::ConfirmStopped if stands && seen.is_some_and(|member| !member.unproven) => {
             next.step_done(0);
             return next.succeed(&format!("{name} counts as stopped by the operator's word"));
@@ -506,6 +515,44 @@ mod tests {
         stage.member().state = ServerState::Lost;
         assert_eq!(stage.asks(), None);
         assert!(stage.look().starts_with("Succeeded db1 counts as stopped"));
+    }
+
+    #[test]
+    fn a_fence_means_one_boot_and_ends_when_that_is_off_or_another_one_reports() {
+        let mut stage = stage(&json!({"type": "Fence", "fence": {"action": "Reboot"}}));
+        assert!(stage.look().starts_with("Failed sub-cluster db uses no fence device on db1"));
+        let fencing =
+            json!({"mode": "BestEffort", "devices": [], "levels": [{"server": "db1", "level": 1, "devices": []}]});
+        stage.sub.spec.fencing = Some(serde_json::from_value(fencing).unwrap());
+        stage.operation.status = None;
+        assert!(stage.look().starts_with("Failed db1 has never reported"));
+        let boot = |id: &str| Some(serde_json::from_value(json!({"id": id, "unclean": false})).unwrap());
+        stage.server.status.as_mut().unwrap().boot = boot("one");
+        stage.operation.status = None;
+        assert_eq!(stage.look(), "Running db1 is left out of the view");
+        let asked = request(&stage.operation, &stage.sub, &stage.server, None).unwrap().fence.unwrap();
+        assert_eq!((asked.boot.as_str(), asked.action.as_str()), ("one", "Reboot"));
+        stage.sub = running(stage.sub.clone(), &["db2"]);
+        assert_eq!(stage.look(), "Running switch db1 off and on, boot one: the coordinator has not begun");
+        let seen = |boot: &str, state: &str, failed: bool| {
+            let seen = json!({"boot": boot, "state": state, "failed": failed, "message": "level 1: ipmi"});
+            Some(serde_json::from_value(seen).unwrap())
+        };
+        stage.member().fencing = seen("none", "Off", false);
+        assert!(stage.look().ends_with("the coordinator has not begun"), "another boot is not meant");
+        stage.member().fencing = seen("one", "Failed", true);
+        assert!(stage.look().contains("level 1: ipmi; it is tried again"));
+        let begun = stage.operation.status.clone();
+        stage.member().fencing = seen("one", "Off", true);
+        assert!(stage.look().starts_with("Failed db1 is off, but was not switched on again: level 1: ipmi"));
+        stage.operation.status.clone_from(&begun);
+        stage.member().fencing = seen("one", "Off", false);
+        assert!(stage.look().starts_with("Succeeded db1 was verified off, and switched on again"));
+        // Nobody knows what became of it, but it runs again.
+        stage.operation.status = begun;
+        stage.member().fencing = None;
+        stage.server.status.as_mut().unwrap().boot = boot("two");
+        assert!(stage.look().starts_with("Succeeded db1 runs in another boot"));
     }
 
     #[test]

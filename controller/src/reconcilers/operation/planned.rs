@@ -5,8 +5,8 @@
 
 use holdfast_api::measured::measured;
 use holdfast_api::v1::{
-    DetachGroups, Disruption, GroupPhase, Operation, OperationMode, OperationPhase, OperationPlan, OperationStatus,
-    OperationType, PlannedAction, TargetKind,
+    DetachGroups, Disruption, FenceAction, GroupPhase, Operation, OperationMode, OperationPhase, OperationPlan,
+    OperationStatus, OperationType, PlannedAction, TargetKind,
 };
 use holdfast_planner::{Current, Does, Forecast, Input, Losses, ServerState, forecast, outage};
 use kube::ResourceExt;
@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use super::super::failover_group::target::{question, whole};
 use super::about::About;
 use super::carry_out::{Facts, Next, reason, reasons};
+use super::fence;
 
 /// The schema's limits.
 const WARNINGS: usize = 64;
@@ -164,6 +165,7 @@ fn disruption(facts: &Facts<'_>, begun: &OperationStatus, plan: &mut OperationPl
             }
             input
         }
+        (OperationType::Fence, _, Some(_)) if fence::action(facts.operation) == Some(FenceAction::PowerOn) => return,
         (OperationType::Fence, _, Some(server)) => {
             losses.servers.insert(server.clone());
             plan.fences.push(server.clone());

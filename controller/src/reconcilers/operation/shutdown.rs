@@ -165,6 +165,7 @@ fn requests(operation: &Operation, part: &Part) -> Vec<ServerRequest> {
             together: operation.spec.target.kind != TargetKind::Server,
             power_off: parameters(operation).power_off,
         }),
+        fence: None,
         by: operation.spec.requested_by.clone().unwrap_or_else(|| "an operator".into()),
         lineage: status.lineage.unwrap_or(1),
         epoch,

@@ -8,7 +8,7 @@ use holdfast_core::names::{AcceptorId, BootId, GroupName};
 use holdfast_core::{Input, Outcome};
 use rand::Rng;
 
-use holdfast_core::orders::Wanted;
+use holdfast_core::orders::{Power, Wanted};
 
 use super::host::boot_id;
 use super::network::{Kind, LANS};
@@ -140,6 +140,9 @@ pub enum Fault {
     Reinstate(usize),
     /// An operator orders all servers, or one of them, to shut down; or the newest such order is given again.
     ShutDown(Option<usize>, bool),
+    /// An operator has the fence devices of a server used on its present boot, or the newest such order is given again for the
+    /// view of now, as the controller does until it is carried out.
+    Fence(usize, Option<Power>),
     /// An operator confirms that a server has stopped; he does so only if it is off.
     ConfirmStopped(usize),
     /// After all are down, this one is made the base; the others come back at once, or stay off.
@@ -288,6 +291,7 @@ impl World {
             Fault::Detach(server, stop_groups) => self.operate(server, Wanted::Detach { stop_groups }),
             Fault::Reinstate(server) => self.operate(server, Wanted::Reinstate),
             Fault::ShutDown(only, again) => self.shut_down_all(only, again),
+            Fault::Fence(server, power) => self.fence_by_order(server, power),
             Fault::ConfirmStopped(server) => self.operate(server, Wanted::ConfirmStopped),
             // Nobody makes a server the base that is out for good.
             Fault::ForceReinstate(server, _) if self.removed.contains(&server) => {}

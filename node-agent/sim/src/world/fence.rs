@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use holdfast_core::Input;
 use holdfast_core::names::ServerName;
+use holdfast_core::orders::Power;
 use rand::Rng;
 
 use super::{Event, MS, World};
@@ -31,6 +32,7 @@ pub(super) struct FenceStep {
     life: u64,
     op: u64,
     target: usize,
+    power: Option<Power>,
     stage: Stage,
 }
 
@@ -68,12 +70,18 @@ impl Default for Fences {
 }
 
 impl World {
-    pub(super) fn fence(&mut self, server: usize, op: u64, target: &ServerName) {
+    pub(super) fn fence(&mut self, server: usize, op: u64, target: &ServerName, power: Option<Power>) {
         let Some(target) = self.hosts.iter().position(|host| host.name == *target) else { return };
-        self.say(format!("{}: fences {}", self.hosts[server].name, self.hosts[target].name));
-        self.is_hit_once(server, target);
         let life = self.hosts[server].life;
-        let step = FenceStep { server, life, op, target, stage: Stage::Off };
+        let (me, name) = (self.hosts[server].name.clone(), self.hosts[target].name.clone());
+        if power == Some(Power::On) {
+            self.say(format!("{me}: switches {name} on"));
+        } else {
+            self.say(format!("{me}: fences {name}"));
+            self.is_hit_once(server, target, power);
+        }
+        let stage = if power == Some(Power::On) { Stage::On } else { Stage::Off };
+        let step = FenceStep { server, life, op, target, power, stage };
         match self.fences.device {
             Device::Hangs => self.after(2000 * MS, 3000 * MS, Event::Fence(FenceStep { stage: Stage::Gone, ..step })),
             Device::Slow => self.after(1000 * MS, 3000 * MS, Event::Fence(step)),
@@ -90,7 +98,7 @@ impl World {
     }
 
     pub(super) fn fence_step(&mut self, step: FenceStep) {
-        let FenceStep { server, life, op, target, stage } = step.clone();
+        let FenceStep { server, life, op, target, power, stage } = step.clone();
         let host = &self.hosts[server];
         let (_, kill, end) = host.deadline;
         // The guard acts at the kill point, or at the latest when the watchdog would have.
@@ -113,7 +121,7 @@ impl World {
                 self.input_if_alive(server, life, Input::FencedOff { op, message: "level 1: switch".into() });
             }
             Stage::On => {
-                if self.fences.reboot {
+                if power.map_or(self.fences.reboot, |power| power != Power::Off) {
                     self.power_on(target);
                 }
                 self.input_if_alive(server, life, Input::FenceEnded { op, result: Ok(()) });
@@ -125,8 +133,9 @@ impl World {
         }
     }
 
-    /// D28: whoever has heard that all departed boots of a server are off does not switch it off again.
-    fn is_hit_once(&mut self, server: usize, target: usize) {
+    /// D28: whoever has heard that all departed boots of a server are off does not switch it off again, nor the boot that
+    /// an operator meant.
+    fn is_hit_once(&mut self, server: usize, target: usize, power: Option<Power>) {
         let (name, life) = (self.hosts[target].name.clone(), self.hosts[server].life);
         let Some(view) = &self.hosts[server].ledger.view else { return };
         let off = |boot: u128| {
@@ -135,6 +144,9 @@ impl World {
             };
             self.fences.verified.iter().any(verified)
         };
+        if power.is_some() && !off(super::host::boot_id(target, self.hosts[target].boot)) {
+            return;
+        }
         let mut departed = view.departed.keys().filter(|(departed, _)| *departed == name).peekable();
         if departed.peek().is_some() && departed.all(|(_, boot)| off(boot.0)) {
             let by = self.hosts[server].name.clone();

@@ -27,7 +27,7 @@ pub struct Host {
     pub(super) shut_down: bool,
     /// Its process is stopped by a signal.
     pub frozen: bool,
-    pub(super) boot: u64,
+    pub boot: u64,
     /// What its disk holds.
     pub(super) ledger: Durable,
     pub(super) offset: u64,

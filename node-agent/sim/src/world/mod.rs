@@ -513,7 +513,7 @@ impl World {
             }
             Output::Program { token, group, program } => self.keep_program(server, token, &group, &program),
             Output::ProgramEnded { group, program } => self.forget_program(server, &group, &program),
-            Output::Fence { op, server: target } => self.fence(server, op, &target),
+            Output::Fence { op, server: target, power } => self.fence(server, op, &target, power),
             Output::FenceCancel { op } => self.cancel_fence(server, op),
             Output::Note(note) => {
                 let group = note.group.map(|group| format!(" {group}")).unwrap_or_default();

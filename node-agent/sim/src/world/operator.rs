@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use holdfast_core::Input;
 use holdfast_core::config::Target;
 use holdfast_core::names::{BootId, GroupName, ServerName};
-use holdfast_core::orders::{Order, Wanted};
+use holdfast_core::orders::{Order, Power, Wanted};
 use holdfast_core::status::ClusterPhase;
 use holdfast_core::view::{Evidence, View};
 use rand::Rng;
@@ -30,6 +30,8 @@ pub(super) struct Operator {
     busy: bool,
     /// Views that began a lineage, by lineage.
     forced: BTreeMap<u32, View>,
+    /// The server that he has fence devices used on, its boot, and what they do.
+    fenced: Option<(usize, BootId, Power)>,
     /// The number of the newest shutdown that he ordered.
     shut_down: u128,
     /// Servers that were switched off by an order, with its number.
@@ -95,6 +97,17 @@ impl World {
             _ => {}
         }
         self.order(view, server, wanted);
+    }
+
+    /// The fence devices of a server are used on its present boot; no `power`: what was ordered last stands for the view of now.
+    pub fn fence_by_order(&mut self, server: usize, power: Option<Power>) {
+        if let Some(power) = power {
+            let boot = BootId(boot_id(server, self.hosts[server].boot));
+            self.operator.fenced = Some((server, boot, power));
+        }
+        if let Some((server, boot, power)) = self.operator.fenced {
+            self.operate(server, Wanted::Fence { boot, power });
+        }
     }
 
     /// C17: all servers shut down, or one of them. `again`: the same order once more, as the controller gives it until it knows

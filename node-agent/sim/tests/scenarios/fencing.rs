@@ -1,6 +1,7 @@
 //! Fence devices on the simulated world: who is switched off when, and who waits for it.
 
 use holdfast_core::config::FencingMode;
+use holdfast_core::orders::Power;
 use holdfast_sim::World;
 use holdfast_sim::setup::{config, fenced, group, with_quorum_server};
 use holdfast_sim::world::Device;
@@ -138,4 +139,83 @@ fn a_call_is_cancelled_before_its_server_leans_on_the_lock() {
     });
     assert_eq!(world.members(0), ["a", "b"], "{}", world.story(60));
     assert_eq!(world.online("web"), Some(0), "a goes on by the lock\n{}", world.story(60));
+}
+
+/// The controller gives an order anew for every view until it is carried out.
+fn ordered(world: &mut World, ms: u64, what: &str, condition: impl Fn(&World) -> bool) {
+    for _ in 0..ms / 100 {
+        if condition(world) {
+            return;
+        }
+        world.run_for(100);
+        world.fence_by_order(0, None);
+    }
+    assert!(condition(world), "{what}: {}", world.story(80));
+}
+
+#[test]
+fn an_operator_has_a_member_switched_off_and_it_is_left_out_first() {
+    for (servers, lock) in [(2, true), (3, false)] {
+        for victim in 0..2 {
+            let names = ["a", "b", "c"];
+            let base = fenced(config(servers, lock), FencingMode::BestEffort);
+            let mut world = World::new(7, base, &[("web", group(&names[..servers]))]);
+            expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));
+            world.run_for(3000);
+            world.fences.reboot = true;
+            world.fence_by_order(victim, Some(Power::Off));
+            ordered(&mut world, 3000, "it is off", |world| !world.hosts[victim].powered);
+            ordered(&mut world, 2000, "taken over", |world| world.online("web") == Some(1 - victim));
+            for _ in 0..50 {
+                world.run_for(200);
+                world.fence_by_order(0, None);
+            }
+            assert_eq!(world.fences.fired, [victim], "once, and not switched on again: {}", world.story(60));
+
+            // Its next boot is not meant. It comes back as after any loss.
+            world.fence_by_order(victim, Some(Power::On));
+            ordered(&mut world, 3000, "it is on", |world| world.hosts[victim].powered);
+            ordered(&mut world, 6000, "it is back", |world| world.members(1 - victim).len() == servers);
+            world.run_for(5000);
+            assert_eq!(world.fences.fired, [victim], "{}", world.story(60));
+            assert_eq!(world.online("web"), Some(1 - victim), "nothing moves back by itself");
+        }
+    }
+}
+
+#[test]
+fn a_server_whose_end_is_proven_is_switched_off_all_the_same_and_a_reboot_hits_one_boot() {
+    let mut world = World::new(7, fenced(config(3, false), FencingMode::BestEffort), &[("web", group(&["a", "b"]))]);
+    expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));
+    world.run_for(3000);
+    world.leave(2);
+    expect(&mut world, 4000, "c has left", |world| world.members(0).len() == 2);
+    world.fence_by_order(2, Some(Power::Reboot));
+    ordered(&mut world, 3000, "c is hit", |world| world.fences.fired == [2]);
+    ordered(&mut world, 8000, "c is back in another boot", |world| world.members(0).len() == 3);
+    for _ in 0..50 {
+        world.run_for(200);
+        world.fence_by_order(0, None);
+    }
+    assert_eq!((world.fences.fired.as_slice(), world.members(0).len()), ([2].as_slice(), 3), "{}", world.story(60));
+}
+
+#[test]
+fn a_coordinator_that_dies_after_an_ordered_fence_leaves_nothing_to_be_done_twice() {
+    for ms in (0..1500).step_by(50) {
+        let mut world =
+            World::new(7, fenced(config(4, false), FencingMode::BestEffort), &[("web", group(&["a", "b"]))]);
+        expect(&mut world, 2000, "online", |world| world.online("web") == Some(0));
+        world.run_for(3000);
+        world.fence_by_order(3, Some(Power::Reboot));
+        for _ in 0..ms / 50 {
+            world.run_for(50);
+            world.fence_by_order(0, None);
+        }
+        world.power_cut(0);
+        ordered(&mut world, 10_000, "taken over, and d is back in another boot", |world| {
+            world.online("web") == Some(1) && world.members(1) == ["b", "c", "d"] && world.hosts[3].boot >= 2
+        });
+        assert!(world.fences.fired.iter().filter(|hit| **hit == 3).count() <= 2, "{ms} ms: {}", world.story(60));
+    }
 }

@@ -109,3 +109,28 @@ fn what_a_successful_stop_leaves_behind_is_killed() {
     assert_eq!(server.run(Action::Stop, &spec), Outcome::Stopped);
     assert_eq!(server.cgroup(&spec).pids(), [] as [i32; 0]);
 }
+
+#[test]
+fn what_a_killed_agent_had_under_way_ends_before_the_next_one_acts_and_what_was_started_goes_on() {
+    let server = Server::new();
+    let dir = server.run_dir.path().display().to_string();
+    let start = format!("sleep 300 & touch {dir}/starting; while ! [ -e {dir}/go ]; do sleep 0.02; done");
+    let spec = script(&start, &format!("touch {dir}/stopping; sleep 300"), None);
+    let submit = |action, sign: &str| {
+        server.executor.borrow().submit(server.operation(action, &spec, Duration::from_secs(600)));
+        server.until(sign, || server.run_dir.path().join(sign).exists());
+    };
+    submit(Action::Start, "starting");
+    server.restart_killed();
+    assert_eq!(server.cgroup(&spec).pids(), [] as [i32; 0], "the start does not go on");
+    assert!(failed(server.run(Action::Probe, &spec)).contains("did not complete"));
+    std::fs::write(format!("{dir}/go"), "").unwrap();
+    assert_eq!(server.run(Action::Start, &spec), Outcome::Running);
+    let running = server.cgroup(&spec).pids();
+    assert_eq!(running.len(), 1);
+    server.restart_killed();
+    assert_eq!(server.cgroup(&spec).pids(), running, "its start was complete");
+    submit(Action::Stop, "stopping");
+    server.restart_killed();
+    assert_eq!(server.cgroup(&spec).pids(), running, "the stop does not go on");
+}

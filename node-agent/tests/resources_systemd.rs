@@ -112,11 +112,6 @@ impl Drop for System {
     }
 }
 
-/// Waits for what an operation that was submitted leads to, while the executor works.
-fn submitted(server: &Server, what: &str, condition: impl Fn() -> bool) {
-    eventually(what, LIMIT, || server.find(Duration::from_millis(5), &|_| false).is_none() && condition());
-}
-
 const PLAIN: &str = "[Service]\nRestart=always\nRestartSec=10ms\nExecStart=/bin/sleep 1000\n";
 
 #[test]
@@ -229,9 +224,8 @@ fn a_start_that_takes_too_long_and_one_that_was_cut_off_can_be_stopped_or_taken_
     );
     let spec = system.unit("app.service", &text);
     server.executor.borrow().submit(server.operation(Action::Start, &spec, LIMIT));
-    submitted(server, "it is starting", || system.state("app.service") == "activating");
-    Cgroup::at(&server.cgroups.base().join("helpers")).kill(Duration::from_secs(2)).unwrap();
-    server.restart();
+    server.until("it is starting", || system.state("app.service") == "activating");
+    server.restart_killed();
     std::fs::write(&file, "").unwrap();
     assert_eq!(server.run(Action::Probe, &spec), Outcome::Running);
     assert_eq!(server.run(Action::Stop, &spec), Outcome::Stopped);
@@ -412,7 +406,7 @@ fn the_guard_ends_a_unit_whose_manager_is_frozen_and_it_stays_down_when_that_wak
     let text = "[Service]\nType=oneshot\nExecStartPre=-/bin/sleep 1000\nExecStart=/bin/sleep 2000\n";
     let spec = system.unit("app.service", text);
     server.executor.borrow().submit(server.operation(Action::Start, &spec, LIMIT));
-    submitted(server, "it is starting", || system.processes("app.service").len() == 1);
+    server.until("it is starting", || system.processes("app.service").len() == 1);
     kill(system.manager(), Signal::SIGSTOP).unwrap();
     guarded(&system, &pair, "app.service");
     kill(system.manager(), Signal::SIGCONT).unwrap();

@@ -6,6 +6,7 @@
 
 mod checks;
 mod launch;
+mod leftovers;
 mod records;
 mod watch;
 
@@ -127,11 +128,12 @@ impl Executor {
     /// one's back.
     ///
     /// # Errors
-    /// [`ExecutorError`]; among others when such an operation hangs in the kernel: it may still act.
+    /// [`ExecutorError`]; among others when such an operation, or a program of it, hangs in the kernel: it may still act.
     pub fn new(settings: Settings, inputs: impl Fn(Input) + Send + Sync + 'static) -> Result<Executor, ExecutorError> {
         let helpers = settings.cgroups.helpers();
         helpers.create()?;
         helpers.kill(LEFTOVERS)?;
+        leftovers::end_programs(&settings.cgroups, &settings.run_dir)?;
         let checks = settings.cgroups.checks();
         checks.create()?;
         // They act on nothing: one that hangs in the kernel keeps no agent from starting.

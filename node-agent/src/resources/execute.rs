@@ -19,6 +19,25 @@ pub fn operation_group(op: u64) -> String {
     format!("op-{op}")
 }
 
+/// Whether a control group is one of these.
+pub fn is_operation_group(name: &str) -> bool {
+    name.strip_prefix("op-").is_some_and(|number| number.parse::<u64>().is_ok())
+}
+
+/// In the state of a resource: a program that starts it was begun, and its end was not seen.
+const UNDER_WAY: &str = "start.under-way";
+
+/// Whether a program that starts the resource was begun and its end was not seen: it may run on in [`RUN`].
+pub fn start_is_under_way(state: &Path) -> bool {
+    state.join(UNDER_WAY).exists()
+}
+
+/// None of them runs on.
+pub fn start_has_ended(state: &Path) {
+    // On a tmpfs, where nothing but its absence keeps it from being removed; one that stays ends what is started once more.
+    let _ = fs::remove_file(state.join(UNDER_WAY));
+}
+
 /// How often it is looked where the program's processes are.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -65,6 +84,10 @@ pub fn within(run: &Execute<'_>, limit: Option<Duration>) -> Result<(Option<Exit
     // Anew for each run: it is bounded by the run's length and shows the last one.
     let mut log = File::options().read(true).write(true).create(true).truncate(true).open(&output).map_err(text)?;
     let directory = run.cgroup.open().map_err(|e| e.to_string())?;
+    let starts = run.cgroup.path().file_name().is_some_and(|name| name == RUN);
+    if starts {
+        fs::write(run.state.join(UNDER_WAY), "").map_err(text)?;
+    }
     let child = spawn::spawn(&Spawn {
         program: run.program,
         args: run.args,
@@ -88,6 +111,9 @@ pub fn within(run: &Execute<'_>, limit: Option<Duration>) -> Result<(Option<Exit
             break exit;
         }
     };
+    if starts && exit.is_some() {
+        start_has_ended(run.state);
+    }
     let length = log.metadata().map(|m| m.len()).unwrap_or(0);
     let mut tail = Vec::new();
     let _ = log.seek(SeekFrom::Start(length.saturating_sub(4096)));

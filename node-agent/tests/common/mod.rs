@@ -88,6 +88,18 @@ impl Server {
         *self.executor.borrow_mut() = new;
     }
 
+    /// The same after the agent was killed, and with it its helpers.
+    pub fn restart_killed(&self) {
+        self.cgroups.helpers().kill(Duration::from_secs(2)).unwrap();
+        self.restart();
+    }
+
+    /// Waits for what an operation that was submitted leads to, while the executor works.
+    pub fn until(&self, what: &str, condition: impl Fn() -> bool) {
+        let limit = Duration::from_secs(20);
+        eventually(what, limit, || self.find(Duration::from_millis(5), &|_| false).is_none() && condition());
+    }
+
     pub fn operation(&self, action: Action, spec: &Resource, timeout: Duration) -> Operation {
         let op = self.next.get();
         self.next.set(op + 1);

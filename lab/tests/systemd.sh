@@ -60,6 +60,8 @@ for node in null zero full random urandom tty; do
     mount --bind /dev/$node /run/dev/$node
 done
 mkdir /run/dev/shm /run/dev/pts
+# What tests have there is what they had outside.
+mount --bind /dev/shm /run/dev/shm
 mount --move /run/dev /dev
 mount --bind /proc/sys /proc/sys
 mount -o remount,bind,ro /proc/sys

@@ -1,9 +1,11 @@
 //! Operation Fence: an operator has the fence devices of a server used.
 //!
 //! The order names a boot, so it is carried out once, whoever repeats it: a boot that has ended does not come back, and
-//! another boot of the same server is not meant. A member is left out of the view first, as one that can't stop a group
-//! is (D27), and then hit like every departed server: never while it is a member, and never beside its admission
-//! ([`crate::fence_exclusion`]). It does not matter whether its end is proven already: the operator wants the power off.
+//! another boot of the same server is not meant. (Only a process that neither saw the end of that boot nor hears a later
+//! one may do it again, to a server that is no member, until the controller has taken the order back.) A member is left
+//! out of the view first, as one that can't stop a group is (D27), and then hit like every departed server: never while
+//! it is a member, and never beside its admission ([`crate::fence_exclusion`]). It does not matter whether its end is
+//! proven already: the operator wants the power off.
 //!
 //! The view that leaves it out makes the order void, so it says itself what the devices are to do: whoever coordinates
 //! does that, and nobody lets the same boot in again before it is done. What the view says stands until then, also if the
@@ -34,9 +36,16 @@ impl Core {
         begun.chain(fence).collect()
     }
 
-    /// How the present boot of a member is to be switched off.
+    /// How the present boot of a member is to be switched off; not before another member is there that goes on without it:
+    /// it alone can let the others in again (found by the simulator, seed 1335).
     pub(crate) fn ordered_off(&self, view: &View, name: &ServerName) -> Option<Power> {
         let boot = view.members.get(name)?.boot;
+        let there = |other: &ServerName| {
+            *other == self.boot.server || self.present(other).is_some_and(|frame| view.admits(other, frame.boot))
+        };
+        if !view.members.keys().any(|other| other != name && there(other)) {
+            return None;
+        }
         self.ordered_fences(view).get(&(name.clone(), boot)).copied().filter(|power| *power != Power::On)
     }
 

@@ -114,6 +114,7 @@ impl World {
                 let (by, name) = (self.hosts[server].name.clone(), self.hosts[target].name.clone());
                 self.hits_no_member(&by, target);
                 self.fences.verified.insert((server, life, target, self.hosts[target].boot));
+                self.hears_of_fence(target);
                 self.power_cut(target);
                 self.fences.fired.push(target);
                 self.say(format!("{by}: {name} is off"));

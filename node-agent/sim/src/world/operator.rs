@@ -110,6 +110,21 @@ impl World {
         }
     }
 
+    /// A server is verified off. What he ordered about that boot is done, and he takes it back, as the controller does.
+    pub(super) fn hears_of_fence(&mut self, server: usize) {
+        let boot = BootId(boot_id(server, self.hosts[server].boot));
+        self.operator.fenced = self.operator.fenced.filter(|(about, meant, _)| (*about, *meant) != (server, boot));
+        let name = self.hosts[server].name.clone();
+        let done = |order: &Order| {
+            order.server == name && matches!(order.wanted, Wanted::Fence { boot: meant, .. } if meant == boot)
+        };
+        let before = self.operator.standing.len();
+        self.operator.standing.retain(|order| !done(order));
+        if self.operator.standing.len() != before {
+            (0..self.hosts.len()).for_each(|to| self.hand_over_orders(to));
+        }
+    }
+
     /// C17: all servers shut down, or one of them. `again`: the same order once more, as the controller gives it until it knows
     /// that it was carried out.
     pub(super) fn shut_down_all(&mut self, only: Option<usize>, again: bool) {

@@ -20,6 +20,7 @@ mod flapping;
 mod gitops;
 mod harness;
 mod inside;
+mod killed;
 mod missing;
 mod monitored_parts;
 mod monitors;

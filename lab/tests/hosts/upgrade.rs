@@ -80,7 +80,7 @@ fn two_servers_are_serviced_one_after_the_other_and_the_group_moves_once() {
 }
 
 /// Kills the processes of a host that run a verb of holdfast; each is started again by its supervisor.
-fn kill(trial: &Trial, host: &str, verb: &str) {
+pub(crate) fn kill(trial: &Trial, host: &str, verb: &str) {
     let found = trial.host(host).holdfast_processes(verb).expect("its processes");
     assert!(!found.is_empty(), "{verb} runs on {host}");
     trial.host(host).signal(&found, Signal::SIGKILL).expect("killed");

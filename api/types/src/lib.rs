@@ -4,6 +4,7 @@
 //! time in.
 
 pub mod access;
+pub mod change;
 pub mod claims;
 pub mod conditions;
 pub mod crds;

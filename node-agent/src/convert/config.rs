@@ -548,25 +548,9 @@ fn resources(spec: &api::FailoverGroupSpec) -> Result<BTreeMap<ResourceName, Res
     spec.resources.iter().map(one).collect()
 }
 
-/// A number that changes with everything whose change needs a restart: what the resources are, not how they are timed,
-/// ordered, checked and recovered.
+/// A number that changes with everything whose change needs a restart.
 fn digest(spec: &api::FailoverGroupSpec) -> Result<u64, String> {
-    let mut all = BTreeMap::new();
-    for resource in &spec.resources {
-        let mut value = serde_json::to_value(resource).map_err(|e| e.to_string())?;
-        if let Some(fields) = value.as_object_mut() {
-            for live in ["dependsOn", "stage", "critical", "timeouts", "monitor", "recovery"] {
-                fields.remove(live);
-            }
-            if let Some(process) = fields.get_mut("process").and_then(serde_json::Value::as_object_mut) {
-                process.remove("restart");
-            }
-            if let Some(ocf) = fields.get_mut("ocf").and_then(serde_json::Value::as_object_mut) {
-                ocf.remove("depths");
-            }
-        }
-        all.insert(&resource.name, value);
-    }
+    let all = holdfast_api::change::what_runs(spec).map_err(|e| e.to_string())?;
     let text = serde_json::to_vec(&all).map_err(|e| e.to_string())?;
     Ok(number(&text))
 }

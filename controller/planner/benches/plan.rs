@@ -1,5 +1,5 @@
-//! How long a plan takes for 16 servers and 1,000 groups that have to do with one another: `make bench` prints it beside
-//! its target.
+//! How long a plan takes for 16 servers and 1,000 groups that have to do with one another, and a Drill of a whole
+//! super-cluster: `make bench` prints it beside its target.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -25,9 +25,9 @@ fn group(index: usize) -> String {
 
 /// Every group may run on four servers and requires something of them. Of eight, one must be apart from another, one had
 /// rather be with another, two come after another.
-fn example(current: impl Fn(usize) -> Current) -> Input {
+fn example(groups: usize, current: impl Fn(usize) -> Current) -> Input {
     let one = |i: usize| {
-        let neighbour = |distance: usize| group((i + GROUPS - distance) % GROUPS);
+        let neighbour = |distance: usize| group((i + groups - distance) % groups);
         let mut relations = Relations {
             requires: Amount { cpu_milli: 200 + (i as u64 % 7) * 50, memory: (1 + i as u64 % 5) << 30 },
             ..Relations::default()
@@ -57,7 +57,7 @@ fn example(current: impl Fn(usize) -> Current) -> Input {
     Input {
         servers: (0..SERVERS).map(|i| (server(i), ServerState::Member)).collect(),
         capacity: (0..SERVERS).map(|i| (server(i), Amount { cpu_milli: 64_000, memory: 512 << 30 })).collect(),
-        groups: (0..GROUPS).map(one).collect(),
+        groups: (0..groups).map(one).collect(),
     }
 }
 
@@ -115,6 +115,38 @@ fn predict(calm: &Input) {
     );
 }
 
+/// Issue: a Drill of every single server of 128 sub-clusters with 20,000 groups in less than this.
+const DRILL_TARGET: Duration = Duration::from_secs(5);
+const SUB_CLUSTERS: usize = 128;
+const ALL_GROUPS: usize = 20_000;
+
+/// What a Drill without scenarios thinks through: each server lost in turn, in every sub-cluster. Once, it is long enough.
+fn drill() {
+    let many = |sub: usize| ALL_GROUPS / SUB_CLUSTERS + usize::from(sub < ALL_GROUPS % SUB_CLUSTERS);
+    let all: Vec<Input> = (0..SUB_CLUSTERS).map(|sub| settled(example(many(sub), |_| Current::Offline))).collect();
+    let took = Times { stop: Some(Duration::from_millis(20)), start: Some(Duration::from_millis(50)) };
+    let (mut interrupted, begin) = (0, Instant::now());
+    for input in &all {
+        let groups = input.groups.keys().map(|name| (name.clone(), took)).collect();
+        let measured = Measured { groups, takeover: Some(Duration::from_millis(1300)) };
+        for lost in input.servers.keys() {
+            let losses = Losses { servers: BTreeSet::from([lost.clone()]), ..Losses::default() };
+            interrupted += std::hint::black_box(forecast(input, &losses, &measured)).interruptions.len();
+        }
+    }
+    let took = begin.elapsed();
+    println!(
+        "drill, {:27} {:7.0} ms {:>10}  target {} ms {}  {} losses, {interrupted} interrupted, {} groups",
+        format!("{SUB_CLUSTERS} sub-clusters"),
+        took.as_secs_f64() * 1000.0,
+        "",
+        DRILL_TARGET.as_millis(),
+        if took < DRILL_TARGET { "reached" } else { "missed" },
+        SUB_CLUSTERS * SERVERS,
+        all.iter().map(|input| input.groups.len()).sum::<usize>(),
+    );
+}
+
 /// What the plan does, so that nobody measures a plan that does nothing.
 fn counted(input: &Input) -> String {
     let plan = plan(input);
@@ -144,7 +176,7 @@ fn settled(mut input: Input) -> Input {
 
 fn main() {
     println!("{:34} {:>10} {:>10}", format!("{SERVERS} servers, {GROUPS} groups"), "median", "worst");
-    let cold = example(|_| Current::Offline);
+    let cold = example(GROUPS, |_| Current::Offline);
     measure("nothing runs yet", &cold, &counted(&cold));
     let calm = settled(cold);
     measure("all is well", &calm, &counted(&calm));
@@ -160,4 +192,5 @@ fn main() {
     let mut leaving = calm;
     leaving.servers.insert(server(3), ServerState::Detached);
     measure("a server is taken out", &leaving, &counted(&leaving));
+    drill();
 }

@@ -1,6 +1,9 @@
 //! What would follow from the loss of something, on the live state: which groups stop, where they start, for how long they
 //! are away, and what does not come back. Asked of the planner that acts, by the question that the controller asks of it.
 
+pub mod change;
+pub mod manifests;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;

@@ -96,10 +96,6 @@ pub fn unsupported_operation(spec: &OperationSpec) -> Vec<FieldError> {
     if let Some(drill) = &spec.drill {
         let advice = "leave it out; the drill is thought through on the live state";
         r.add(drill.live, "spec.drill.live", drill.live, advice);
-        for scenario in drill.scenarios.iter().filter(|scenario| !scenario.apply.is_empty()) {
-            let at = format!("spec.drill.scenarios[{}].apply", scenario.name);
-            r.add(true, at, "", "holdfast validate and kubectl apply --dry-run=server check manifests");
-        }
     }
     r.0
 }

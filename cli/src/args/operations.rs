@@ -1,5 +1,6 @@
 //! The flags of commands that make an Operation.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
@@ -184,10 +185,14 @@ pub(crate) struct DrillArgs {
     /// Of all groups of this super-cluster
     #[arg(long, value_name = "NAME", conflicts_with_all = ["group", "subcluster"])]
     pub(crate) supercluster: Option<String>,
-    /// What is lost at one moment, as for holdfast plan: server=alder,path=ic; may be repeated. Without it: each server, one
-    /// after the other
+    /// What is lost at one moment, as for holdfast plan: server=alder,path=ic; may be repeated. Without it and --apply: each
+    /// server, one after the other
     #[arg(long, value_name = "WHAT")]
     pub(crate) lose: Vec<String>,
+    /// Manifests of groups and sub-clusters that are applied at one moment: a file or a directory, as for holdfast apply; may
+    /// be repeated
+    #[arg(long, value_name = "FILE")]
+    pub(crate) apply: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
 }

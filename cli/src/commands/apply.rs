@@ -20,9 +20,9 @@ pub(crate) async fn run(args: ApplyArgs, printer: Printer) -> Result {
     let kinds = api.kinds().await?;
     let mut failure: Option<Failure> = None;
     for manifest in manifests {
-        let outcome = apply(&api, &kinds, &args, &manifest).await;
+        let outcome = apply(&api, &kinds, args.client.namespace.as_deref(), args.dry_run, &manifest).await;
         match outcome {
-            Ok((name, did)) => {
+            Ok(Applied { name, did, .. }) => {
                 let suffix = if args.dry_run { " (server dry run)" } else { "" };
                 printer.data(&format!("{name} {did}{suffix}"))?;
             }
@@ -38,16 +38,37 @@ pub(crate) async fn run(args: ApplyArgs, printer: Printer) -> Result {
     failure.map_or(Ok(()), Err)
 }
 
-async fn apply(api: &Api, kinds: &Kinds, args: &ApplyArgs, manifest: &Manifest) -> Result<(String, &'static str)> {
+/// What became of a manifest.
+#[derive(Debug)]
+pub(crate) struct Applied {
+    /// KIND/NAME.
+    pub(crate) name: String,
+    /// `created`, `configured` or `unchanged`.
+    pub(crate) did: &'static str,
+    /// The object as the server has it now; after a dry run, as it would have it.
+    pub(crate) object: Value,
+}
+
+/// Applies one manifest. `given`: the namespace of the command line.
+///
+/// # Errors
+/// What the server answers, or that it can't be reached; a manifest that contradicts the command line.
+pub(crate) async fn apply(
+    api: &Api,
+    kinds: &Kinds,
+    given: Option<&str>,
+    dry_run: bool,
+    manifest: &Manifest,
+) -> Result<Applied> {
     let kind = kinds.of_manifest(manifest.api_version()?, manifest.kind()?)?;
-    if let (Some(given), Some(own)) = (&args.client.namespace, manifest.namespace())
+    if let (Some(given), Some(own)) = (given, manifest.namespace())
         && given != own
     {
         return Err(Failure::refused(format!("the manifest says namespace {own}, --namespace says {given}"))
             .hint("leave --namespace out, or take the namespace out of the manifest"));
     }
     let namespace = kind.namespaced.then(|| manifest.namespace().unwrap_or(api.namespace()));
-    let query = if args.dry_run {
+    let query = if dry_run {
         "?fieldManager=holdfast-cli&fieldValidation=Strict&dryRun=All"
     } else {
         "?fieldManager=holdfast-cli&fieldValidation=Strict"
@@ -57,16 +78,16 @@ async fn apply(api: &Api, kinds: &Kinds, args: &ApplyArgs, manifest: &Manifest) 
         metadata.insert("namespace".into(), json!(namespace));
     }
     let Some(name) = manifest.name() else {
-        let created: Value = create(api, &format!("{}{query}", kind.path(namespace, None)), &wanted).await?;
-        let name = created.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
-        return Ok((format!("{}/{name}", kind.full_name()), "created"));
+        let object: Value = create(api, &format!("{}{query}", kind.path(namespace, None)), &wanted).await?;
+        let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        return Ok(Applied { name: format!("{}/{name}", kind.full_name()), did: "created", object });
     };
     let label = format!("{}/{name}", kind.full_name());
     remember(&mut wanted)?;
     let path = kind.path(namespace, Some(name));
     let Some(live) = api.find(&path).await? else {
-        create(api, &format!("{}{query}", kind.path(namespace, None)), &wanted).await?;
-        return Ok((label, "created"));
+        let object = create(api, &format!("{}{query}", kind.path(namespace, None)), &wanted).await?;
+        return Ok(Applied { name: label, did: "created", object });
     };
     let last = live
         .pointer("/metadata/annotations")
@@ -76,11 +97,11 @@ async fn apply(api: &Api, kinds: &Kinds, args: &ApplyArgs, manifest: &Manifest) 
         .unwrap_or(Value::Null);
     let patch = merge::patch(&last, &wanted, &live);
     if says_nothing_new(&patch, &last, &wanted) {
-        return Ok((label, "unchanged"));
+        return Ok(Applied { name: label, did: "unchanged", object: live });
     }
     let body = Body { content_type: "application/merge-patch+json", value: &patch };
-    let _: Value = api.send(Method::PATCH, &format!("{path}{query}"), Some(body)).await?;
-    Ok((label, "configured"))
+    let object: Value = api.send(Method::PATCH, &format!("{path}{query}"), Some(body)).await?;
+    Ok(Applied { name: label, did: "configured", object })
 }
 
 async fn create(api: &Api, path: &str, object: &Value) -> Result<Value> {

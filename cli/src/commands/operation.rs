@@ -17,6 +17,7 @@ use crate::args::{
 use crate::client::{Api, Body};
 use crate::commands::plan::losses;
 use crate::errors::{Failure, Result};
+use crate::manifest;
 use crate::printer::Printer;
 
 /// How often it looks how far the operation is.
@@ -152,12 +153,23 @@ pub(crate) async fn drill(args: DrillArgs, printer: Printer) -> Result {
         (None, Some(sub), _) => ("SubCluster", sub.as_str()),
         (None, None, group) => ("FailoverGroup", group.as_deref().unwrap_or_default()),
     };
-    let mut scenarios = Vec::new();
-    for text in &args.lose {
+    let label = |text: &str| {
         let name: String =
             text.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
-        let name: String = name.chars().take(63).collect();
-        scenarios.push(json!({"name": name.trim_matches('-'), "lose": losses(text)?}));
+        let name: String = name.trim_matches('-').chars().take(63).collect();
+        name.trim_matches('-').to_owned()
+    };
+    let mut scenarios = Vec::new();
+    for text in &args.lose {
+        scenarios.push(json!({"name": label(text), "lose": losses(text)?}));
+    }
+    for file in &args.apply {
+        let manifests: Vec<Value> =
+            manifest::load(std::slice::from_ref(file))?.into_iter().map(|manifest| manifest.object).collect();
+        // Of a path the end says more than the beginning; standard input and `.` have none.
+        let end = file.file_stem().map(|stem| label(&stem.to_string_lossy())).unwrap_or_default();
+        let name = if end.is_empty() { "apply".to_owned() } else { end };
+        scenarios.push(json!({"name": name, "apply": manifests}));
     }
     let words = format!("the drill of {target}");
     let parameters = Some(("drill", json!({"scenarios": scenarios})));

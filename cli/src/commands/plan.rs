@@ -1,15 +1,17 @@
-//! `holdfast plan`: what would follow from the loss of something, by the planner that acts, on the state that the API shows.
-//! Nothing is done.
+//! `holdfast plan`: what would follow from the loss of something, or from changed manifests, by the planner that acts, on the
+//! state that the API shows. Nothing is done.
+
+mod files;
 
 use std::sync::Arc;
 
 use holdfast_api::v1::{Losses, SubCluster};
 use holdfast_controller::what_if::{Scene, WhatIf, lose};
-use holdfast_planner::Does;
+use holdfast_planner::{Candidate, Does, Rule};
 use serde_json::{Value, json};
 
 use super::status::snapshot::Snapshot;
-use crate::args::{PlanArgs, WhyOutput};
+use crate::args::{PlanArgs, PlanOutput};
 use crate::client::Api;
 use crate::commands::table::align;
 use crate::errors::{Failure, Result};
@@ -41,7 +43,10 @@ pub(crate) fn losses(text: &str) -> Result<Losses> {
 /// # Errors
 /// A name that does not exist, objects that can't be understood, or an API server that can't be reached or refuses.
 pub(crate) async fn run(args: PlanArgs, printer: Printer) -> Result {
-    let mut lost = losses(&args.lose)?;
+    let Some(lose_text) = args.lose else {
+        return files::run(&args.files, &args.client, args.output, printer).await;
+    };
+    let mut lost = losses(&lose_text)?;
     let api = Api::connect(&args.client).await?;
     let snapshot = Snapshot::read(&api, Some(api.namespace())).await?;
     if !snapshot.unreadable.is_empty() {
@@ -55,12 +60,17 @@ pub(crate) async fn run(args: PlanArgs, printer: Printer) -> Result {
     let scene = Scene { sub_cluster, servers: servers.map(Arc::new).collect(), groups: groups.map(Arc::new).collect() };
     let what = lose(&scene, &lost).map_err(|message| Failure::refused(format!("--lose: {message}")))?;
     match args.output {
-        Some(WhyOutput::Json) => {
-            let told = json(&format!("{}/{name}", api.namespace()), &lost, &what);
-            printer.data(&serde_json::to_string_pretty(&told).map_err(anyhow::Error::from)?)
-        }
-        None => printer.data(&text(&format!("sub-cluster {}/{name} without {}", api.namespace(), args.lose), &what)),
+        Some(form) => printed(form, &json(&format!("{}/{name}", api.namespace()), Some(&lost), &what), printer),
+        None => printer.data(&text(&format!("sub-cluster {}/{name} without {lose_text}", api.namespace()), &what)),
     }
+}
+
+/// For programs.
+fn printed(form: PlanOutput, value: &Value, printer: Printer) -> Result {
+    printer.data(&match form {
+        PlanOutput::Json => serde_json::to_string_pretty(value).map_err(anyhow::Error::from)?,
+        PlanOutput::Yaml => serde_yaml::to_string(value).map_err(anyhow::Error::from)?,
+    })
 }
 
 /// The sub-cluster that is meant: named, that of `SUBCLUSTER.SERVER`, or the only one.
@@ -89,6 +99,16 @@ fn chosen(snapshot: &Snapshot, named: Option<&str>, lost: &mut Losses, namespace
     })
 }
 
+/// The rule, and what speaks against each server.
+fn reasons(rule: Rule, candidates: &[Candidate]) -> String {
+    let each = candidates.iter().map(|candidate| {
+        let reasons: Vec<&str> = candidate.reasons.iter().map(|reason| reason.name()).collect();
+        format!("{}: {}", candidate.server, reasons.join(", "))
+    });
+    let each: Vec<String> = each.collect();
+    if each.is_empty() { rule.name().to_owned() } else { format!("{} ({})", rule.name(), each.join("; ")) }
+}
+
 fn text(title: &str, what: &WhatIf) -> String {
     let mut text = format!("{title}\n");
     let steps = what.forecast.steps.iter().map(|step| {
@@ -106,14 +126,10 @@ fn text(title: &str, what: &WhatIf) -> String {
             (Some(to), Some(outage), _) => format!("back on {to} after {}ms", outage.as_millis()),
             (Some(to), None, _) => format!("back on {to}; for how long it is away was never measured"),
             (None, _, stays) => {
-                let (rule, candidates) = stays.as_ref().map_or(("", &[][..]), |(rule, all)| (rule.name(), all));
-                let each = candidates.iter().map(|candidate| {
-                    let reasons: Vec<&str> = candidate.reasons.iter().map(|reason| reason.name()).collect();
-                    format!("{}: {}", candidate.server, reasons.join(", "))
-                });
-                let each: Vec<String> = each.collect();
-                let why = if each.is_empty() { String::new() } else { format!(" ({})", each.join("; ")) };
-                format!("does not come back: {rule}{why}")
+                format!(
+                    "does not come back: {}",
+                    stays.as_ref().map(|(rule, all)| reasons(*rule, all)).unwrap_or_default()
+                )
             }
         };
         text.push_str(&format!("{group}, on {}: {end}\n", one.from));
@@ -130,26 +146,32 @@ fn text(title: &str, what: &WhatIf) -> String {
     text
 }
 
-fn json(name: &str, lost: &Losses, what: &WhatIf) -> Value {
+fn json(name: &str, lost: Option<&Losses>, what: &WhatIf) -> Value {
     let millis = |time: std::time::Duration| format!("{}ms", time.as_millis());
     let steps = what.forecast.steps.iter().map(|step| {
         let does = if step.does == Does::Stop { "Stop" } else { "Start" };
         json!({"at": millis(step.at), "does": does, "group": step.group, "server": step.server})
     });
     let groups = what.forecast.interruptions.iter().map(|(group, one)| {
-        let stays = one.stays.as_ref().map(|(rule, candidates)| {
-            let each = candidates.iter().map(|candidate| {
-                let reasons: Vec<&str> = candidate.reasons.iter().map(|reason| reason.name()).collect();
-                json!({"server": candidate.server, "reasons": reasons})
-            });
-            json!({"rule": rule.name(), "candidates": each.collect::<Vec<_>>()})
-        });
+        let stays = one.stays.as_ref().map(|(rule, candidates)| reasons_json(*rule, candidates));
         json!({"group": group, "from": one.from, "to": one.to, "outage": one.outage.map(millis), "staysAway": stays})
     });
-    json!({
-        "subCluster": name, "lose": lost, "steps": steps.collect::<Vec<_>>(), "groups": groups.collect::<Vec<_>>(),
+    let mut told = json!({
+        "subCluster": name, "steps": steps.collect::<Vec<_>>(), "groups": groups.collect::<Vec<_>>(),
         "fences": what.fences, "notes": what.notes,
-    })
+    });
+    if let Some(lost) = lost {
+        told["lose"] = json!(lost);
+    }
+    told
+}
+
+fn reasons_json(rule: Rule, candidates: &[Candidate]) -> Value {
+    let each = candidates.iter().map(|candidate| {
+        let reasons: Vec<&str> = candidate.reasons.iter().map(|reason| reason.name()).collect();
+        json!({"server": candidate.server, "reasons": reasons})
+    });
+    json!({"rule": rule.name(), "candidates": each.collect::<Vec<_>>()})
 }
 
 #[cfg(test)]

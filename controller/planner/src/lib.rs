@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use check::{Violation, check};
 use decide::exclusions_alone;
 pub use decide::{exclusions, plan};
-pub use predict::{Does, Forecast, Interruption, Losses, Measured, Step, Times, forecast, outage};
+pub use predict::{Does, Forecast, Interruption, Losses, Measured, Step, Times, forecast, forecast_restarts, outage};
 
 /// Everything the planner knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -51,6 +51,13 @@ pub struct Interruption {
     pub stays: Option<(Rule, Vec<Candidate>)>,
 }
 
+impl Interruption {
+    /// It stays away because that was declared or ordered, not because nothing can run it.
+    pub fn is_declared(&self) -> bool {
+        matches!(&self.stays, Some((Rule::DeclaredOffline | Rule::Held, _)))
+    }
+}
+
 /// What a step does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Does {
@@ -80,6 +87,8 @@ pub struct Forecast {
     pub steps: Vec<Step>,
     /// The groups that ran and are interrupted.
     pub interruptions: BTreeMap<String, Interruption>,
+    /// The groups that ran nowhere, are to run, and will not: which rule says so, and what speaks against each server.
+    pub waiting: BTreeMap<String, (Rule, Vec<Candidate>)>,
 }
 
 /// How long a group is away that is taken over or moved: the part before its start, and its start. None if a part was never
@@ -90,8 +99,19 @@ pub fn outage(before: Option<Duration>, start: Option<Duration>) -> Option<Durat
 
 /// What happens to `input` by itself, when `losses` happen to it first.
 pub fn forecast(input: &Input, losses: &Losses, measured: &Measured) -> Forecast {
+    predict(input, losses, &BTreeSet::new(), measured)
+}
+
+/// What happens to `input` by itself, when the groups `restarts` are to stop and start again where they are Online. One that
+/// the planner stops anyway starts as it is to be then; one that is frozen is left alone.
+pub fn forecast_restarts(input: &Input, restarts: &BTreeSet<String>, measured: &Measured) -> Forecast {
+    predict(input, &Losses::default(), restarts, measured)
+}
+
+fn predict(input: &Input, losses: &Losses, restarts: &BTreeSet<String>, measured: &Measured) -> Forecast {
     let mut world = World {
         input: input.clone(),
+        restarts: restarts.clone(),
         measured,
         now: Duration::ZERO,
         due: BTreeMap::new(),
@@ -115,6 +135,8 @@ enum End {
 
 struct World<'a> {
     input: Input,
+    /// Groups that are still to be restarted in place.
+    restarts: BTreeSet<String>,
     measured: &'a Measured,
     now: Duration,
     due: BTreeMap<Duration, BTreeSet<End>>,
@@ -202,8 +224,10 @@ impl World<'_> {
         let (does, server, phase, end) = match action {
             Action::Start { server } => (Does::Start, server, Phase::Starting, End::Started(name.to_owned())),
             Action::Stop { server, .. } => (Does::Stop, server, Phase::Stopping, End::Stopped(name.to_owned())),
-            Action::Keep | Action::Wait => return,
+            Action::Keep => return self.restart(name),
+            Action::Wait => return,
         };
+        self.restarts.remove(name);
         let Some(group) = self.input.groups.get_mut(name) else { return };
         if does == Does::Stop && matches!(group.current, Current::On { phase: Phase::Online, .. }) {
             self.away.entry(name.to_owned()).or_insert_with(|| (server.clone(), self.now, None));
@@ -216,6 +240,28 @@ impl World<'_> {
         let step = Step { at: self.now, does, group: name.to_owned(), server: server.clone() };
         self.forecast.steps.push(step);
         self.later(end);
+    }
+
+    /// In place, as the coordinator does it: nobody else may take the group meanwhile, and nobody waits for its stop.
+    fn restart(&mut self, name: &str) {
+        let Some(group) = self.input.groups.get_mut(name).filter(|group| !group.frozen) else { return };
+        let Current::On { server, phase: phase @ Phase::Online } = &mut group.current else { return };
+        if !self.restarts.remove(name) {
+            return;
+        }
+        *phase = Phase::Starting;
+        let server = server.clone();
+        let times = self.measured.groups.get(name).copied().unwrap_or_default();
+        if times.stop.is_none() || times.start.is_none() {
+            self.rough.insert(name.to_owned());
+        }
+        let stopped = self.now + times.stop.unwrap_or_default();
+        self.away.entry(name.to_owned()).or_insert_with(|| (server.clone(), self.now, None));
+        for (at, does) in [(self.now, Does::Stop), (stopped, Does::Start)] {
+            self.forecast.steps.push(Step { at, does, group: name.to_owned(), server: server.clone() });
+        }
+        let online = stopped + times.start.unwrap_or_default();
+        self.due.entry(online).or_default().insert(End::Started(name.to_owned()));
     }
 
     fn later(&mut self, end: End) {
@@ -247,6 +293,16 @@ impl World<'_> {
     }
 
     fn finish(mut self, decisions: &BTreeMap<String, Decision>) -> Forecast {
+        // A restart's start was known before what begins until then.
+        self.forecast.steps.sort_by_key(|step| step.at);
+        for (name, decision) in decisions {
+            let group = self.input.groups.get(name);
+            if group.is_some_and(|group| group.is_wanted() && group.current == Current::Offline)
+                && !self.away.contains_key(name)
+            {
+                self.forecast.waiting.insert(name.clone(), (decision.rule, decision.candidates.clone()));
+            }
+        }
         for (name, (from, since, back)) in self.away {
             let runs = |group: &Group| match &group.current {
                 Current::On { server, phase: Phase::Online } => Some(server.clone()),

@@ -1,9 +1,9 @@
 //! FailoverGroup: accepts or refuses it, writes the target that the agents follow, shows who reports, and lets it go only
 //! when it does not run.
 
-mod accept;
+pub(crate) mod accept;
 pub(crate) mod claims;
-mod deletion;
+pub(crate) mod deletion;
 pub(crate) mod target;
 
 use std::sync::Arc;

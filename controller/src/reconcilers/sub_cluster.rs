@@ -1,7 +1,7 @@
 //! SubCluster: accepts or refuses it, makes its Server objects and heartbeat key, shows who reports, and lets it go when
 //! no group names it.
 
-mod accept;
+pub(crate) mod accept;
 mod guarantee;
 mod lock;
 mod servers;

@@ -30,6 +30,7 @@ mod own_kernel;
 mod partition;
 mod paths;
 mod pausing;
+mod plan;
 mod power;
 mod process;
 mod quorum;

@@ -37,7 +37,11 @@ impl Snapshot {
     }
 }
 
-async fn list<T: DeserializeOwned>(
+/// All objects of a kind; those that are not as the schema says are named in `unreadable`.
+///
+/// # Errors
+/// When the API server can't be reached or refuses.
+pub(crate) async fn list<T: DeserializeOwned>(
     api: &Api,
     plural: &str,
     kind: &str,

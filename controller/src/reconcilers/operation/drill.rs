@@ -8,13 +8,15 @@ use holdfast_api::reasons::accepted;
 use holdfast_api::v1::{
     DrillParameters, Losses, Operation, OperationOutput, OperationType, Scenario, SubCluster, TargetKind,
 };
+use holdfast_planner::Interruption;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 
 use super::super::list;
 use super::carry_out::{Next, reason};
 use crate::context::Context;
-use crate::what_if::{Scene, WhatIf, lose};
+use crate::what_if::change::{Live, change};
+use crate::what_if::{Scene, WhatIf, lose, manifests};
 
 /// The schema's limits.
 const MOST: usize = 2048;
@@ -54,15 +56,23 @@ pub(super) async fn outcome(operation: &Arc<Operation>, context: &Context) -> Ou
         groups: context.groups_of(&sub),
         sub_cluster: sub.as_ref().clone(),
     };
-    let scenes: Vec<Scene> = subs.into_iter().map(scene).collect();
+    let live = Live {
+        scenes: subs.into_iter().map(scene).collect(),
+        super_clusters: context.stores.super_clusters.state(),
+        data_services: context.stores.data_services.state(),
+    };
     let only = group.map(|group| group.name_any());
     let operation = operation.clone();
-    let work = move || rehearse(&scenes, &operation.spec.drill.clone().unwrap_or_default(), only.as_deref());
+    let work = move || {
+        let asked = operation.spec.drill.clone().unwrap_or_default();
+        rehearse(&live, &asked, &operation.namespace().unwrap_or_default(), only.as_deref())
+    };
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err((reason::REFUSED, error.to_string())))
 }
 
 /// Every scenario on these sub-clusters. `only`: of that group alone.
-fn rehearse(scenes: &[Scene], asked: &DrillParameters, only: Option<&str>) -> Outcome {
+fn rehearse(live: &Live, asked: &DrillParameters, namespace: &str, only: Option<&str>) -> Outcome {
+    let scenes = &live.scenes;
     let each =
         || scenes.iter().flat_map(|scene| scene.sub_cluster.spec.servers.iter().map(move |one| (scene, &one.name)));
     if asked.scenarios.is_empty() {
@@ -74,11 +84,33 @@ fn rehearse(scenes: &[Scene], asked: &DrillParameters, only: Option<&str>) -> Ou
             let lost = Losses { servers: vec![server.clone()], ..Losses::default() };
             let name = format!("{}.{server}", scene.sub_cluster.name_any());
             let what = lose(scene, &lost).map_err(|message| (reason::REFUSED, message))?;
-            Ok(output(name, &[what], only))
+            Ok(output(name, &[what], only, false))
         };
         return each().map(lost).collect();
     }
-    asked.scenarios.iter().map(|scenario| one(scenes, scenario, only)).collect()
+    let one = |scenario: &Scenario| match scenario.apply.is_empty() {
+        true => one(scenes, scenario, only),
+        false => changed(live, scenario, namespace, only),
+    };
+    asked.scenarios.iter().map(one).collect()
+}
+
+/// A scenario of manifests.
+fn changed(
+    live: &Live,
+    scenario: &Scenario,
+    namespace: &str,
+    only: Option<&str>,
+) -> Result<OperationOutput, (&'static str, String)> {
+    let refuse = |message: String| (reason::REFUSED, format!("spec.drill.scenarios[{}]: {message}", scenario.name));
+    if scenario.lose.as_ref().is_some_and(|lost| *lost != Losses::default()) {
+        return Err(refuse("it has lose and apply; give each a scenario of its own".into()));
+    }
+    let changes = manifests::read(&scenario.apply, namespace, live).map_err(refuse)?;
+    let (parts, notes) = change(live, &changes);
+    let mut what: Vec<WhatIf> = parts.into_iter().map(|part| part.what).collect();
+    what.push(WhatIf { notes, ..WhatIf::default() });
+    Ok(output(scenario.name.clone(), &what, only, true))
 }
 
 fn one(scenes: &[Scene], scenario: &Scenario, only: Option<&str>) -> Result<OperationOutput, (&'static str, String)> {
@@ -86,7 +118,9 @@ fn one(scenes: &[Scene], scenario: &Scenario, only: Option<&str>) -> Result<Oper
     let refuse = |message: String| (accepted::NOT_FOUND, format!("spec.drill.scenarios[{}]: {message}", scenario.name));
     if lost == Losses::default() {
         return Err(refuse(
-            "nothing is lost in it; lose has servers, sites, paths, disks, lock and controlPlane".into(),
+            "nothing is lost or changed in it; lose has servers, sites, paths, disks, lock and controlPlane, apply has \
+             manifests"
+                .into(),
         ));
     }
     // Of several sub-clusters each loses what it has; what none has is a mistake.
@@ -111,7 +145,7 @@ fn one(scenes: &[Scene], scenario: &Scenario, only: Option<&str>) -> Result<Oper
     }
     let touched = parts.iter().filter(|(_, part)| *part != Losses::default());
     let what: Result<Vec<WhatIf>, String> = touched.map(|(scene, part)| lose(scene, part)).collect();
-    Ok(output(scenario.name.clone(), &what.map_err(refuse)?, only))
+    Ok(output(scenario.name.clone(), &what.map_err(refuse)?, only, false))
 }
 
 /// SERVER of SUBCLUSTER.SERVER.
@@ -137,10 +171,15 @@ fn part_of(scene: &Scene, lost: &Losses) -> Losses {
     }
 }
 
-fn output(scenario: String, what: &[WhatIf], only: Option<&str>) -> OperationOutput {
+/// `changed`: what waits afterwards waits because of the scenario; of a loss it waited before.
+fn output(scenario: String, what: &[WhatIf], only: Option<&str>, changed: bool) -> OperationOutput {
     let ours = |group: &str| only.is_none_or(|only| only == group);
     let all = what.iter().flat_map(|what| &what.forecast.interruptions).filter(|(group, _)| ours(group));
-    let lost: Vec<String> = all.clone().filter(|(_, one)| one.to.is_none()).map(|(group, _)| group.clone()).collect();
+    let gone = |one: &Interruption| one.to.is_none() && !one.is_declared();
+    let waiting = what.iter().flat_map(|what| what.forecast.waiting.keys()).filter(|group| changed && ours(group));
+    let lost = all.clone().filter(|(_, one)| gone(one)).map(|(group, _)| group);
+    let lost: Vec<String> = lost.cloned().collect();
+    let waiting: Vec<String> = waiting.cloned().collect();
     let unknown = all.clone().filter(|(_, one)| one.to.is_some() && one.outage.is_none()).count();
     let outage: Option<Duration> = all.clone().filter_map(|(_, one)| one.outage).max();
     let mut said = vec![match all.count() {
@@ -150,7 +189,11 @@ fn output(scenario: String, what: &[WhatIf], only: Option<&str>) -> OperationOut
     if unknown > 0 {
         said.push(format!("how long {unknown} of them are away was never measured"));
     }
+    if !waiting.is_empty() {
+        said.push(format!("{} do not start: {}", waiting.len(), list(&waiting)));
+    }
     said.extend(what.iter().flat_map(|what| &what.notes).cloned());
+    let lost: Vec<String> = lost.into_iter().chain(waiting).collect();
     OperationOutput {
         scenario: Some(scenario),
         survives: Some(lost.is_empty()),

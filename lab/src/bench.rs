@@ -161,9 +161,13 @@ fn cold_start(options: &BenchOptions) -> Result<(Cluster, Duration)> {
     Ok((cluster, Duration::from_nanos(answer.answered_ns.saturating_sub(begin))))
 }
 
-/// Lets groups restart in place as often as the benchmark makes them crash; they would move after the second time, and
-/// their server would count as failed for an hour.
+/// Lets groups restart in place, and be taken over, as often as the benchmark makes them crash; they would move after the
+/// second time, their server would count as failed for an hour, and after some losses a brake would hold them.
 fn restart_in_place(documents: &mut [(PathBuf, serde_yaml::Value)]) {
+    for (_, document) in documents.iter_mut().filter(|(_, document)| document["kind"] == "SubCluster") {
+        document["spec"]["brakes"]["maxMovesPerGroup"] = 1000.into();
+        document["spec"]["brakes"]["maxLosses"] = 16.into();
+    }
     for (_, document) in documents.iter_mut().filter(|(_, document)| document["kind"] == "FailoverGroup") {
         document["spec"]["recovery"]["restarts"] = 100.into();
     }

@@ -193,6 +193,18 @@ pub mod hold {
     }
 }
 
+/// Reasons of the condition BrakeOn.
+pub mod brake_on {
+    words! {
+        /// Every reason of it.
+        ALL:
+        /// A group was moved more often than `brakes.maxMovesPerGroup`.
+        TOO_MANY_MOVES = "TooManyMoves",
+        /// More servers were lost than `brakes.maxLosses`.
+        TOO_MANY_LOSSES = "TooManyLosses",
+    }
+}
+
 /// Reasons of Events.
 pub mod event {
     words! {
@@ -208,6 +220,8 @@ pub mod event {
         SERVER_LOST = "ServerLost",
         /// A server came back.
         SERVER_RETURNED = "ServerReturned",
+        /// Too much goes on: a brake stops further action.
+        BRAKE_ON = "BrakeOn",
         /// A heartbeat path went down.
         PATH_DOWN = "PathDown",
         /// A heartbeat path came up.

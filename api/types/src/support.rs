@@ -7,8 +7,8 @@
 use crate::{
     error::{ErrorKind, FieldError},
     v1::{
-        ControllerBrakes, FailoverGroupSpec, OperationSpec, OperationType, Reservation, Resource, SubClusterBrakes,
-        SubClusterSpec, SuperClusterSpec,
+        ControllerBrakes, FailoverGroupSpec, OperationSpec, OperationType, Reservation, Resource, SubClusterSpec,
+        SuperClusterSpec,
     },
 };
 
@@ -36,15 +36,10 @@ pub fn unsupported_super_cluster(spec: &SuperClusterSpec) -> Vec<FieldError> {
 /// Fields of a sub-cluster that this version does not carry out.
 pub fn unsupported_sub_cluster(spec: &SubClusterSpec) -> Vec<FieldError> {
     let mut r = Refusals(Vec::new());
-    for (i, server) in spec.servers.iter().enumerate() {
-        let at = format!("spec.servers[{i}]");
-        r.add(!server.site.is_empty(), format!("{at}.site"), &server.site, REMOVE);
-    }
     for (i, disk) in spec.disks.iter().enumerate() {
         let reserved = disk.reservation != Reservation::None;
         r.add(reserved, format!("spec.disks[{i}].reservation"), disk.reservation, "use None");
     }
-    r.add(spec.brakes != SubClusterBrakes::default(), "spec.brakes", "", "leave the brakes at their defaults");
     r.0
 }
 

@@ -157,9 +157,10 @@ fn what_is_not_built_is_named() {
         "state": "Stopped",
         "servers": [{"name": "a", "id": 1, "site": "hall-a"}, {"name": "b", "id": 2, "state": "Detached"}],
         "brakes": {"maxLosses": 1},
+        "disks": [{"name": "d", "device": "/dev/sdb", "reservation": "PersistentReservation"}],
         "monitors": [{"name": "m", "http": {"url": "https://192.0.2.10/"}, "action": "FailoverAll"}],
     }));
-    assert_eq!(fields(&support::unsupported_sub_cluster(&much)), ["spec.servers[0].site", "spec.brakes"]);
+    assert_eq!(fields(&support::unsupported_sub_cluster(&much)), ["spec.disks[0].reservation"]);
     let built = group(json!([
         mount("data", "/srv"),
         {"name": "app", "process": {"command": ["/a"]}, "recovery": {"restarts": 0, "then": "Stop"}},

@@ -170,7 +170,7 @@ pub(crate) fn naming(context: &Context, named: &FailoverGroup) -> Vec<ObjectRef<
 
 /// Whether the Operation Start releases a hold of this type.
 pub(crate) fn released_by_start(hold: &str) -> bool {
-    [hold::STOPPED, hold::MANUAL_START, hold::FAILURE_LIMIT, hold::AFTER_FORCE_REINSTATE].contains(&hold)
+    [hold::STOPPED, hold::MANUAL_START, hold::FAILURE_LIMIT, hold::AFTER_FORCE_REINSTATE, hold::BRAKE].contains(&hold)
 }
 
 /// What the running Operation asks for, if there is one.

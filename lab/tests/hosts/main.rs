@@ -5,6 +5,7 @@
 mod acceptance;
 mod agents;
 mod area;
+mod brakes;
 mod chaos;
 mod commands;
 mod control_plane;

@@ -64,6 +64,7 @@ fn soak(timeout: Duration, time: Duration) -> Outcome {
     let trial = Trial::start_with(&name, "two-servers", ClusterOptions::default(), |documents| {
         for (_, document) in documents.iter_mut().filter(|(_, document)| document["kind"] == "SubCluster") {
             document["spec"]["heartbeat"]["timeout"] = format!("{}ms", timeout.as_millis()).into();
+            document["spec"]["brakes"]["maxMovesPerGroup"] = 1000.into();
         }
     });
     let (active, epoch, before) = (trial.active(), trial.epoch(), boottime_ns());

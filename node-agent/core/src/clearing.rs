@@ -5,7 +5,7 @@
 //! and who was not there learns it with the table. Counters are all that it touches:
 //!
 //! - What is not proven to have stopped stays so: its stop is tried again at once, and nothing starts before it is proven.
-//! - Of all holds only FailureLimit goes, and only if the whole group is meant: what an operator or a rule holds was not
+//! - Of all holds only FailureLimit and Brake go, and only if the whole group is meant: what an operator or a rule holds was not
 //!   counted.
 //! - While a departed server may hold the group, or two say that they do, nothing is granted: what is said about the group
 //!   then stays as it was said to them.
@@ -40,7 +40,7 @@ pub struct Clear {
 }
 
 impl Clear {
-    /// The whole group everywhere: then the hold FailureLimit and the count of its failovers go, too.
+    /// The whole group everywhere: then the holds FailureLimit and Brake and the count of its failovers go, too.
     pub fn is_whole(&self) -> bool {
         self.resources.is_empty() && self.server.is_none()
     }
@@ -238,6 +238,7 @@ impl Core {
 pub(crate) fn released(holds: &mut BTreeSet<String>, clear: &Clear) {
     if clear.is_whole() {
         holds.remove(crate::holding::FAILURE_LIMIT);
+        holds.remove(crate::holding::BRAKE);
     }
     if planted!(ClearReleasesAll) {
         holds.clear();

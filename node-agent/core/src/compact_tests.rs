@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Config, LockKind, PathKind};
+use crate::config::{Brakes, Config, LockKind, PathKind};
 use crate::durable::Durable;
 use crate::input::{Boot, Input};
 use crate::names::{ChainId, ClusterId};
@@ -52,6 +52,8 @@ fn config() -> Config {
         time_on_virtual_machines: true,
         fencing: Default::default(),
         stopped: false,
+        brakes: Brakes { max_losses: 1, losses_within: ms(1), max_moves: 1, moves_within: ms(1) },
+        sites: BTreeMap::new(),
         monitors: BTreeMap::new(),
     }
 }

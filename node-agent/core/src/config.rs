@@ -78,6 +78,10 @@ pub struct Config {
     pub fencing: Fencing,
     /// `state: Stopped`: all groups stop.
     pub stopped: bool,
+    /// `brakes`.
+    pub brakes: Brakes,
+    /// Sites of the servers that have one.
+    pub sites: BTreeMap<ServerName, String>,
     /// Monitors of every server.
     pub monitors: BTreeMap<MonitorName, MonitorConfig>,
 }
@@ -104,6 +108,19 @@ impl Config {
             watchdog: self.watchdog,
         }
     }
+}
+
+/// What is too often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Brakes {
+    /// So many losses within `losses_within` are acted on; servers of one site count once.
+    pub max_losses: usize,
+    /// See `max_losses`.
+    pub losses_within: Duration,
+    /// So many moves of a group by itself within `moves_within`.
+    pub max_moves: usize,
+    /// See `max_moves`.
+    pub moves_within: Duration,
 }
 
 /// What the cluster lock is. Both are the same kind of acceptor.

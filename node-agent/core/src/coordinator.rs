@@ -118,6 +118,7 @@ impl Core {
         self.coordinator.clearing = self.clears_to_grant(&view);
         let holds: BTreeMap<GroupName, Holding> =
             self.groups.iter().map(|(name, group)| (name.clone(), self.holding(&view, name, group))).collect();
+        self.watch_losses(&view, &config);
         self.count_presence(&view, &config);
         self.judge_servers(&view, &config);
         let mut input = self.planner_input(&view, &config, &holds);
@@ -153,12 +154,14 @@ impl Core {
             for (revision, (name, (assignment, changes))) in (first..).zip(&mut news) {
                 let tag = Tag { lineage: view.lineage, epoch: view.epoch, revision };
                 assignment.tag = tag;
+                assignment.moves = self.moves_with(name, &config.brakes, assignment);
                 if let Some(clear) = self.coordinator.clearing.remove(name) {
                     assignment.cleared = Some(Cleared { tag, clear });
                 }
                 if *changes {
                     self.begin_transition(name, assignment);
                 }
+                self.note_holds(name, assignment);
             }
             let news = news.into_iter().map(|(name, (assignment, _))| (name, assignment)).collect();
             self.take_table(view.order(), &news);
@@ -327,6 +330,7 @@ impl Core {
             cleared: known.and_then(|known| known.cleared.clone()),
             restarted: known.and_then(|known| known.restarted.clone()),
             part_restarted: known.and_then(|known| known.part_restarted.clone()),
+            moves: Vec::new(),
         }
     }
 

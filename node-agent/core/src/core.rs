@@ -46,6 +46,7 @@ pub struct Core {
     pub(crate) groups: BTreeMap<GroupName, Arc<GroupConfig>>,
     pub(crate) now: Instant,
     pub(crate) started: Instant,
+    pub(crate) heard: crate::brakes::Heard,
     /// Silences count from here at the earliest.
     pub(crate) baseline: Instant,
     pub(crate) peers: BTreeMap<ServerName, Peer>,
@@ -132,6 +133,7 @@ impl Core {
             groups: BTreeMap::new(),
             now,
             started: now,
+            heard: BTreeMap::new(),
             baseline: now,
             peers: BTreeMap::new(),
             links: Links::new(),

@@ -29,7 +29,7 @@ impl Core {
             groups: self.own_reports(),
             monitors: self.server_report().monitors,
             coordinator: (self.coordinates() && self.everybody_reported())
-                .then(|| CoordinatorStatus { groups: self.placed_groups() }),
+                .then(|| CoordinatorStatus { groups: self.placed_groups(), brake: self.loss_brake() }),
             history: self.former_history(),
             last_resolution: self.resolution.clone(),
             highest: self.durable.highest,

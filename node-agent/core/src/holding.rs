@@ -34,6 +34,8 @@ pub(crate) const MANUAL_START: &str = "ManualStart";
 pub(crate) const STOPPED: &str = "Stopped";
 pub(crate) const FAILURE_LIMIT: &str = "FailureLimit";
 pub(crate) const AFTER_FORCE_REINSTATE: &str = "AfterForceReinstate";
+/// The hold of a brake.
+pub const BRAKE: &str = "Brake";
 /// The hold under which nobody acts.
 pub const PAUSED: &str = "Paused";
 
@@ -148,7 +150,7 @@ impl Holding {
     }
 
     fn start(&mut self) {
-        for hold in [MANUAL_START, STOPPED, FAILURE_LIMIT, AFTER_FORCE_REINSTATE] {
+        for hold in [MANUAL_START, STOPPED, FAILURE_LIMIT, AFTER_FORCE_REINSTATE, BRAKE] {
             self.holds.remove(hold);
         }
     }
@@ -218,6 +220,7 @@ impl Core {
                 holding.holds.insert(FAILURE_LIMIT.into());
             }
         }
+        self.brake(view, name, group, &mut holding);
         if let Some(paused) = holding.paused.as_mut().filter(|paused| !paused.committed) {
             paused.committed = assignment.is_some_and(|known| known.paused.is_some() && self.all_pause(name, known));
         }
@@ -304,6 +307,19 @@ impl Core {
     pub(crate) fn counting_holds(&self, assignment: &Assignment) -> BTreeSet<String> {
         let committed = assignment.paused.as_ref().is_some_and(|paused| paused.committed);
         assignment.holds.iter().filter(|hold| *hold != PAUSED || committed).cloned().collect()
+    }
+
+    /// Tells people which holds come and go with a new assignment.
+    pub(crate) fn note_holds(&mut self, name: &GroupName, new: &Assignment) {
+        let known = self.durable.table.get(name);
+        let (old, new) = (known.map(|known| self.counting_holds(known)).unwrap_or_default(), self.counting_holds(new));
+        for hold in new.difference(&old) {
+            let warning = [FAILURE_LIMIT, AFTER_FORCE_REINSTATE, BRAKE].contains(&hold.as_str());
+            self.note("HoldPlaced", Some(name.clone()), warning, format!("held: {hold}"));
+        }
+        for hold in old.difference(&new) {
+            self.note("HoldReleased", Some(name.clone()), false, format!("no longer held: {hold}"));
+        }
     }
 
     /// Whether nobody is to act on a group that this server holds, and for which request it is to be looked at.

@@ -159,6 +159,7 @@ impl Core {
             if newer {
                 changed = true;
                 self.durable.table.insert(name.clone(), assignment.clone());
+                self.heard_of(name, assignment.tag);
                 self.durable.highest = self.durable.highest.max(assignment.tag);
                 if (assignment.tag.lineage, assignment.tag.epoch) == order || planted!(OldEpochTaken) {
                     news.push((name.clone(), assignment.clone()));

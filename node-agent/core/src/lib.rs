@@ -38,6 +38,7 @@ pub mod view;
 #[cfg(feature = "planted")]
 pub mod alike;
 mod arbiter;
+pub mod brakes;
 pub mod clearing;
 pub mod closing;
 pub mod commands;

@@ -141,6 +141,8 @@ pub struct Assignment {
     pub restarted: Option<String>,
     /// The Operation by which some of its resources were restarted last, where it runs.
     pub part_restarted: Option<PartRestart>,
+    /// How long before this was said the group was moved by itself, each time that may count (`brakes.rs`); oldest first.
+    pub moves: Vec<Duration>,
 }
 
 /// The newest of these.

@@ -66,6 +66,9 @@ impl Core {
         let Some(failback) = group.failback.filter(|f| !f.in_window || self.failback_windows.contains(name)) else {
             return BTreeSet::new();
         };
+        if self.stays_by_brake(name) {
+            return BTreeSet::new();
+        }
         let long_enough = |(_, since): &(&ServerName, &Instant)| self.now.since(**since) >= failback.delay;
         self.coordinator.there.iter().filter(long_enough).map(|(server, _)| server.0.clone()).collect()
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use holdfast_planner::Decision;
 use serde::{Deserialize, Serialize};
 
+use crate::brakes::LossBrake;
 use crate::clearing::Clear;
 use crate::holding::{HoldWish, Looked};
 use crate::message::{Assignment, Reason};
@@ -351,6 +352,8 @@ pub struct PathStatus {
 pub struct CoordinatorStatus {
     /// Every known group.
     pub groups: BTreeMap<GroupName, PlacedGroup>,
+    /// More losses than are acted on now.
+    pub brake: Option<LossBrake>,
 }
 
 /// A group as the coordinator sees it.

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use holdfast_core::config::{
-    CheckConfig, Config, Fencing, FencingMode, GroupConfig, LockKind, MonitorAction, MonitorConfig, PathKind, Recovery,
-    ResourceConfig, Then,
+    Brakes, CheckConfig, Config, Fencing, FencingMode, GroupConfig, LockKind, MonitorAction, MonitorConfig, PathKind,
+    Recovery, ResourceConfig, Then,
 };
 use holdfast_core::names::{PathName, ResourceName, ServerName};
 
@@ -103,6 +103,14 @@ pub fn config(servers: usize, has_lock: bool) -> Config {
         time_on_virtual_machines: true,
         fencing: Fencing::default(),
         stopped: false,
+        // Schedules lose more, and move more often, than any of these defaults lets pass.
+        brakes: Brakes {
+            max_losses: servers,
+            losses_within: Duration::from_secs(60),
+            max_moves: 1000,
+            moves_within: Duration::from_secs(3600),
+        },
+        sites: BTreeMap::new(),
         monitors: BTreeMap::new(),
     }
 }

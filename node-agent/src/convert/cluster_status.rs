@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_api::conditions::{self, State};
-use holdfast_api::reasons::{condition, ready, stalled};
+use holdfast_api::reasons::{brake_on, condition, ready, stalled};
 use holdfast_api::timing::{Timing, recommended_timeout};
 use holdfast_api::v1 as api;
 use holdfast_core::config::{Config, FencingMode, LockKind, shown};
@@ -343,6 +343,16 @@ fn set_conditions(
         }
         None => {
             conditions::clear(list, condition::FENCING_READY);
+        }
+    }
+    let within = snapshot.adoption.as_ref().map(|adoption| adoption.config.brakes.losses_within).unwrap_or_default();
+    match status.coordinator.as_ref().and_then(|coordinator| coordinator.brake.as_ref()) {
+        Some(brake) => {
+            let (type_, reason) = (condition::BRAKE_ON, brake_on::TOO_MANY_LOSSES);
+            conditions::set(list, type_, State::True, reason, &brake.text(within), generation, now);
+        }
+        None => {
+            conditions::clear(list, condition::BRAKE_ON);
         }
     }
     let failed = status.fences.iter().filter(|(_, call)| call.state == FenceState::Failed);

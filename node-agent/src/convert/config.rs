@@ -16,7 +16,8 @@ use holdfast_api::validation::resource_graph;
 use holdfast_core::clearing::{Clear, ClearRequest};
 use holdfast_core::commands::is_program;
 use holdfast_core::config::{
-    CheckConfig, Config, Failback, GroupConfig, InPlace, LockKind, PathKind, Recovery, ResourceConfig, Target, Then,
+    Brakes, CheckConfig, Config, Failback, GroupConfig, InPlace, LockKind, PathKind, Recovery, ResourceConfig, Target,
+    Then,
 };
 use holdfast_core::holding::{HoldChange, HoldRequest};
 use holdfast_core::names::{BootId, GroupName, PathName, ResourceName, ServerName};
@@ -160,6 +161,18 @@ pub fn cluster_config(object: &api::SubCluster, watchdog: Option<Duration>) -> R
         time_on_virtual_machines: spec.evidence.time_on_virtual_machines == api::TimeOnVirtualMachines::Allow,
         fencing: crate::fencing::topology::core_config(spec),
         stopped: spec.state == api::SubClusterState::Stopped,
+        brakes: Brakes {
+            max_losses: spec.max_losses(),
+            losses_within: spec.brakes.losses_within.get(),
+            max_moves: usize::from(spec.brakes.max_moves_per_group),
+            moves_within: spec.brakes.moves_within.get(),
+        },
+        sites: spec
+            .servers
+            .iter()
+            .filter(|server| !server.site.is_empty())
+            .map(|server| (server.name.as_str().into(), server.site.clone()))
+            .collect(),
         monitors: monitors::of_servers(spec),
     })
 }

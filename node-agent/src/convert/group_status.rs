@@ -5,10 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_api::conditions::{self, State};
-use holdfast_api::reasons::{condition, ready, stalled};
+use holdfast_api::reasons::{brake_on, condition, ready, stalled};
 use holdfast_api::v1 as api;
-use holdfast_core::config::GroupConfig;
-use holdfast_core::holding::PAUSED;
+use holdfast_core::config::{Brakes, GroupConfig};
+use holdfast_core::holding::{BRAKE, PAUSED};
 use holdfast_core::message::Reason;
 use holdfast_core::names::{GroupName, MonitorName, ResourceName, ServerName};
 use holdfast_core::status::{
@@ -71,7 +71,7 @@ pub fn group_status(
     if let Some(spec) = spec {
         new.claims = holdfast_api::claims::texts(&spec.spec);
     }
-    new.holds = holds(placed, old, now);
+    new.holds = holds(placed, adoption.map(|adoption| &adoption.config.brakes), old, now);
     new.failures = failures(placed, old, now);
     let cleared = placed.assignment.as_ref().and_then(|assignment| assignment.cleared.as_ref());
     new.failures_cleared_by = cleared.map(|cleared| clip(&cleared.clear.by)).unwrap_or_default();
@@ -187,7 +187,12 @@ pub(super) fn monitor(name: &MonitorName, report: Option<&MonitorReport>) -> api
     }
 }
 
-fn holds(placed: &PlacedGroup, old: &api::FailoverGroupStatus, now: Timestamp) -> Vec<api::Hold> {
+fn holds(
+    placed: &PlacedGroup,
+    brakes: Option<&Brakes>,
+    old: &api::FailoverGroupStatus,
+    now: Timestamp,
+) -> Vec<api::Hold> {
     let one = |type_: &String| {
         let before = old.holds.iter().find(|h| h.type_ == *type_);
         let paused = placed.assignment.as_ref().and_then(|said| said.paused.as_ref()).filter(|_| type_ == PAUSED);
@@ -202,6 +207,10 @@ fn holds(placed: &PlacedGroup, old: &api::FailoverGroupStatus, now: Timestamp) -
             message: match type_.as_str() {
                 "ManualStart" => "startup is Manual; start it with an Operation of type Start".to_owned(),
                 "Stopped" => "stopped by an Operation; start it with an Operation of type Start".to_owned(),
+                BRAKE => match braked(placed, brakes) {
+                    Some((_, text)) => text,
+                    None => String::new(),
+                },
                 "FailureLimit" => {
                     "it failed too often; remove the cause, then: holdfast clear-failures, or start it".to_owned()
                 }
@@ -372,6 +381,7 @@ fn set_conditions(
     now: Timestamp,
 ) {
     let generation = new.observed_generation;
+    let brakes = snapshot.adoption.as_ref().map(|adoption| &adoption.config.brakes);
     let stopped = snapshot.adoption.as_ref().is_some_and(|a| a.config.stopped);
     let declared = config.is_some_and(|c| c.online) && !stopped;
     let paused = placed.holds.contains(PAUSED);
@@ -446,6 +456,10 @@ fn set_conditions(
         (condition::HELD, placed.holds.iter().next().map(|first| (first.clone(), format!("held: {first}")))),
         (condition::STALLED, stalled_by(placed, &message)),
         (
+            condition::BRAKE_ON,
+            braked(placed, brakes).filter(|_| placed.holds.contains(BRAKE)).map(|(why, text)| (why.to_owned(), text)),
+        ),
+        (
             condition::CONFIG_PENDING,
             (!new.pending_changes.is_empty()).then(|| {
                 let text = "a change of the specification is taken at the next start".to_owned();
@@ -479,6 +493,28 @@ fn awaited(snapshot: &Snapshot) -> String {
     let names: Vec<&str> = unproven.map(|(name, _)| name.0.as_str()).collect();
     let who = if names.is_empty() { "a lost server".to_owned() } else { names.join(", ") };
     format!("{who} may still run it; waiting for evidence that it does not, or for holdfast confirm-stopped")
+}
+
+/// Which brake would hold it, and what ends that.
+fn braked(placed: &PlacedGroup, brakes: Option<&Brakes>) -> Option<(&'static str, String)> {
+    let brakes = brakes?;
+    let moves = placed.assignment.as_ref().map_or(0, |said| said.moves.len());
+    Some(if moves >= brakes.max_moves {
+        let text = format!(
+            "it was moved {moves} times by itself within {} s (brakes.maxMovesPerGroup) and is not moved once more; remove the \
+             cause, then: holdfast clear-failures, or start it",
+            brakes.moves_within.as_secs()
+        );
+        (brake_on::TOO_MANY_MOVES, text)
+    } else {
+        let text = format!(
+            "more servers were lost within {} s than brakes.maxLosses ({}); it is taken over when that time is over, or when \
+             it is started (holdfast start)",
+            brakes.losses_within.as_secs(),
+            brakes.max_losses
+        );
+        (brake_on::TOO_MANY_LOSSES, text)
+    })
 }
 
 fn stalled_by(placed: &PlacedGroup, message: &str) -> Option<(String, String)> {

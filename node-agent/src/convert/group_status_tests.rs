@@ -32,7 +32,7 @@ fn snapshot(placed: &PlacedGroup) -> Snapshot {
         lock: None,
         groups: BTreeMap::new(),
         monitors: BTreeMap::new(),
-        coordinator: Some(CoordinatorStatus { groups: [("pg".into(), placed.clone())].into() }),
+        coordinator: Some(CoordinatorStatus { groups: [("pg".into(), placed.clone())].into(), brake: None }),
         history: BTreeMap::new(),
         last_resolution: None,
         highest: Tag::default(),

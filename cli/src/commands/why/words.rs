@@ -100,6 +100,7 @@ pub(super) fn release_of_group(one: &Hold, group: &str) -> Option<Statement> {
         }
         hold::PAUSED => ("nobody acts on it before that:", format!("holdfast resume {group}")),
         hold::FAILURE_LIMIT => ("remove the cause of the failures, then", format!("holdfast clear-failures {group}")),
+        hold::BRAKE => ("remove the cause of the moves or losses, then", format!("holdfast clear-failures {group}")),
         _ => return None,
     };
     Some(Statement::new(Topic::Change, format!("{}: {text}", one.type_)).command(command))

@@ -76,6 +76,7 @@ fn stage(sequence: &Sequence) -> Trial {
             return;
         }
         document["spec"]["heartbeat"]["timeout"] = timeout.clone().into();
+        document["spec"]["brakes"] = serde_yaml::from_str("{maxMovesPerGroup: 1000, maxLosses: 16}").expect("YAML");
         if wanted == Stage::Three {
             // As in the other examples: else a virtual machine that was lost has to be reinstated by a person.
             document["spec"]["evidence"]["timeOnVirtualMachines"] = "Allow".into();

@@ -1,6 +1,7 @@
 //! What a sub-cluster does in the situations that people know, on the simulated world.
 
 mod basics;
+mod brakes;
 mod clearing;
 mod closing;
 mod commands;

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::{OpenError, SqliteStore, Store};
-pub use etcd::EtcdCluster;
+pub use etcd::{EtcdCluster, signal};
 
 /// A SQLite store in its own temporary directory, removed when this is dropped.
 pub struct TempStore {

@@ -6,6 +6,7 @@ use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 
@@ -13,6 +14,43 @@ use crate::TlsFiles;
 
 /// The program.
 const ETCD: &str = "/usr/bin/etcd";
+
+/// How long a process may go on after it was told to stop.
+const STOPS_WITHIN: Duration = Duration::from_secs(10);
+
+/// Freezes (`STOP`) or thaws (`CONT`) a process. When this returns after `STOP` none of its threads runs any more: the
+/// signal alone does not say so, and a thread that the machine had set aside may answer a client meanwhile.
+///
+/// # Errors
+/// When the process does not run, or goes on for 10 s.
+pub fn signal(process: &Child, name: &str) -> io::Result<()> {
+    let pid = process.id();
+    // The shell's own `kill`: the program is of a package that a bare machine lacks.
+    let done = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status()?;
+    if !done.success() {
+        return Err(io::Error::other("the signal was not sent"));
+    }
+    let deadline = Instant::now() + STOPS_WITHIN;
+    while name == "STOP" && !is_stopped(pid)? {
+        if Instant::now() > deadline {
+            return Err(io::Error::other(format!("process {pid} goes on")));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// Whether the kernel has stopped every thread of a process (`State` in proc_pid_status(5)).
+fn is_stopped(pid: u32) -> io::Result<bool> {
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread that has ended meanwhile is no thread.
+        let Ok(status) = fs::read_to_string(thread?.path().join("status")) else { continue };
+        if !status.lines().any(|line| line.starts_with("State:\tT")) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
 
 /// A cluster; its members are killed when it is dropped.
 pub struct EtcdCluster {
@@ -127,9 +165,7 @@ impl EtcdCluster {
     /// When it does not run.
     pub fn signal(&self, n: usize, name: &str) -> io::Result<()> {
         let process = self.members[n].process.as_ref().ok_or_else(|| io::Error::other("the member does not run"))?;
-        // The shell's own `kill`: the program is of a package that a bare machine lacks.
-        let done = Command::new("sh").args(["-c", &format!("kill -{name} {}", process.id())]).status()?;
-        if done.success() { Ok(()) } else { Err(io::Error::other("the signal was not sent")) }
+        signal(process, name)
     }
 
     /// Takes a snapshot of the running cluster, as its administrators do.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::StreamExt;
+use holdfast_store::testing::signal;
 use holdfast_store::{Event, Store, WatchStream, open};
 
 const ETCD: &str = "/usr/bin/etcd";
@@ -92,9 +93,7 @@ impl World {
     /// Freezes (`STOP`) or thaws (`CONT`) the serving process.
     pub(crate) fn signal(&self, name: &str) {
         let process = self.etcd.as_ref().and_then(|etcd| etcd.process.as_ref()).expect("etcd runs");
-        // The shell's own `kill`: the program is of a package that a bare machine lacks.
-        let done = Command::new("sh").args(["-c", &format!("kill -{name} {}", process.id())]).status();
-        assert!(done.expect("sh runs").success());
+        signal(process, name).expect("the signal works");
     }
 }
 

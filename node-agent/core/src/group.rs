@@ -55,6 +55,8 @@ pub(crate) struct Machine {
     /// Those of the resources that a command added.
     programs: BTreeMap<ResourceName, Program>,
     pause: paused::Pause,
+    /// Some of its resources are on their way down and up again.
+    restarting: Option<PartRestart>,
     /// Programs that are no part of it any more, with what went wrong at their start.
     ended: Vec<(ResourceName, Option<String>)>,
     failure: Option<Failure>,
@@ -88,6 +90,7 @@ impl Machine {
         Machine {
             programs,
             pause: paused::Pause::default(),
+            restarting: None,
             ended: Vec::new(),
             assignment,
             config,
@@ -102,9 +105,14 @@ impl Machine {
         }
     }
 
-    /// Some of its resources are restarted, with what can't go on without them. Nothing is counted.
-    pub(crate) fn restart_part(&mut self, part: Option<PartRestart>) {
-        for name in part.iter().flat_map(|part| &part.resources) {
+    /// Some of its resources are restarted, with what can't go on without them. Nothing is counted. It begins when it is
+    /// known of all of them whether they run.
+    pub(crate) fn restart_part(&mut self, part: PartRestart) {
+        let unknown = |resource: &Resource| matches!(resource.state, State::NeedsProbe | State::Probing(_));
+        if part.resources.iter().any(|name| self.resources.get(name).is_some_and(unknown)) {
+            return;
+        }
+        for name in &part.resources {
             let runs = |resource: &&mut Resource| matches!(resource.state, State::Running | State::GivenUp);
             if let Some(resource) = self.resources.get_mut(name).filter(runs) {
                 resource.state = State::NeedsStop;
@@ -112,7 +120,18 @@ impl Machine {
                 self.stop_dependents(name);
             }
         }
-        self.assignment.part_restarted = part;
+        self.restarting = Some(part);
+    }
+
+    /// Whether it has begun to restart these.
+    pub(crate) fn restarts(&self, part: &PartRestart) -> bool {
+        self.restarting.as_ref() == Some(part)
+    }
+
+    /// They run again.
+    pub(crate) fn part_is_restarted(&mut self, part: PartRestart) {
+        self.restarting = None;
+        self.assignment.part_restarted = Some(part);
     }
 
     /// The Operation whose resources run again.

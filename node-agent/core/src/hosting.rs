@@ -169,24 +169,13 @@ impl Core {
         if !changed {
             return;
         }
-        // Whoever has said that it leaves takes nothing more: the others may already count on that (R20).
-        // Nor does a server that has accepted a view without itself: its answer said that it holds nothing (R3).
-        let expelled = self.accepted_own_end() && !planted!(StartsAfterOwnEnd);
-        let detached = view.detached.contains_key(&self.boot.server);
-        let (now, acting) = (self.now, self.acting() && !self.leaving && !expelled && !detached);
+        let (now, acting) = (self.now, self.takes_on());
         for (name, assignment) in &news {
             let here = self.is_for_us(name, assignment);
             if here && acting && !self.machines.contains_key(name) {
                 self.durable.held.insert(name.clone(), assignment.clone());
             }
         }
-        let parts: BTreeSet<GroupName> = news
-            .iter()
-            .filter(|(name, assignment)| {
-                acting && self.is_for_us(name, assignment) && self.begins_part_restart(name, assignment)
-            })
-            .map(|(name, _)| name.clone())
-            .collect();
         let gate = self.persist();
         for (name, clear) in forgotten {
             self.clear_failures_of(&name, &clear);
@@ -195,10 +184,6 @@ impl Core {
             let here = self.is_for_us(&name, &assignment);
             match (here && acting, self.machines.get_mut(&name)) {
                 (true, None) => self.start_group(name, assignment, gate),
-                (true, Some(machine)) if parts.contains(&name) => {
-                    machine.gate = gate;
-                    machine.restart_part(assignment.part_restarted);
-                }
                 (true, Some(_)) => {} // still stopping: the coordinator sees our report and says it again
                 (false, Some(machine)) => {
                     machine.assignment.tag = assignment.tag;
@@ -213,9 +198,18 @@ impl Core {
         }
     }
 
+    /// Whether this server carries out what is newly assigned to it. Whoever has said that it leaves takes nothing more: the
+    /// others may already count on that (R20). Nor does a server that has accepted a view without itself: its answer said
+    /// that it holds nothing (R3).
+    pub(crate) fn takes_on(&self) -> bool {
+        let expelled = self.accepted_own_end() && !planted!(StartsAfterOwnEnd);
+        let detached = self.durable.view.as_ref().is_some_and(|view| view.detached.contains_key(&self.boot.server));
+        self.acting() && !self.leaving && !expelled && !detached
+    }
+
     /// An assignment to this server, of the specification that it holds. With a newer one in hand it waits to be told
     /// again: nobody else may hold that yet (R16).
-    fn is_for_us(&self, name: &GroupName, assignment: &Assignment) -> bool {
+    pub(crate) fn is_for_us(&self, name: &GroupName, assignment: &Assignment) -> bool {
         let held = self.groups.get(name).map(|config| config.generation);
         let same = held.is_none_or(|held| held == assignment.generation) || planted!(StartsOtherSpec);
         assignment.server.as_ref() == Some(&self.boot.server) && same
@@ -262,6 +256,7 @@ impl Core {
             self.stop_everything("this server lost its lease");
         }
         self.drive_pauses();
+        self.drive_part_restarts();
         let (now, leased, durable) = (self.now, self.leased(), self.durable_token());
         let names: Vec<GroupName> = self.machines.keys().cloned().collect();
         for name in names {

@@ -20,6 +20,7 @@ use crate::config::GroupConfig;
 use crate::core::Core;
 use crate::message::Assignment;
 use crate::names::{GroupName, ResourceName, ServerName};
+use crate::status::GroupPhase;
 use crate::view::Epoch;
 
 /// The controller's request, from a running Operation.
@@ -79,14 +80,37 @@ impl Core {
         })
     }
 
-    /// Notes durably that the resources are being restarted, if this is news to the machine. Whether it is.
-    pub(crate) fn begins_part_restart(&mut self, name: &GroupName, assignment: &Assignment) -> bool {
-        let (Some(machine), Some(part)) = (self.machines.get(name), &assignment.part_restarted) else { return false };
-        let news = machine.assignment.part_restarted.as_ref() != Some(part);
-        if let Some(held) = self.durable.held.get_mut(name).filter(|_| news) {
-            held.part_restarted = Some(part.clone());
+    /// Begins what the table asks for here, and notes durably what is done.
+    ///
+    /// Noted afterwards, not before: a process that ends in between leaves to the next one to do it, or to do it again.
+    /// The other way round a restart that never began would be told as done.
+    pub(crate) fn drive_part_restarts(&mut self) {
+        if !self.takes_on() {
+            return;
         }
-        news
+        let open = self.machines.iter().filter_map(|(name, machine)| {
+            let asked = self.durable.table.get(name).filter(|assignment| self.is_for_us(name, assignment));
+            let part = asked?.part_restarted.clone()?;
+            let news = machine.assignment.part_restarted.as_ref() != Some(&part);
+            (news && machine.is_wanted()).then(|| (name.clone(), part))
+        });
+        let mut noted = false;
+        for (name, part) in open.collect::<Vec<_>>() {
+            let Some(machine) = self.machines.get_mut(&name) else { continue };
+            if machine.restarts(&part) && machine.phase() == GroupPhase::Online {
+                if let Some(held) = self.durable.held.get_mut(&name) {
+                    held.part_restarted = Some(part.clone());
+                }
+                machine.part_is_restarted(part);
+                noted = true;
+            } else if !machine.restarts(&part) {
+                machine.restart_part(part);
+            }
+        }
+        if noted {
+            self.persist();
+            self.beat_soon();
+        }
     }
 }
 

@@ -118,3 +118,21 @@ fn one_resource_is_restarted_with_what_requires_it_while_the_rest_of_the_group_r
     assert_eq!((starts(&world, "data"), world.online("web")), (2, Some(1)), "{}", world.story(60));
     assert_eq!(world.violations, Vec::<String>::new());
 }
+
+#[test]
+fn a_restart_of_a_resource_is_told_as_done_only_when_it_was() {
+    for ms in (0..=400).step_by(5) {
+        let mut world = world();
+        let starts = |world: &World| world.starts[&("web".into(), "data".into())].len();
+        let by = world.restart(&"web".into(), 1, &["data"]);
+        world.run_for(ms);
+        world.apply(&holdfast_sim::world::faults::Fault::Crash(1, 50));
+        let done =
+            |world: &World| placed(world).report.and_then(|report| report.part_restarted.clone()) == Some(by.clone());
+        let what = format!("restarted, with a new process after {ms} ms");
+        expect(&mut world, 20_000, &what, |world| world.online("web") == Some(1) && done(world));
+        // Where the process ended after the start and before the note, the next one does it again.
+        assert!((2..=3).contains(&starts(&world)), "{ms} ms: {} starts\n{}", starts(&world), world.story(60));
+        assert_eq!(world.violations, Vec::<String>::new(), "{ms} ms");
+    }
+}

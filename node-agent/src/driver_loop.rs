@@ -24,7 +24,7 @@ use crate::commands::Request;
 use crate::convert::config::{open_windows, program_config};
 use crate::inbox::{Adoption, Event};
 use crate::ledger::{Ledger, LedgerError};
-use crate::notes::Notes;
+use crate::notes::{self, Notes};
 use crate::paths::keys::KeyState;
 use crate::paths::{Paths, Refused, Wiring, disk::Health, quorum};
 
@@ -381,7 +381,10 @@ impl<E: Effects> Driver<E> {
                     | Output::Resource { action: Action::Monitor, .. }
             );
             match output {
-                Output::Persist { token, state } => self.ledger.persist(token, state)?,
+                Output::Persist { token, state } => {
+                    notes::groups_stand(&state.table);
+                    self.ledger.persist(token, state)?;
+                }
                 Output::Heartbeat(frame) => {
                     // D24: what can't act must not look alive.
                     if self.stuck.is_none() {
@@ -480,7 +483,14 @@ impl<E: Effects> Driver<E> {
                 if !told {
                     let of = sender.as_ref().map(|server| format!(" of {server}")).unwrap_or_default();
                     let message = format!("path {path}: heartbeats{of} are refused: {reason}");
-                    self.notes.push(Note { reason: "HeartbeatRefused", group: None, epoch: 0, message, warning: true });
+                    self.notes.push(Note {
+                        reason: "HeartbeatRefused",
+                        group: None,
+                        epoch: 0,
+                        operation: None,
+                        message,
+                        warning: true,
+                    });
                 }
             }
         }

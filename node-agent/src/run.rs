@@ -32,7 +32,7 @@ use crate::guard::dismiss_guard;
 use crate::guard_keeper::{GuardKeeper, watchdog_settings};
 use crate::inbox::{Event, Inbox};
 use crate::ledger::{Ledger, LedgerFile};
-use crate::notes::Notes;
+use crate::notes::{self, Notes};
 use crate::paths::seen::{self, Seen};
 use crate::paths::{Paths, keys::Keys};
 use crate::spec_cache::SpecCache;
@@ -103,6 +103,8 @@ fn start(config_path: &Path) -> Result<Ended, Failed> {
         }
     };
 
+    notes::groups_stand(&durable.table);
+
     // Whoever ends everything when this process can't.
     let page = Arc::new(DeadlinePage::open_or_create(&config.run_dir)?);
     let Deadline { soft, kill, end } = page.deadline();
@@ -113,6 +115,7 @@ fn start(config_path: &Path) -> Result<Ended, Failed> {
     let keeper = GuardKeeper::start(program.clone(), config.run_dir.clone(), base, page.clone(), settings)?;
 
     let (inbox, events) = Inbox::new();
+    let notes = Notes::default();
     let (fence_cgroups, exec_cgroups) = (cgroups.clone(), cgroups.clone());
     let executor = Executor::new(
         Settings {
@@ -122,6 +125,7 @@ fn start(config_path: &Path) -> Result<Ended, Failed> {
             program,
             page: page.clone(),
             runtime: executor_runtime()?,
+            notes: notes.clone(),
         },
         {
             let inbox = inbox.clone();
@@ -147,7 +151,6 @@ fn start(config_path: &Path) -> Result<Ended, Failed> {
     let keys = Keys::default();
     let heard = Seen::open(&config.data_dir)
         .map_err(|e| format!("{} can't be used: {e}", config.data_dir.join(seen::FILE).display()))?;
-    let notes = Notes::default();
     let (publish, snapshots) = watch::channel(None);
     let (seen, guard) = watch::channel(keeper.view());
     let (timeout, watchdog) = watch::channel(keeper.timeout());

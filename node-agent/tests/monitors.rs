@@ -406,6 +406,10 @@ fn ping_link_and_address_see_what_the_network_does() {
     inside(&other, "ip address add 192.0.2.10/24 dev eth1");
     let message = failed(check(&server, address.clone(), LIMIT));
     assert!(message.starts_with("192.0.2.10 is used by somebody else on eth0, too: "), "{message}");
+    // Told once, however often it is seen.
+    failed(check(&server, address.clone(), LIMIT));
+    let told = server.told();
+    assert!(matches!(&told[..], [one] if one.starts_with("AddressConflict: ") && one.ends_with(&message)), "{told:?}");
     inside(&other, "ip address del 192.0.2.10/24 dev eth1");
     assert_eq!(check(&server, address.clone(), LIMIT), Outcome::Running);
 

@@ -121,6 +121,8 @@ fn an_address_that_somebody_else_answers_for_is_refused_unless_told_to_take_it()
         let message = failed(server.run(Action::Start, &spec));
         let mac = neighbour.sh("ip -br link show eth1").split_whitespace().nth(2).unwrap().to_owned();
         assert!(message.contains("used by somebody else on eth0") && message.contains(&mac), "{message}");
+        let told = server.told();
+        assert!(matches!(&told[..], [one] if one.starts_with("AddressConflict: ") && one.contains(&mac)), "{told:?}");
         assert!(!present(short));
         assert_eq!(server.run(Action::Probe, &spec), Outcome::Stopped);
         spec.floating_ip.as_mut().unwrap().on_conflict = holdfast_api::v1::OnConflict::Take;

@@ -42,6 +42,7 @@ mod sources;
 mod strangers;
 mod systemd;
 mod three_servers;
+mod told;
 mod two_way;
 mod up;
 mod upgrade;

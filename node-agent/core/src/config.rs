@@ -258,6 +258,8 @@ pub struct Failback {
 /// The controller's target for a group.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Target {
+    /// Name of the Operation.
+    pub by: String,
     /// Server named by an Operation.
     pub server: Option<ServerName>,
     /// Epoch and revision of the placement that it was computed from; on mismatch the target is dropped.

@@ -158,6 +158,9 @@ impl Core {
                 if let Some(clear) = self.coordinator.clearing.remove(name) {
                     assignment.cleared = Some(Cleared { tag, clear });
                 }
+                if let (Some(group), Some(decision)) = (self.groups.get(name), self.coordinator.decisions.get(name)) {
+                    assignment.operation = self.behind(name, group, decision, assignment);
+                }
                 if *changes {
                     self.begin_transition(name, assignment);
                 }
@@ -330,6 +333,7 @@ impl Core {
             cleared: known.and_then(|known| known.cleared.clone()),
             restarted: known.and_then(|known| known.restarted.clone()),
             part_restarted: known.and_then(|known| known.part_restarted.clone()),
+            operation: None,
             moves: Vec::new(),
         }
     }

@@ -525,8 +525,22 @@ impl Core {
     }
 
     pub(crate) fn note(&mut self, reason: &'static str, group: Option<GroupName>, warning: bool, message: String) {
+        let known = group.as_ref().and_then(|name| self.durable.table.get(name));
+        let operation = known.and_then(|known| known.operation.clone());
+        self.note_by(reason, group, warning, message, operation);
+    }
+
+    /// The same on behalf of somebody.
+    pub(crate) fn note_by(
+        &mut self,
+        reason: &'static str,
+        group: Option<GroupName>,
+        warning: bool,
+        message: String,
+        operation: Option<String>,
+    ) {
         let epoch = self.durable.view.as_ref().map_or(0, |view| view.epoch);
-        self.emit_now(Output::Note(Note { reason, group, epoch, message, warning }));
+        self.emit_now(Output::Note(Note { reason, group, epoch, operation, message, warning }));
     }
 
     /// Says the same sentence under one key only once per process.

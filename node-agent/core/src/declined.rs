@@ -58,11 +58,20 @@ impl Core {
 
     /// Why a group was taken from a server, if that was a command; for people.
     pub(crate) fn command_about(&self, group: &GroupName, from: &ServerName) -> Option<String> {
+        self.wish_about(group, from).map(|asked| asked.why.clone())
+    }
+
+    fn wish_about(&self, group: &GroupName, from: &ServerName) -> Option<&Asked> {
         let said = &self.coordinator.reports.get(from)?.server;
         let left =
             said.leave.get(group).filter(|leave| leave.left || !self.is_declined(from, Some(group), &leave.asked));
         let down = said.down.as_ref().filter(|asked| !self.is_declined(from, None, asked));
-        left.map(|leave| &leave.asked).or(down).map(|asked| asked.why.clone())
+        left.map(|leave| &leave.asked).or(down)
+    }
+
+    /// That command, as `SERVER:NUMBER`.
+    pub(crate) fn command_behind(&self, group: &GroupName, from: &ServerName) -> Option<String> {
+        self.wish_about(group, from).map(|asked| format!("{from}:{}", asked.number))
     }
 
     /// A server is to go down by a command, and may not.

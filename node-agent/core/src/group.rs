@@ -117,6 +117,7 @@ impl Machine {
             if let Some(resource) = self.resources.get_mut(name).filter(runs) {
                 resource.state = State::NeedsStop;
                 resource.give_up = false;
+                resource.restarting = true;
                 self.stop_dependents(name);
             }
         }
@@ -138,6 +139,13 @@ impl Machine {
     fn part_restarted(&self) -> Option<String> {
         let part = self.assignment.part_restarted.as_ref()?;
         (self.wanted && self.phase() == GroupPhase::Online).then(|| part.by.clone())
+    }
+
+    /// Whether a resource that was to be restarted runs again; asked once for each restart.
+    pub(crate) fn was_restarted(&mut self, name: &ResourceName) -> bool {
+        let runs = |resource: &&mut Resource| resource.state == State::Running;
+        let resource = self.resources.get_mut(name).filter(runs);
+        resource.is_some_and(|resource| std::mem::take(&mut resource.restarting))
     }
 
     /// From now on it is to be stopped.

@@ -80,6 +80,7 @@ impl Trial {
             paused: None,
             held_by: None,
             part_restarted: None,
+            operation: None,
             moves: Vec::new(),
             cleared: None,
             restarted: None,

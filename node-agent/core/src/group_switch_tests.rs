@@ -98,6 +98,7 @@ fn machine() -> Machine {
         paused: None,
         held_by: None,
         part_restarted: None,
+        operation: None,
         moves: Vec::new(),
         cleared: None,
         restarted: None,

@@ -311,14 +311,14 @@ impl Core {
 
     /// Tells people which holds come and go with a new assignment.
     pub(crate) fn note_holds(&mut self, name: &GroupName, new: &Assignment) {
-        let known = self.durable.table.get(name);
+        let (known, by) = (self.durable.table.get(name), new.operation.clone());
         let (old, new) = (known.map(|known| self.counting_holds(known)).unwrap_or_default(), self.counting_holds(new));
         for hold in new.difference(&old) {
             let warning = [FAILURE_LIMIT, AFTER_FORCE_REINSTATE, BRAKE].contains(&hold.as_str());
-            self.note("HoldPlaced", Some(name.clone()), warning, format!("held: {hold}"));
+            self.note_by("HoldPlaced", Some(name.clone()), warning, format!("held: {hold}"), by.clone());
         }
         for hold in old.difference(&new) {
-            self.note("HoldReleased", Some(name.clone()), false, format!("no longer held: {hold}"));
+            self.note_by("HoldReleased", Some(name.clone()), false, format!("no longer held: {hold}"), by.clone());
         }
     }
 

@@ -98,6 +98,9 @@ impl Core {
         let Some(machine) = self.machines.get_mut(&group) else { return };
         let before = machine.phase();
         machine.done(now, &resource, op, outcome, took);
+        if machine.was_restarted(&resource) {
+            self.note("ResourceRestarted", Some(group.clone()), false, format!("{resource} was restarted here"));
+        }
         self.noted_phase(&group, &name, before);
     }
 

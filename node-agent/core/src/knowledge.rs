@@ -10,7 +10,7 @@ use crate::output::Output;
 use crate::planted::planted;
 use crate::status::Resolution;
 use crate::time::Instant;
-use crate::view::{Acceptor, DepartedKey, Epoch, Evidence, View};
+use crate::view::{Acceptor, DepartedKey, Epoch, Evidence, Member, View};
 
 /// What this server knows about one departed boot of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -131,6 +131,9 @@ impl Core {
             () => "formed",
         };
         self.note("ViewDecided", None, false, format!("view {} {what} with {}", view.epoch, names.join(", ")));
+        if view.coordinator() == Some(&self.boot.server) {
+            self.note_comings_and_goings(old.as_ref(), &view);
+        }
         let generation = old.as_ref().map(|old| old.config_generation);
         if generation.is_some_and(|old| old != view.config_generation) && view.coordinator() == Some(&self.boot.server)
         {
@@ -147,18 +150,26 @@ impl Core {
         self.beat_soon();
     }
 
+    /// Tells people who was left out without having said that it leaves, and who is there again.
+    fn note_comings_and_goings(&mut self, old: Option<&View>, view: &View) {
+        let Some(old) = old else { return };
+        let lost: Vec<ServerName> = lost(old, view).cloned().collect();
+        for name in lost {
+            let evidence = self.resolution.as_ref().filter(|known| known.epoch == view.epoch).map(|known| known.cause);
+            let why = if evidence == Some("Partition") { "no LAN connects it" } else { "it is silent" };
+            self.note("ServerLost", None, true, format!("{name} was left out of view {}: {why}", view.epoch));
+        }
+        let returned =
+            view.members.keys().filter(|name| !old.members.contains_key(*name) && **name != self.boot.server);
+        for name in returned.cloned().collect::<Vec<_>>() {
+            self.note("ServerReturned", None, false, format!("{name} is in view {}", view.epoch));
+        }
+    }
+
     /// C4: how the loss was resolved, for people.
     fn remember_resolution(&mut self, old: Option<&View>, view: &View) {
         let Some(old) = old else { return };
-        let lost: Vec<ServerName> = old
-            .members
-            .iter()
-            .filter(|(name, member)| {
-                let departed = view.departed.get(&((*name).clone(), member.boot));
-                departed.is_some_and(|departed| departed.evidence.is_none())
-            })
-            .map(|(name, _)| name.clone())
-            .collect();
+        let lost: Vec<ServerName> = lost(old, view).cloned().collect();
         let Some(first) = lost.first() else { return };
         let trouble = self.trouble.take();
         let (began, detection) = trouble.unwrap_or((self.now, Duration::ZERO));
@@ -334,4 +345,13 @@ impl Core {
             format!("{} no longer holds anything: {}", lost.join(", "), last.name()),
         );
     }
+}
+
+/// The members of a view that the next one leaves out without proof that they have stopped.
+fn lost<'a>(old: &'a View, view: &'a View) -> impl Iterator<Item = &'a ServerName> {
+    let without_proof = |(name, member): &(&ServerName, &Member)| {
+        let departed = view.departed.get(&((*name).clone(), member.boot));
+        departed.is_some_and(|departed| departed.evidence.is_none())
+    };
+    old.members.iter().filter(without_proof).map(|(name, _)| name)
 }

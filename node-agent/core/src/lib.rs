@@ -38,7 +38,8 @@ pub mod view;
 #[cfg(feature = "planted")]
 pub mod alike;
 mod arbiter;
-pub mod brakes;
+pub mod behind;
+mod brakes;
 pub mod clearing;
 pub mod closing;
 pub mod commands;

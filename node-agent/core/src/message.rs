@@ -141,6 +141,8 @@ pub struct Assignment {
     pub restarted: Option<String>,
     /// The Operation by which some of its resources were restarted last, where it runs.
     pub part_restarted: Option<PartRestart>,
+    /// On whose behalf this was said: the name of an Operation, or `SERVER:NUMBER` for a command; for people (`behind.rs`).
+    pub operation: Option<String>,
     /// How long before this was said the group was moved by itself, each time that may count (`brakes.rs`); oldest first.
     pub moves: Vec<Duration>,
 }

@@ -177,6 +177,8 @@ pub struct Note {
     pub group: Option<GroupName>,
     /// Epoch of the newest view that this server knows; 0 without one.
     pub epoch: Epoch,
+    /// On whose behalf the group is where it is, see [`crate::message::Assignment::operation`].
+    pub operation: Option<String>,
     /// One sentence.
     pub message: String,
     /// Something is wrong.

@@ -26,6 +26,10 @@ const OF_SUB_CLUSTER: [&str; 7] = [
     event::CONFIG_ADOPTED,
 ];
 
+/// Reasons that an Operation may have: it is the related object then, and not the server.
+const BY_OPERATIONS: [&str; 5] =
+    [event::GROUP_STARTED, event::GROUP_STOPPED, event::GROUP_MOVED, event::HOLD_PLACED, event::HOLD_RELEASED];
+
 pub(super) struct Poster {
     events: Api<Event>,
     config: AgentConfig,
@@ -84,8 +88,14 @@ impl Poster {
             ..ObjectReference::default()
         };
         let server = of("Server", self.config.server_object(), None);
+        // A command on a server has no Operation, or only later.
+        let operation = note.operation.as_ref().filter(|by| BY_OPERATIONS.contains(&note.reason) && !by.contains(':'));
         let (regarding, related) = match &note.group {
-            Some(group) => (of("FailoverGroup", group.0.clone(), self.group_uids.get(&group.0).cloned()), Some(server)),
+            Some(group) => {
+                let operation = operation.map(|by| of("Operation", by.clone(), None));
+                let group = of("FailoverGroup", group.0.clone(), self.group_uids.get(&group.0).cloned());
+                (group, Some(operation.unwrap_or(server)))
+            }
             None if OF_SUB_CLUSTER.contains(&note.reason) => {
                 (of("SubCluster", self.config.sub_cluster.clone(), self.sub_cluster_uid.clone()), Some(server))
             }

@@ -477,6 +477,7 @@ fn target(target: &api::Target) -> Option<Target> {
     }
     let online = target.state == api::GroupState::Online;
     Some(Target {
+        by: target.operation.clone(),
         server: Some(&target.server).filter(|name| online && !name.is_empty()).map(|name| ServerName(name.clone())),
         computed_from: (target.epoch, target.revision.unwrap_or(0)),
         stop: Some(!online),

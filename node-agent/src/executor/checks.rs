@@ -117,6 +117,9 @@ impl Executor {
             let (op, of, monitor) = (check.op, check.group.clone(), check.monitor.clone());
             let verdict = inner.look(check, called_back).await;
             inner.checks.end(&of, op);
+            if let Some(group) = &of {
+                inner.tell_contest(&(group.0.clone(), monitor.0.clone()), &verdict);
+            }
             let group = of.map(|group| group.0).unwrap_or_default();
             let took = clock::now().since(began);
             let (state, message) = (verdict.state, verdict.message.as_str());

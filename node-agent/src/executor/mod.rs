@@ -10,7 +10,7 @@ mod leftovers;
 mod records;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,6 +27,7 @@ use crate::clock;
 use crate::deadline::DeadlinePage;
 use crate::guard::kill_list::{Entry, KillList};
 use crate::helper::{Request, Verb, carry_out, state_dir};
+use crate::notes::Notes;
 use crate::nursery::Nursery;
 use crate::resources::data_service::Abort;
 use crate::resources::plan::data_service::declared_name;
@@ -56,6 +57,8 @@ pub struct Settings {
     pub page: Arc<DeadlinePage>,
     /// Where operations run.
     pub runtime: Handle,
+    /// Where people are told what no answer to the core says.
+    pub notes: Notes,
 }
 
 /// One operation.
@@ -119,6 +122,8 @@ struct Inner {
     turns: Mutex<BTreeMap<Key, Arc<tokio::sync::Mutex<()>>>>,
     watches: Mutex<BTreeMap<Key, tokio::task::AbortHandle>>,
     checks: checks::UnderWay,
+    /// Resources and monitors whose address somebody else answers for, by group.
+    contested: Mutex<BTreeSet<Key>>,
     hanging: checks::Hanging,
     checkpoint: AtomicU64,
 }
@@ -151,6 +156,7 @@ impl Executor {
             turns: Mutex::default(),
             watches: Mutex::default(),
             checks: checks::UnderWay::default(),
+            contested: Mutex::default(),
             hanging: checks::Hanging::default(),
             checkpoint: AtomicU64::new(clock::now().0),
         });
@@ -207,6 +213,7 @@ impl Executor {
                 Inner::watch(&inner, &key);
             }
             log(action, &group, &resource, epoch, &verdict, took);
+            inner.tell_contest(&key, &verdict);
             let outcome = match (action, verdict.state) {
                 // A stop that finds it running has failed.
                 (Action::Stop, State::Running) => Outcome::Failed(verdict.message),
@@ -252,6 +259,17 @@ impl Executor {
 }
 
 impl Inner {
+    /// Tells people that somebody else answers for an address, once until nobody does.
+    fn tell_contest(&self, part: &Key, verdict: &Verdict) {
+        let mut contested = lock(&self.contested);
+        if !verdict.contested {
+            contested.remove(part);
+        } else if contested.insert(part.clone()) {
+            let (group, part) = part;
+            self.settings.notes.warn("AddressConflict", group, format!("{part}: {}", verdict.message));
+        }
+    }
+
     fn tick(&self) {
         self.checkpoint.store(clock::now().0, Ordering::Relaxed);
         let watched: Vec<Key> = lock(&self.watches).keys().cloned().collect();

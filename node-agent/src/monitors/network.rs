@@ -47,7 +47,7 @@ fn rival(plan: &plan::Address, link: &Link) -> io::Result<Verdict> {
     let (other, _) = neighbour::conflict(link.index, mac, plan.address)?;
     Ok(other.map_or_else(Verdict::running, |other| {
         let who = neighbour::name(other);
-        Verdict::failed(format!(
+        Verdict::contested(format!(
             "{} is used by somebody else on {}, too: {who} answers for it; remove it there",
             plan.address, link.name
         ))

@@ -116,7 +116,7 @@ fn start(plan: &FloatingIpPlan, netlink: &mut Netlink, job: &Job) -> io::Result<
             let asked = if just_left(plan.address, job) { Ok(None) } else { conflict(plan, &link)? };
             match asked {
                 Ok(socket) => probe = socket,
-                Err(problem) => return Ok(Verdict::failed(problem)),
+                Err(problem) => return Ok(Verdict::contested(problem)),
             }
             let what = Address { index: link.index, address: plan.address, prefix: plan.prefix };
             if let Err(error) = netlink.add(what) {

@@ -46,6 +46,9 @@ pub struct Verdict {
     pub state: State,
     /// What people want to know; may be empty when nothing is remarkable.
     pub message: String,
+    /// It failed because somebody else answers for its address.
+    #[serde(default)]
+    pub contested: bool,
 }
 
 /// State of a resource on this server.
@@ -64,22 +67,27 @@ pub enum State {
 impl Verdict {
     /// It runs.
     pub fn running() -> Verdict {
-        Verdict { state: State::Running, message: String::new() }
+        Verdict { state: State::Running, message: String::new(), contested: false }
     }
 
     /// Nothing of it is here.
     pub fn stopped() -> Verdict {
-        Verdict { state: State::Stopped, message: String::new() }
+        Verdict { state: State::Stopped, message: String::new(), contested: false }
     }
 
     /// It failed.
     pub fn failed(message: impl Into<String>) -> Verdict {
-        Verdict { state: State::Failed, message: message.into() }
+        Verdict { state: State::Failed, message: message.into(), contested: false }
+    }
+
+    /// It failed: somebody else answers for its address.
+    pub fn contested(message: impl Into<String>) -> Verdict {
+        Verdict { contested: true, ..Verdict::failed(message) }
     }
 
     /// Nobody knows.
     pub fn unknown(message: impl Into<String>) -> Verdict {
-        Verdict { state: State::Unknown, message: message.into() }
+        Verdict { state: State::Unknown, message: message.into(), contested: false }
     }
 
     /// The same with a sentence.

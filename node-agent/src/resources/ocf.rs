@@ -145,7 +145,7 @@ fn start(plan: &OcfPlan, job: &Job) -> Verdict {
     let refusal = sentence("start", exit, &said);
     match exit {
         Exit::Code(SUCCESS) => match look(plan, job, plan.interval) {
-            Verdict { state: super::State::Running, message } => Verdict::running().with(message),
+            Verdict { state: super::State::Running, message, .. } => Verdict::running().with(message),
             Verdict { message, .. } => Verdict::failed(format!(
                 "{} says that it started, and right afterwards that it does not run: {message}",
                 plan.agent()

@@ -17,6 +17,7 @@ use holdfast_agent::cgroup::{Cgroup, Hierarchy};
 use holdfast_agent::clock;
 use holdfast_agent::deadline::{Deadline, DeadlinePage};
 use holdfast_agent::executor::{Executor, Operation, Settings};
+use holdfast_agent::notes::Notes;
 use holdfast_agent::resources::{Network, Sources};
 use holdfast_api::v1::Resource;
 use holdfast_core::message::Reason;
@@ -33,6 +34,7 @@ pub struct Server {
     pub run_dir: tempfile::TempDir,
     pub cgroups: Hierarchy,
     pub page: Arc<DeadlinePage>,
+    pub notes: Notes,
     pub executor: RefCell<Executor>,
     runtime: tokio::runtime::Runtime,
     sender: Sender<Input>,
@@ -55,11 +57,13 @@ impl Server {
         let page = Arc::new(DeadlinePage::open_or_create(run_dir.path()).unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (sender, inputs) = channel();
-        let executor = executor(&runtime, run_dir.path(), &cgroups, &page, &sender);
+        let notes = Notes::default();
+        let executor = executor(&runtime, run_dir.path(), &cgroups, (&page, &notes), &sender);
         let server = Server {
             run_dir,
             cgroups,
             page,
+            notes,
             executor: RefCell::new(executor),
             runtime,
             sender,
@@ -84,7 +88,7 @@ impl Server {
 
     /// The agent is started again: a new executor on the same run directory.
     pub fn restart(&self) {
-        let new = executor(&self.runtime, self.run_dir.path(), &self.cgroups, &self.page, &self.sender);
+        let new = executor(&self.runtime, self.run_dir.path(), &self.cgroups, (&self.page, &self.notes), &self.sender);
         *self.executor.borrow_mut() = new;
     }
 
@@ -92,6 +96,16 @@ impl Server {
     pub fn restart_killed(&self) {
         self.cgroups.helpers().kill(Duration::from_secs(2)).unwrap();
         self.restart();
+    }
+
+    /// What people were told since this was asked last, as `REASON: MESSAGE`.
+    pub fn told(&self) -> Vec<String> {
+        let take = || {
+            let dated = self.notes.oldest()?;
+            self.notes.done(&dated);
+            Some(format!("{}: {}", dated.note.reason, dated.note.message))
+        };
+        std::iter::from_fn(take).collect()
     }
 
     /// Waits for what an operation that was submitted leads to, while the executor works.
@@ -196,7 +210,7 @@ fn executor(
     runtime: &tokio::runtime::Runtime,
     run_dir: &Path,
     cgroups: &Hierarchy,
-    page: &Arc<DeadlinePage>,
+    (page, notes): (&Arc<DeadlinePage>, &Notes),
     sender: &Sender<Input>,
 ) -> Executor {
     let settings = Settings {
@@ -206,6 +220,7 @@ fn executor(
         program: HANDS.into(),
         page: Arc::clone(page),
         runtime: runtime.handle().clone(),
+        notes: notes.clone(),
     };
     let sender = std::sync::Mutex::new(sender.clone());
     Executor::new(settings, move |input| {

@@ -43,6 +43,8 @@ pub(super) struct Resource {
     /// Not started again before.
     pub(super) not_before: Instant,
     pub(super) restarted: u32,
+    /// It is on its way down and up again for its own sake, not only because of what it requires.
+    pub(super) restarting: bool,
     /// Restarts since it was steady last.
     pub(super) in_a_row: u32,
     /// Since when it runs, if it does.
@@ -74,6 +76,7 @@ impl Resource {
             in_place: Vec::new(),
             not_before: now,
             restarted: 0,
+            restarting: false,
             in_a_row: 0,
             since: now,
             message: String::new(),
@@ -95,6 +98,7 @@ impl Resource {
     /// It is to be started again, not before this pause is over.
     pub(super) fn again(&mut self, now: Instant, pause: Duration) {
         self.restarted += 1;
+        self.restarting = true;
         self.in_a_row += 1;
         let pause = pause.max(backoff::pause(self.in_a_row));
         self.not_before = now + pause;

@@ -459,7 +459,12 @@ impl World {
         let tags = self.hosts.iter().filter_map(|host| host.ledger.table.get(&name)).map(|assignment| assignment.tag);
         let Some(tag) = tags.max() else { return };
         let target = Some(self.hosts[server].name.clone());
-        config.target = Some(Target { server: target, computed_from: (tag.epoch, tag.revision), stop: None });
+        config.target = Some(Target {
+            by: "operator".into(),
+            server: target,
+            computed_from: (tag.epoch, tag.revision),
+            stop: None,
+        });
         self.groups.insert(name, Arc::new(config));
         self.publish();
     }

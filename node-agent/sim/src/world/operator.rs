@@ -234,7 +234,7 @@ impl World {
             if !group.holds.is_empty() {
                 let mut config = (**config).clone();
                 let computed_from = (tag.epoch, tag.revision);
-                config.target = Some(Target { server: None, computed_from, stop: Some(false) });
+                config.target = Some(Target { by: "operator".into(), server: None, computed_from, stop: Some(false) });
                 self.groups.insert(name.clone(), Arc::new(config));
                 self.operator.started.insert((name.clone(), self.lineage(coordinator)));
                 changed = true;

@@ -155,7 +155,12 @@ fn what_always_fails_is_tried_less_and_less_and_comes_back_when_it_is_cured_and_
             world.checks_find.clear();
             let tag = placed(&world).and_then(|group| group.assignment).expect("it was placed").tag;
             let mut config = (*world.groups[&GroupName::from("web")]).clone();
-            config.target = Some(Target { server: None, computed_from: (tag.epoch, tag.revision), stop: Some(false) });
+            config.target = Some(Target {
+                by: "operator".into(),
+                server: None,
+                computed_from: (tag.epoch, tag.revision),
+                stop: Some(false),
+            });
             world.groups.insert("web".into(), Arc::new(config));
             world.publish();
             expect(&mut world, 200_000, "online", |world| world.online("web").is_some());

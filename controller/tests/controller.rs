@@ -6,8 +6,8 @@ mod support;
 use std::time::Duration;
 
 use holdfast_api::v1::{
-    DataService, FailoverGroup, GroupPhase, Health, Operation, OperationPhase, Server, SubCluster, SubClusterPhase,
-    SuperCluster,
+    DataService, FailoverGroup, GivenCommand, GroupPhase, Health, Operation, OperationOrigin, OperationPhase, Server,
+    SubCluster, SubClusterPhase, SuperCluster,
 };
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::events::v1::Event;
@@ -286,6 +286,55 @@ async fn operations_are_carried_out_one_after_the_other_and_over_a_restart() {
     operation(&world, "short", json!({"type": "Start", "ttlAfterFinished": "1s"})).await;
     world.until_gone::<Operation>("short").await;
     world.assert_quiet(QUIET).await;
+    controller.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_that_were_given_on_a_server_become_records_that_nobody_carries_out() {
+    let world = World::new().await;
+    let controller = world.controller();
+    cluster(&world).await;
+    world.agents_meet().await;
+    world.placed("ledger", GroupPhase::Online, Some("db1"), &[]).await;
+    let given = |id: u64, type_: &str| {
+        let command = json!({
+            "id": id, "type": type_, "group": "ledger", "reason": "the API was away", "message": "it was done",
+            "given": "2026-03-02T01:00:00Z", "done": "2026-03-02T01:00:03Z",
+        });
+        GivenCommand::deserialize(command).expect("a command")
+    };
+    let both = vec![given(7, "Stop"), given(9, "Start")];
+    world.report::<Server>("db.db2", |server| server.status.get_or_insert_default().commands = both.clone()).await;
+    for name in ["stop-ledger-db-db2-7", "start-ledger-db-db2-9"] {
+        let done = world.until::<Operation>(name, "over", |one| phase(one) == OperationPhase::Succeeded).await;
+        let status = done.status.expect("a status");
+        let took = status.steps[0].took.as_ref().map(|took| took.get().as_secs());
+        assert_eq!((status.origin, took), (Some(OperationOrigin::Local), Some(3)));
+        assert_eq!(done.spec.reason.as_deref(), Some("the API was away"));
+    }
+    world
+        .until::<Server>("db.db2", "recorded", |server| {
+            server.status.as_ref().and_then(|status| status.commands_recorded) == Some(9)
+        })
+        .await;
+    // Nobody was asked for anything, and a record that was deleted does not come back.
+    let group = world.api::<FailoverGroup>().get("ledger").await.expect("the group");
+    assert_eq!(status(&group).target.map(|target| target.operation).unwrap_or_default(), "");
+    let operations = world.api::<Operation>();
+    operations.delete("stop-ledger-db-db2-7", &DeleteParams::default()).await.expect("deleted");
+    world.until_gone::<Operation>("stop-ledger-db-db2-7").await;
+    // A command that no server reports was not given.
+    let made_up = json!({
+        "apiVersion": "holdfast.dev/v1", "kind": "Operation",
+        "metadata": {"name": "made-up", "annotations": {"holdfast.dev/given-on": "db.db2/8"}},
+        "spec": {"type": "Stop", "target": {"kind": "FailoverGroup", "name": "ledger"}, "notAfter": "2026-03-02T01:00:03Z"},
+    });
+    world.create::<Operation>(made_up).await;
+    let failed = world.until::<Operation>("made-up", "over", |one| phase(one) == OperationPhase::Failed).await;
+    assert_eq!(condition(&failed.status.expect("a status").conditions, "Failed"), "True/NotFound");
+    world.report::<Server>("db.db2", |server| server.status.get_or_insert_default().commands = Vec::new()).await;
+    world.assert_quiet(QUIET).await;
+    assert_eq!(world.names::<Operation>().await, ["made-up", "start-ledger-db-db2-9"]);
     controller.stop().await;
 }
 

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_api::v1::{ExecResult, ProgramStatus, UnusableResource};
+use holdfast_api::v1::{ExecResult, GivenCommand, ProgramStatus, UnusableResource};
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::sync::{Notify, watch};
@@ -24,6 +24,7 @@ use crate::config::AgentConfig;
 use crate::convert::server_status::{Facts, GuardView};
 use crate::driver_loop::Snapshot;
 use crate::exec;
+use crate::given::Given;
 use crate::join::renewal;
 use crate::notes::Notes;
 
@@ -145,6 +146,8 @@ struct Found {
     unusable: watch::Receiver<Vec<UnusableResource>>,
     /// Results of operators' commands.
     exec: watch::Receiver<Vec<ExecResult>>,
+    /// Commands that were given here.
+    commands: watch::Receiver<Vec<GivenCommand>>,
 }
 
 /// What the reporter tells about beside the core's word.
@@ -160,6 +163,8 @@ pub struct Sources {
     pub notes: Notes,
     /// Transitions that the API doesn't have yet.
     pub history: History,
+    /// Commands that were given here.
+    pub given: Given,
     /// The process ends: one last report is wanted.
     pub ending: Arc<Notify>,
 }
@@ -168,7 +173,7 @@ pub struct Sources {
 /// `cgroups`: those of this agent.
 pub async fn run(config: AgentConfig, mut follower: Follower, sources: Sources, cgroups: Hierarchy) {
     let (directory, server) = (config.data_dir.join("exec"), config.server.clone());
-    let found = follower.look(exec::Place { directory, cgroups, server });
+    let found = follower.look(exec::Place { directory, cgroups, server }, &sources.given);
     tokio::spawn(history::keep(sources.snapshots.clone(), sources.history.clone()));
     let renewed = Arc::new(Notify::new());
     tokio::spawn({

@@ -20,6 +20,7 @@ pub mod effects;
 pub mod exec;
 pub mod executor;
 pub mod fencing;
+pub mod given;
 pub mod guard;
 pub mod guard_keeper;
 pub mod helper;

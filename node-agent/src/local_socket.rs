@@ -19,6 +19,7 @@ use crate::commands::{Answer, LONGEST, Request};
 use crate::convert::server_status::{Facts, GuardView};
 use crate::convert::{Wall, cluster_status, group_status, server_status};
 use crate::driver_loop::Snapshot;
+use crate::given::Given;
 use crate::inbox::{Event, Inbox};
 
 /// Name of the socket in the run directory.
@@ -56,6 +57,8 @@ pub struct Sources {
     pub facts: Arc<Facts>,
     /// The way to the core.
     pub inbox: Inbox,
+    /// What was commanded here, for the record.
+    pub given: Given,
 }
 
 /// Answers for as long as the agent runs.
@@ -89,7 +92,12 @@ async fn converse(mut stream: UnixStream, sources: &Sources) {
         }
         Ok(request) => {
             tracing::info!(?request, "a command was given on this server");
-            json!(carry_out(request, &sources.inbox).await)
+            let given = Timestamp::now();
+            let answer = carry_out(request.clone(), &sources.inbox).await;
+            if let Answer::Done(done) = &answer {
+                sources.given.note(&request, given, done).await;
+            }
+            json!(answer)
         }
         Err(refusal) => json!(Answer::Refused(refusal)),
     };
@@ -149,7 +157,8 @@ fn status(snapshot: Option<&Snapshot>, guard: &GuardView, facts: &Facts) -> Valu
     let now = Timestamp::now();
     let wall = Wall::new(clock::now(), now);
     let status = &snapshot.status;
-    let machine = server_status::Machine { facts, guard, programs: &[], unusable: &[], exec: &[], problem: None };
+    let machine =
+        server_status::Machine { facts, guard, programs: &[], unusable: &[], exec: &[], commands: &[], problem: None };
     let server = server_status::server_status(snapshot, machine, &Default::default(), None, wall, now);
     let present = status.coordinator.iter().flat_map(|c| c.groups.keys()).map(|name| name.0.clone()).collect();
     let cluster =

@@ -73,7 +73,7 @@ pub(crate) fn of(
 fn of_snapshot(snapshot: &Snapshot, guard: &GuardView, facts: &Facts) -> Vec<Sample> {
     let now = Timestamp::now();
     let wall = Wall::new(clock::now(), now);
-    let machine = Machine { facts, guard, programs: &[], unusable: &[], exec: &[], problem: None };
+    let machine = Machine { facts, guard, programs: &[], unusable: &[], exec: &[], commands: &[], problem: None };
     let server = server_status::server_status(snapshot, machine, &Default::default(), None, wall, now);
     let mut samples = of_server(&server);
     samples.push(flag(&COORDINATOR, &[], snapshot.status.coordinator.is_some()));

@@ -28,6 +28,7 @@ use crate::driver_loop::{Driver, Ended};
 use crate::effects::Machine;
 use crate::executor::{Executor, Settings};
 use crate::fencing::{Fencer, Place};
+use crate::given::Given;
 use crate::guard::dismiss_guard;
 use crate::guard_keeper::{GuardKeeper, watchdog_settings};
 use crate::inbox::{Event, Inbox};
@@ -182,8 +183,15 @@ fn start(config_path: &Path) -> Result<Ended, Failed> {
         server = config.server, sub_cluster = config.sub_cluster, namespace = config.namespace,
         boot = %facts.boot, "the agent runs"
     );
-    let sources =
-        Sources { snapshots, guard, facts, notes, history: History::default(), ending: Arc::new(Notify::new()) };
+    let sources = Sources {
+        snapshots,
+        guard,
+        facts,
+        notes,
+        history: History::default(),
+        given: Given::open(&config.data_dir),
+        ending: Arc::new(Notify::new()),
+    };
     let ended = serve(config, follower, sources, exec_cgroups, inbox, end)?;
     if matches!(ended, Ended::Left) {
         dismiss_guard(&page);
@@ -207,7 +215,7 @@ fn serve(
         let (snapshots, guard, facts) = (sources.snapshots.clone(), sources.guard.clone(), sources.facts.clone());
         tokio::spawn(local_socket::serve(
             listener,
-            local_socket::Sources { snapshots, guard, facts, inbox: inbox.clone() },
+            local_socket::Sources { snapshots, guard, facts, inbox: inbox.clone(), given: sources.given.clone() },
         ));
         if let Some(address) = config.metrics {
             let metrics = metrics::of(&config, sources.snapshots.clone(), sources.guard.clone(), sources.facts.clone());

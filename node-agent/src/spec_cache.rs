@@ -388,7 +388,7 @@ fn encoded(entries: &BTreeMap<String, Vec<u8>>) -> BTreeMap<&String, String> {
 }
 
 /// Replaces a file as a whole: after a crash it has the old content or the new one.
-fn write(path: &Path, content: &impl Serialize) -> Result<(), CacheError> {
+pub(crate) fn write(path: &Path, content: &impl Serialize) -> Result<(), CacheError> {
     let bytes = serde_json::to_vec(content).map_err(|e| CacheError::Damaged {
         path: path.to_owned(),
         reason: format!("it can't be written as JSON: {e}"),

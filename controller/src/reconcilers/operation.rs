@@ -9,6 +9,7 @@ pub(crate) mod clear_failures;
 pub(crate) mod drill;
 pub(crate) mod exec;
 mod fence;
+pub(crate) mod local;
 pub(crate) mod on_server;
 pub(crate) mod on_service;
 pub(crate) mod pause;
@@ -74,6 +75,15 @@ pub(crate) async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) 
         let sub = server_of(&operation, &context).and_then(|server| sub_of(&server, &context));
         about::withdraw(&operation, sub.as_deref(), &context).await?;
         return finished(&api, &operation, &context).await;
+    }
+    if local::is(&operation) {
+        let wanted = local::finished_status(&operation, &context);
+        let written = write::status(&api, operation.as_ref(), |fresh| fresh.status = Some(wanted.clone())).await?;
+        if let Written::Changed(written) = &written {
+            let group = context.group(operation.namespace().as_deref(), &operation.spec.target.name);
+            announce(written, group.as_deref(), &context).await;
+        }
+        return Ok(Action::requeue(Duration::from_secs(1)));
     }
     let namespace = operation.namespace();
     let server = server_of(&operation, &context);

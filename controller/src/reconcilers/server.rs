@@ -2,6 +2,7 @@
 //! sub-cluster's.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdfast_api::conditions;
 use holdfast_api::reasons::{condition, ready};
@@ -9,6 +10,7 @@ use holdfast_api::v1::{Server, ServerState};
 use kube::runtime::controller::Action;
 use kube::{Api, Resource};
 
+use super::operation::local;
 use super::reporting::Reporting;
 use crate::context::Context;
 use crate::error::Error;
@@ -16,6 +18,9 @@ use crate::write;
 
 /// The finalizer of a Server.
 const FINALIZER: &str = "holdfast.dev/server";
+
+/// When a Server is looked at again whose commands are not all recorded.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Keeps what is not the agent's.
 pub(crate) async fn reconcile(server: Arc<Server>, context: Arc<Context>) -> Result<Action, Error> {
@@ -48,5 +53,16 @@ pub(crate) async fn reconcile(server: Arc<Server>, context: Arc<Context>) -> Res
         reporting.set(&mut status.conditions, now);
     })
     .await?;
+    if let Some(recorded) = local::record(&server, &context).await? {
+        write::status(&api, server.as_ref(), |server| {
+            let status = server.status.get_or_insert_default();
+            status.commands_recorded = status.commands_recorded.max(Some(recorded));
+        })
+        .await?;
+    }
+    if local::is_open(&server) {
+        // The Operations that it waits for wake no Server.
+        return Ok(Action::requeue(LOOK_AGAIN));
+    }
     Ok(Action::requeue(reporting.look_again(now, context.settings.resync)))
 }

@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use holdfast_api::v1::{GroupPhase, ResourceState};
+use holdfast_api::v1::{GroupPhase, Operation, OperationPhase, ResourceState};
 use holdfast_lab::{BIN_DIR, LabError, STATE_DIR, StoreKind, boottime_ns, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -109,6 +109,27 @@ fn a_paused_group_is_not_taken_over_and_a_pause_ends_by_itself_when_its_time_has
     trial.cluster.close().expect("the lab goes");
 }
 
+/// The finished Operations that were given on a server, by their times.
+fn records(trial: &Trial) -> Result<Vec<String>, LabError> {
+    let text = trial.cluster.holdfast(&["get", "hop", "-n", "ha", "-o", "json"])?;
+    let wrong = |error: serde_json::Error| LabError::Api(error.to_string());
+    let list: serde_json::Value = serde_json::from_str(&text).map_err(wrong)?;
+    let mut all = Vec::new();
+    for item in list["items"].as_array().into_iter().flatten() {
+        let operation: Operation = serde_json::from_value(item.clone()).map_err(wrong)?;
+        let Some(status) = operation.status.filter(|status| status.phase == Some(OperationPhase::Succeeded)) else {
+            continue;
+        };
+        let step = status.steps[0].clone();
+        let words = step.name.split(' ').collect::<Vec<_>>();
+        let origin = status.origin.expect("an origin");
+        let number = operation.metadata.name.and_then(|name| name.rsplit('-').next()?.parse::<u64>().ok());
+        all.push((number, format!("{} of {} on {}: Succeeded, {origin}", words[0].to_lowercase(), words[1], words[3])));
+    }
+    all.sort();
+    Ok(all.into_iter().map(|(_, words)| words).collect())
+}
+
 #[test]
 fn holds_are_placed_and_released_on_a_server_while_the_control_plane_is_down() {
     let trial = Trial::two_with_etcd("paused-local");
@@ -133,7 +154,24 @@ fn holds_are_placed_and_released_on_a_server_while_the_control_plane_is_down() {
     assert_eq!(ok(&["stop", GROUP]), "group web is held, and stops where it runs");
     trial.comes_clean(&server);
     let before = boottime_ns();
-    assert_eq!(ok(&["start", GROUP]), "group web is no longer held");
-    trial.served_by(&[server, other], before);
+    assert_eq!(ok(&["start", GROUP, "--reason", "enough"]), "group web is no longer held");
+    let serves = trial.served_by(&[server, other.clone()], before);
+
+    // What was done stands in the API when it is back, in its order, and is not done once more.
+    trial.cluster.start_control_plane(StoreKind::Etcd).expect("it is back");
+    wait_for("the records", LIMIT, |last| {
+        let records = records(&trial)?;
+        last.clone_from(&records.join("; "));
+        Ok((records.len() == 4).then_some(records))
+    })
+    .map(|records| {
+        let of = |verb: &str| format!("{verb} of {GROUP} on {other}: Succeeded, Local");
+        assert_eq!(records, ["pause", "resume", "stop", "start"].map(of));
+    })
+    .expect("an Operation for each");
+    let before = boottime_ns();
+    trial.pass(trial.cluster.blueprint().timeout * 3);
+    trial.undisturbed_since(before);
+    assert_eq!(trial.active(), serves);
     trial.cluster.close().expect("the lab goes");
 }

@@ -117,9 +117,9 @@ impl Reporter {
         let guard = self.sources.guard.borrow().clone();
         let facts = self.sources.facts.clone();
         let (programs, unusable) = (self.found.programs.borrow().clone(), self.found.unusable.borrow().clone());
-        let exec = self.found.exec.borrow().clone();
-        let (facts, guard, exec) = (&facts, &guard, &exec);
-        let machine = Machine { facts, guard, programs: &programs, unusable: &unusable, exec, problem };
+        let (exec, commands) = (self.found.exec.borrow().clone(), self.found.commands.borrow().clone());
+        let (facts, guard, exec, commands) = (&facts, &guard, &exec, &commands);
+        let machine = Machine { facts, guard, programs: &programs, unusable: &unusable, exec, commands, problem };
         let change = |object: &Server, force: bool| {
             let old = object.status.clone().unwrap_or_default();
             let generation = object.metadata.generation;
@@ -128,7 +128,12 @@ impl Reporter {
             (force || !same).then(|| Server { status: Some(new), ..object.clone() })
         };
         let written = write(&self.servers, &name, self.server.as_ref(), |object| change(object, full)).await?;
-        Ok(keep(written, |object| self.server = Some(object)))
+        let wrote = keep(written, |object| self.server = Some(object));
+        let status = self.server.as_ref().and_then(|server| server.status.as_ref());
+        if let Some(recorded) = status.and_then(|status| status.commands_recorded) {
+            self.sources.given.recorded(recorded).await;
+        }
+        Ok(wrote)
     }
 
     async fn report_sub_cluster(

@@ -23,6 +23,7 @@ use crate::config::AgentConfig;
 use crate::convert::config as convert;
 use crate::executor::RunningGroup;
 use crate::fencing::topology::secret_names;
+use crate::given::Given;
 use crate::guard_keeper::GuardKeeper;
 use crate::inbox::{self, Inbox};
 use crate::paths::keys::Keys;
@@ -101,10 +102,15 @@ impl Follower {
     }
 
     /// Looks at what groups need on this server, whenever they need something else, and runs what operators want run.
-    pub(super) fn look(&self, place: exec::Place) -> Found {
+    pub(super) fn look(&self, place: exec::Place, given: &Given) -> Found {
         let (programs, ocf) = (self.programs.subscribe(), self.ocf.subscribe());
         let exec = exec::follow(self.exec.subscribe(), place);
-        Found { programs: programs::follow(programs), unusable: unusable::follow(ocf), exec }
+        Found {
+            programs: programs::follow(programs),
+            unusable: unusable::follow(ocf),
+            exec,
+            commands: given.subscribe(),
+        }
     }
 
     fn knows_sub_cluster(&self) -> bool {
@@ -430,6 +436,7 @@ pub(super) async fn run(
             result = found.programs.changed(), if !changed => changed = result.is_ok(),
             result = found.unusable.changed(), if !changed => changed = result.is_ok(),
             result = found.exec.changed(), if !changed => changed = result.is_ok(),
+            result = found.commands.changed(), if !changed => changed = result.is_ok(),
             () = tokio::time::sleep_until(report_at) => {
                 let full = Instant::now() >= next_full;
                 let wrote = reporter.report(&follower.present(), follower.problem().as_deref(), full).await?;

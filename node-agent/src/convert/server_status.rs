@@ -71,6 +71,8 @@ pub struct Machine<'a> {
     pub unusable: &'a [api::UnusableResource],
     /// Results of operators' commands.
     pub exec: &'a [api::ExecResult],
+    /// Commands that were given here and have no Operation yet.
+    pub commands: &'a [api::GivenCommand],
     /// Why this server can't act on the newest specification, if it can't.
     pub problem: Option<&'a str>,
 }
@@ -134,6 +136,8 @@ pub fn server_status(
         programs: machine.programs.to_vec(),
         unusable_resources: machine.unusable.to_vec(),
         exec: machine.exec.to_vec(),
+        commands: machine.commands.iter().filter(|one| Some(one.id) > old.commands_recorded).cloned().collect(),
+        commands_recorded: old.commands_recorded,
         holds: holds(snapshot, facts, old, now),
         conditions: old.conditions.clone(),
     };

@@ -126,6 +126,39 @@ pub struct OperationSpec {
     pub exec: Option<ExecParameters>,
 }
 
+impl OperationSpec {
+    /// A request with the defaults of everything but its type and target.
+    pub fn new(type_: OperationType, target: OperationTarget) -> OperationSpec {
+        OperationSpec {
+            type_,
+            target,
+            mode: OperationMode::default(),
+            plan_digest: None,
+            preconditions: None,
+            requested_by: None,
+            reason: None,
+            confirm: None,
+            not_after: None,
+            timeout: thirty_minutes(),
+            ttl_after_finished: thirty_days(),
+            cancel: false,
+            proceed: 0,
+            move_: None,
+            restart: None,
+            clear_failures: None,
+            pause: None,
+            resume: None,
+            detach: None,
+            fence: None,
+            shutdown: None,
+            upgrade: None,
+            drill: None,
+            resolve_mirror: None,
+            exec: None,
+        }
+    }
+}
+
 fn thirty_minutes() -> Duration {
     Duration::from_secs(1800)
 }

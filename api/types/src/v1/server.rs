@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::common::{Hold, ServerDeclaredState};
 use super::failover_group_status::MonitorStatus;
+use super::operation::OperationType;
 use crate::{duration::Duration, schema};
 
 /// Copied by the controller from the entry in `servers[]` of the sub-cluster; other edits are undone.
@@ -86,6 +87,42 @@ pub struct ShutDownStatus {
     pub operation: String,
     /// The server has left and holds nothing, or was started anew since: the order is none any more.
     pub done: bool,
+}
+
+/// A command that was given on a server itself. The controller makes a finished Operation of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GivenCommand {
+    /// Its number: milliseconds since 1970 when it was given, or more; each is greater than the one before.
+    pub id: u64,
+    /// What it is as an Operation.
+    #[serde(rename = "type")]
+    pub type_: OperationType,
+    /// The group that it is about.
+    #[schemars(length(max = 63))]
+    pub group: String,
+    /// The resource, of ClearFailures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub resource: Option<String>,
+    /// The end, of Pause.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Time>,
+    /// Although reality differed, of Resume.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accept_differences: bool,
+    /// Why it was given; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub reason: String,
+    /// When it was given.
+    pub given: Time,
+    /// When it was carried out.
+    pub done: Time,
+    /// What the agent answered.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub message: String,
 }
 
 /// What a server's agent observes.
@@ -172,6 +209,13 @@ pub struct ServerStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["id"]))]
     pub exec: Vec<ExecResult>,
+    /// Commands that were given on the server itself and are not recorded as Operations yet.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["id"]))]
+    pub commands: Vec<GivenCommand>,
+    /// Up to this number the controller has made Operations of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commands_recorded: Option<u64>,
     /// Holds in force.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]

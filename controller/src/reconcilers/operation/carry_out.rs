@@ -96,18 +96,13 @@ pub(crate) fn deadline(operation: &Operation) -> Option<Timestamp> {
 
 /// The status that the Operation should have now.
 pub(crate) fn next(facts: &Facts<'_>) -> OperationStatus {
-    let mut next = Next {
-        status: facts.operation.status.clone().unwrap_or_default(),
-        generation: facts.operation.metadata.generation,
-        began: facts.began,
-        now: facts.now,
-    };
+    let mut next = Next::of(facts.operation, facts.began, facts.now);
     let phase = next.status.phase.unwrap_or_default();
     if is_final(phase) {
         return next.status;
     }
     next.status.observed_generation = next.generation;
-    next.status.origin.get_or_insert(OperationOrigin::Api);
+    next.set_origin(OperationOrigin::Api);
     match phase {
         OperationPhase::Running | OperationPhase::AwaitingOperator => go_on(facts, &mut next),
         _ => super::planned::begin(facts, &mut next),
@@ -124,6 +119,25 @@ pub(super) struct Next<'a> {
 }
 
 impl<'a> Next<'a> {
+    /// Beginning with the status that it has.
+    pub(super) fn of(operation: &Operation, began: &'a BTreeMap<String, Timestamp>, now: Timestamp) -> Next<'a> {
+        let status = operation.status.clone().unwrap_or_default();
+        Next { status, generation: operation.metadata.generation, began, now }
+    }
+
+    pub(super) fn into_status(self) -> OperationStatus {
+        self.status
+    }
+
+    /// Where it was given, if that is not known.
+    pub(super) fn set_origin(&mut self, origin: OperationOrigin) {
+        self.status.origin.get_or_insert(origin);
+    }
+
+    pub(super) fn set_steps(&mut self, steps: Vec<OperationStep>) {
+        self.status.steps = steps;
+    }
+
     /// The same, to think something through that is not written.
     pub(super) fn thought(&self) -> Next<'a> {
         Next { status: self.status.clone(), generation: self.generation, began: self.began, now: self.now }

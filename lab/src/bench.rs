@@ -14,7 +14,7 @@ use holdfast_api::v1::{Resource, Transition};
 use nix::sys::signal::Signal;
 use nix::unistd::{SysconfVar, sysconf};
 
-use crate::bench::report::{Idle, Series};
+use crate::bench::report::{Foretold, Idle, Series};
 use crate::cluster::{CONTROL, Cluster, ClusterOptions};
 use crate::error::{Attempt, LabError, Result};
 use crate::host::Host;
@@ -73,6 +73,7 @@ pub fn bench(options: &BenchOptions) -> Result<()> {
 fn outages(options: &BenchOptions, screen: &Screen) -> Result<()> {
     let mut starts = Vec::new();
     let mut measured: Vec<(Vec<Duration>, Option<Transition>)> = FAULTS.iter().map(|_| (Vec::new(), None)).collect();
+    let (mut commands, mut foretold) = (Vec::new(), Vec::new());
     let mut cluster = None;
     for run in 1..=options.runs {
         if let Some(old) = cluster.take() {
@@ -84,8 +85,15 @@ fn outages(options: &BenchOptions, screen: &Screen) -> Result<()> {
         let poller = fresh.poll_service()?;
         for ((name, fault, ..), (times, last)) in FAULTS.iter().zip(&mut measured) {
             screen.step(&format!("{name} {run} of {}", options.runs));
-            times.push(fault(&fresh, &poller)?);
+            let before = newest_transition(&fresh)?.map(|transition| transition.id);
+            let Lost { outage, command } = fault(&fresh, &poller)?;
+            times.push(outage);
             *last = newest_transition(&fresh)?;
+            // A restart in place is no transition.
+            let Some(new) = last.as_ref().filter(|transition| Some(transition.id) != before) else { continue };
+            let whole = new.actual.as_ref().map_or(Duration::ZERO, |actual| actual.get());
+            commands.extend(command.map(|command| command.saturating_sub(whole)));
+            foretold.extend(new.predicted.as_ref().map(|predicted| Foretold { predicted: predicted.get(), outage }));
         }
         cluster = Some(fresh);
     }
@@ -108,12 +116,21 @@ fn outages(options: &BenchOptions, screen: &Screen) -> Result<()> {
         let chart = last.as_ref().map(report::chart).unwrap_or_default();
         all.push(Series { name, times, given, target: Duration::from_millis(target), peers, chart });
     }
+    all.push(Series {
+        name: "command of a move, beyond it",
+        times: commands,
+        given: None,
+        target: Duration::from_millis(20),
+        peers: "",
+        chart: String::new(),
+    });
     screen.step(&format!("watching the idle cluster for {} s", IDLE.as_secs()));
     let idle = idle_cost(&cluster)?;
     screen.done();
     let timeout = cluster.blueprint().timeout.as_millis();
     screen.line(&format!("\nclient-seen times, {} runs each, heartbeat timeout {timeout} ms", options.runs));
     report::times(&all).iter().for_each(|line| screen.line(line));
+    screen.line(&report::foretold(&foretold));
     screen.line("");
     report::idle(&idle).iter().for_each(|line| screen.line(line));
     cluster.close()
@@ -138,7 +155,15 @@ fn newest_transition(cluster: &Cluster) -> Result<Option<Transition>> {
     Ok(group.status.and_then(|status| status.transitions.into_iter().next()))
 }
 
-type Fault = fn(&Cluster, &Poller) -> Result<Duration>;
+/// What a client lost by a fault.
+struct Lost {
+    /// The longest gap between two answers.
+    outage: Duration,
+    /// How long the command took that asked for it, if one did.
+    command: Option<Duration>,
+}
+
+type Fault = fn(&Cluster, &Poller) -> Result<Lost>;
 
 /// What each run measures, in this order, on a cluster of its own: repeated crashes and failovers of one group would
 /// run into the limits that its recovery sets. Name, fault, milliseconds allowed beyond what is given, others' figures.
@@ -203,7 +228,7 @@ fn outage(poller: &Poller, since: u64) -> Result<Duration> {
     Ok(outage.length)
 }
 
-fn power_cut(cluster: &Cluster, poller: &Poller) -> Result<Duration> {
+fn power_cut(cluster: &Cluster, poller: &Poller) -> Result<Lost> {
     let victim = settle(cluster)?;
     let since = boottime_ns();
     cluster.power_cut(&victim)?;
@@ -212,22 +237,23 @@ fn power_cut(cluster: &Cluster, poller: &Poller) -> Result<Duration> {
     let rest: Vec<String> = cluster.blueprint().servers.iter().filter(|name| **name != victim).cloned().collect();
     cluster.wait_view(&rest, 0, LIMIT)?;
     cluster.power_on(&victim)?;
-    Ok(length)
+    Ok(Lost { outage: length, command: None })
 }
 
-fn planned_move(cluster: &Cluster, poller: &Poller) -> Result<Duration> {
+fn planned_move(cluster: &Cluster, poller: &Poller) -> Result<Lost> {
     let from = settle(cluster)?;
     let to = cluster.blueprint().servers.iter().find(|server| **server != from);
     let to = to.ok_or_else(|| LabError::Api("there is no other server".into()))?;
     let group = served_group(cluster)?;
     let since = boottime_ns();
     cluster.holdfast(&["move", &group, "--to", to, "--namespace", &cluster.blueprint().namespace])?;
+    let command = Some(Duration::from_nanos(boottime_ns() - since));
     wait_until_served(poller, since, |content| content == to)?;
-    outage(poller, since)
+    Ok(Lost { outage: outage(poller, since)?, command })
 }
 
 /// Kills what listens on the service's port and waits until it is served again, on the same server.
-fn crash(cluster: &Cluster, poller: &Poller) -> Result<Duration> {
+fn crash(cluster: &Cluster, poller: &Poller) -> Result<Lost> {
     let server = settle(cluster)?;
     let host = cluster.host(&server)?;
     let program = served_program(cluster)?;
@@ -242,7 +268,7 @@ fn crash(cluster: &Cluster, poller: &Poller) -> Result<Duration> {
     let since = boottime_ns();
     host.signal(&processes, Signal::SIGKILL)?;
     wait_until_served(poller, boottime_ns(), |_| true)?;
-    outage(poller, since)
+    Ok(Lost { outage: outage(poller, since)?, command: None })
 }
 
 /// Program of the served group's process; its command line has it somewhere (nginx renames its processes).

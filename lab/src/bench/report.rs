@@ -60,6 +60,41 @@ pub(super) fn times(series: &[Series]) -> Vec<String> {
     lines
 }
 
+/// An outage as it was foretold when it began, and as a client saw it.
+#[derive(Debug, Clone)]
+pub(super) struct Foretold {
+    /// `transitions[].predicted` of the group.
+    pub(super) predicted: Duration,
+    /// What the client saw.
+    pub(super) outage: Duration,
+}
+
+impl Foretold {
+    fn off_by(&self) -> Duration {
+        self.predicted.abs_diff(self.outage)
+    }
+
+    /// Within a fifth of what was seen, or 50 ms.
+    fn reached(&self) -> bool {
+        self.off_by() <= Duration::from_millis(50).max(self.outage / 5)
+    }
+}
+
+/// A line about all of them.
+pub(super) fn foretold(all: &[Foretold]) -> String {
+    let reached = all.iter().filter(|one| one.reached()).count();
+    let mut off: Vec<Duration> = all.iter().map(Foretold::off_by).collect();
+    off.sort_unstable();
+    let worst = off.last().copied().unwrap_or_default();
+    format!(
+        "outages as foretold: {reached} of {} within 20 % or 50 ms of what the client saw; off by {} ms in the median, {} ms \
+         at most",
+        all.len(),
+        median(&off).as_millis(),
+        worst.as_millis()
+    )
+}
+
 /// Decisions after the loss of a server.
 #[derive(Debug, Clone)]
 pub(super) struct Decided {
@@ -224,6 +259,19 @@ mod tests {
         };
         let row = idle(&[host])[1].split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(row, "alder 0.7 % 1.2 % 20.5 MiB 4.5 MiB 0.8 MiB");
+    }
+
+    #[test]
+    fn what_was_foretold_is_held_against_what_was_seen() {
+        let of = |predicted, outage| Foretold {
+            predicted: Duration::from_millis(predicted),
+            outage: Duration::from_millis(outage),
+        };
+        assert_eq!(
+            foretold(&[of(100, 149), of(1000, 1240), of(1000, 1300)]),
+            "outages as foretold: 2 of 3 within 20 % or 50 ms of what the client saw; off by 240 ms in the median, 300 ms \
+             at most"
+        );
     }
 
     #[test]

@@ -76,7 +76,7 @@ fn what_happens_is_told_with_whom_it_is_about_and_who_wanted_it() {
     // Its server loses its power: nobody wanted what follows.
     let before = boottime_ns();
     trial.cluster.power_cut(&second).expect("no power");
-    trial.served_by(&[first.clone()], before);
+    trial.served_by(std::slice::from_ref(&first), before);
     told(&trial, "ServerLost SubCluster/");
     let newest = lines(&trial, &first);
     let newest = newest.last().expect("a line about the group");
